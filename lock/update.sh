@@ -1,0 +1,18 @@
+#!/bin/sh
+# Recompute the lock files from pyproject.toml: hashes, every platform, no index address.
+# A week's cool-down keeps a package that was hijacked yesterday out of today's lock.
+# Needs uv on the PATH (pip install uv). Usage: lock/update.sh
+set -eu
+cd "$(dirname "$0")/.."
+cutoff=${TACIT_LOCK_CUTOFF:-$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)}
+compile() {
+    extra=$1 out=$2
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-emit-find-links --no-header --exclude-newer "$cutoff" pyproject.toml --extra "$extra" -o "$out"
+    echo "wrote $out"
+}
+compile test lock/test.txt
+# The demo's environment is a subset of the tests': the same versions, so that one .venv serves both.
+uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-header --exclude-newer "$cutoff" -c lock/test.txt pyproject.toml --extra build --extra demo -o lock/demo.txt
+echo "wrote lock/demo.txt"

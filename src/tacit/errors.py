@@ -1,0 +1,412 @@
+"""Everything that can go wrong, in one tree.
+
+Each class carries a `reason`: a short code that logs, tests and programs match on, while the message is for people.
+A message says what was found, what was expected and how to mend it. It never holds a secret.
+
+    TacitError
+    ├── UsageError                     the command was typed wrongly (exit 2)
+    ├── InputError                     a file or a value that somebody gave
+    │   └── FileInputError             a file that is missing, unreadable, too large or not what it should be
+    ├── EvidenceError                  who is it? not proven
+    │   ├── EvidenceFormatError        bytes that are no quote
+    │   ├── EvidenceSignatureError     a signature in the quote does not hold
+    │   ├── UntrustedRootError         the chain ends at another root
+    │   ├── CollateralError            collateral that is malformed, forged or for another platform
+    │   ├── CollateralTimeError        collateral or certificate outside its validity
+    │   ├── RevokedError               a certificate or TCB level that was revoked
+    │   ├── TcbError                   no TCB level fits, or an unknown status
+    │   ├── BindingError               report data does not bind this key, role and nonce
+    │   └── PlatformError              the simulated platform's folder is missing, damaged or foreign
+    ├── AppraisalError                 authentic, but not allowed
+    │   ├── WrongTeeError              another kind of TEE than the package names
+    │   ├── DebugNotAllowedError       a debug enclave
+    │   ├── MeasurementError           MRENCLAVE differs from the package's UniqueID
+    │   ├── SignerError                MRSIGNER, product id or security version do not fit
+    │   └── TcbStatusError             TCB status or advisory that the package does not accept
+    ├── ManifestError                  a manifest with a defect, and its path
+    │   └── TemplateError              a template in a manifest that cannot be filled in
+    ├── CoordinatorError               who gets what: refused
+    │   ├── IllegalTransitionError     not possible in the coordinator's state
+    │   ├── UnauthorizedError          no user has this client certificate
+    │   ├── ForbiddenError             the user may not do this
+    │   ├── NotSetError                asked for something that was never set
+    │   ├── ActivationError            a marble that gets nothing
+    │   └── SecretError                a secret that cannot be made, set or read
+    ├── StateError                     what lies in the coordinator's folder
+    │   ├── SealedStateError           the file was cut, reordered or altered
+    │   ├── SealingKeyError            the sealing key is missing or does not open the state
+    │   └── RollbackError              an older state than one already seen
+    ├── PkiError                       a certificate, key or request that cannot be used
+    ├── VaultError                     a model at rest
+    │   ├── CapsuleFormatError         not a capsule, or a damaged header
+    │   ├── CapsuleKeyError            the key does not open this capsule
+    │   ├── CapsuleChunkError          a chunk was altered, cut or moved
+    │   ├── CapsuleIndexError          a file was renamed, resized, added or taken away
+    │   └── PlaintextError             plaintext would have reached a disk
+    ├── ModelError                     a model that cannot be read or served
+    │   ├── ModelFormatError           not a model of the format that was promised
+    │   └── ModelNotAllowedError       the manifest does not name this model
+    ├── RequestError                   a prediction that was refused; has a canonical status
+    └── ConnectError                   the other end
+        ├── UnreachableError           nobody answers at this address
+        ├── TlsError                   TLS failed: certificate, name or version
+        ├── PeerError                  the other end answered with an error, or with nonsense
+        ├── PortInUseError             a port that another process holds
+        └── NotTrustedError            nothing is known yet about what to expect of this coordinator
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class TacitError(Exception):
+    """Any refusal or failure that has a message for a person."""
+
+    reason: ClassVar[str] = "tacit"
+
+
+class UsageError(TacitError):
+    """The command was typed wrongly."""
+
+    reason = "usage"
+
+
+class InputError(TacitError):
+    """A value that somebody gave cannot be used."""
+
+    reason = "input"
+
+
+class FileInputError(InputError):
+    """A file is missing, unreadable, too large or not what it should be."""
+
+    reason = "file"
+
+
+# ---- evidence
+
+
+class EvidenceError(TacitError):
+    """Evidence does not prove who sent it."""
+
+    reason = "evidence"
+
+
+class EvidenceFormatError(EvidenceError):
+    """Bytes that are not evidence."""
+
+    reason = "evidence-format"
+
+
+class EvidenceSignatureError(EvidenceError):
+    """A signature in the evidence does not hold."""
+
+    reason = "evidence-signature"
+
+
+class UntrustedRootError(EvidenceError):
+    """The certificate chain of the evidence ends at another root."""
+
+    reason = "untrusted-root"
+
+
+class CollateralError(EvidenceError):
+    """Collateral is malformed, forged or for another platform."""
+
+    reason = "collateral"
+
+
+class CollateralTimeError(EvidenceError):
+    """Collateral or a certificate is not valid at this time."""
+
+    reason = "collateral-time"
+
+
+class RevokedError(EvidenceError):
+    """A certificate or a TCB level was revoked."""
+
+    reason = "revoked"
+
+
+class TcbError(EvidenceError):
+    """No TCB level fits the platform, or its status is unknown."""
+
+    reason = "tcb"
+
+
+class BindingError(EvidenceError):
+    """Report data does not bind the expected key, role and nonce."""
+
+    reason = "binding"
+
+
+class PlatformError(EvidenceError):
+    """The simulated platform's folder is missing, damaged or foreign."""
+
+    reason = "platform"
+
+
+# ---- appraisal
+
+
+class AppraisalError(TacitError):
+    """Evidence is authentic, but the manifest does not allow what it says."""
+
+    reason = "appraisal"
+
+
+class WrongTeeError(AppraisalError):
+    """Another kind of TEE than the package names."""
+
+    reason = "wrong-tee"
+
+
+class DebugNotAllowedError(AppraisalError):
+    """A debug enclave, whose memory its host can read."""
+
+    reason = "debug"
+
+
+class MeasurementError(AppraisalError):
+    """The measurement differs from the package's UniqueID."""
+
+    reason = "measurement"
+
+
+class SignerError(AppraisalError):
+    """Signer, product id or security version do not fit the package."""
+
+    reason = "signer"
+
+
+class TcbStatusError(AppraisalError):
+    """The platform's TCB status or an advisory is not accepted by the package."""
+
+    reason = "tcb-status"
+
+
+# ---- manifest
+
+
+class ManifestError(TacitError):
+    """A manifest has a defect; the message begins with its path."""
+
+    reason = "manifest"
+
+
+class TemplateError(ManifestError):
+    """A template in a manifest cannot be filled in."""
+
+    reason = "template"
+
+
+# ---- coordinator
+
+
+class CoordinatorError(TacitError):
+    """The coordinator refuses."""
+
+    reason = "coordinator"
+
+
+class IllegalTransitionError(CoordinatorError):
+    """Not possible in the coordinator's state."""
+
+    reason = "state"
+
+
+class UnauthorizedError(CoordinatorError):
+    """No user of the manifest has this client certificate."""
+
+    reason = "unauthorized"
+
+
+class ForbiddenError(CoordinatorError):
+    """The user may not do this."""
+
+    reason = "forbidden"
+
+
+class NotSetError(CoordinatorError):
+    """Asked for something that was never set."""
+
+    reason = "not-set"
+
+
+class ActivationError(CoordinatorError):
+    """A marble is not activated, and gets nothing."""
+
+    reason = "activation"
+
+
+class SecretError(CoordinatorError):
+    """A secret cannot be made, set or read."""
+
+    reason = "secret"
+
+
+class StateError(TacitError):
+    """What lies in the coordinator's folder cannot be used."""
+
+    reason = "stored-state"
+
+
+class SealedStateError(StateError):
+    """The sealed file was cut, reordered or altered."""
+
+    reason = "sealed-state"
+
+
+class SealingKeyError(StateError):
+    """The sealing key is missing or does not open the state."""
+
+    reason = "sealing-key"
+
+
+class RollbackError(StateError):
+    """An older state than one that was already seen."""
+
+    reason = "rollback"
+
+
+# ---- keys and models at rest
+
+
+class PkiError(TacitError):
+    """A certificate, key or signing request cannot be used."""
+
+    reason = "pki"
+
+
+class VaultError(TacitError):
+    """A model at rest cannot be opened or written."""
+
+    reason = "vault"
+
+
+class CapsuleFormatError(VaultError):
+    """Not a capsule, or one whose header is damaged."""
+
+    reason = "capsule-format"
+
+
+class CapsuleKeyError(VaultError):
+    """The key does not open this capsule."""
+
+    reason = "capsule-key"
+
+
+class CapsuleChunkError(VaultError):
+    """A chunk was altered, cut or moved."""
+
+    reason = "capsule-chunk"
+
+
+class CapsuleIndexError(VaultError):
+    """A file of the capsule was renamed, resized, added or taken away."""
+
+    reason = "capsule-index"
+
+
+class PlaintextError(VaultError):
+    """Plaintext of a model would have reached a disk."""
+
+    reason = "plaintext"
+
+
+# ---- serving
+
+
+class ModelError(TacitError):
+    """A model cannot be read or served."""
+
+    reason = "model"
+
+
+class ModelFormatError(ModelError):
+    """Not a model of the format that was promised."""
+
+    reason = "model-format"
+
+
+class ModelNotAllowedError(ModelError):
+    """The manifest does not name this model, so an attested server does not load it."""
+
+    reason = "model-not-allowed"
+
+
+class Status(IntEnum):
+    """Canonical status codes of google.rpc, which both serving protocols use.
+
+    Source: google/rpc/code.proto.
+    """
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class RequestError(TacitError):
+    """A prediction was refused.
+
+    `status` is the canonical code; each protocol's edge turns it into its own number.
+    """
+
+    reason = "request"
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# ---- the other end
+
+
+class ConnectError(TacitError):
+    """The other end cannot be used."""
+
+    reason = "connect"
+
+
+class UnreachableError(ConnectError):
+    """Nobody answers at this address."""
+
+    reason = "unreachable"
+
+
+class TlsError(ConnectError):
+    """TLS failed: certificate, name or version."""
+
+    reason = "tls"
+
+
+class PeerError(ConnectError):
+    """The other end answered with an error, or with nonsense."""
+
+    reason = "peer"
+
+
+class PortInUseError(ConnectError):
+    """Another process holds the port."""
+
+    reason = "port-in-use"
+
+
+class NotTrustedError(ConnectError):
+    """Nothing is known yet about what to expect of this coordinator."""
+
+    reason = "not-trusted"

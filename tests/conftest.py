@@ -1,0 +1,14 @@
+"""What every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_vectors() -> Path:
+    """The folder of recorded and real data that lies beside the project, where a checkout has one."""
+    folder = Path(__file__).parents[1].parent / "shared" / "vectors"
+    if not folder.is_dir():
+        pytest.skip("recorded vectors are not beside this checkout; the project's own fixtures still ran")
+    return folder
