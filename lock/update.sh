@@ -16,3 +16,7 @@ compile test lock/test.txt
 uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --exclude-newer "$cutoff" -c lock/test.txt pyproject.toml --extra build --extra demo -o lock/demo.txt
 echo "wrote lock/demo.txt"
+# TensorFlow alone, for the tests that read our saved models with it; it shares nothing with the rest.
+echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt
+echo "wrote lock/tensorflow.txt"

@@ -1,0 +1,42 @@
+# The whole developer interface. `make demo` and `make test` make .venv themselves.
+.PHONY: help demo test check bench slow wheel tensorflow clean
+PYTEST = .venv/bin/python -m pytest
+
+help:
+	@echo 'make demo     train, encrypt, attest, predict: the whole way, on a simulated TEE (KEEP=1 leaves it running)'
+	@echo 'make test     the tests'
+	@echo 'make check    lint, types, layers, generated code'
+	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
+	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
+	@echo 'make wheel    build the wheel and try it in an environment of its own'
+
+demo:
+	@scripts/environment.sh demo
+	@.venv/bin/python examples/digits/demo.py $(if $(KEEP),--keep)
+
+test:
+	@scripts/environment.sh test
+	@$(PYTEST) -m 'not slow and not tensorflow' -n 2 --dist loadfile $(ARGS)
+
+slow:
+	@scripts/environment.sh test
+	@$(PYTEST) -m 'slow and not tensorflow' $(ARGS)
+
+check:
+	@scripts/environment.sh test
+	@scripts/check.sh
+
+bench:
+	@scripts/environment.sh test
+	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+wheel:
+	@scripts/environment.sh test
+	@scripts/wheel.sh
+
+tensorflow:
+	@scripts/environment.sh test
+	@scripts/tensorflow.sh
+
+clean:
+	rm -rf .venv .venv-tensorflow .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
