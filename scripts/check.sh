@@ -25,4 +25,6 @@ for lock in lock/*.txt; do
         exit 1
     fi
 done
+step 'every threat that is held has its test'
+$bin/python scripts/threats.py --check
 echo 'all checks passed'
