@@ -52,9 +52,11 @@ A message says what was found, what was expected and how to mend it. It never ho
         ├── TlsError                   TLS failed: certificate, name or version
         ├── PeerError                  the other end answered with an error, or with nonsense
         ├── PortInUseError             a port that another process holds
-        └── NotTrustedError            nothing is known yet about what to expect of this coordinator
+        ├── NotTrustedError            nothing is known yet about what to expect of this coordinator
+        └── PinMismatchError           another root certificate or manifest than the one that was pinned
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
@@ -188,10 +190,27 @@ class TcbStatusError(AppraisalError):
 # ---- manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One defect of a manifest: where it stands (`Packages.server.UniqueID`, line and column from 1) and what it is."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+
 class ManifestError(TacitError):
-    """A manifest has a defect; the message begins with its path."""
+    """A manifest has a defect; the message says where.
+
+    `defects` lists each one, where more than the first was looked for.
+    """
 
     reason = "manifest"
+
+    def __init__(self, message: str, *, defects: tuple[Defect, ...] = ()) -> None:
+        super().__init__(message)
+        self.defects = defects
 
 
 class TemplateError(ManifestError):
@@ -410,3 +429,9 @@ class NotTrustedError(ConnectError):
     """Nothing is known yet about what to expect of this coordinator."""
 
     reason = "not-trusted"
+
+
+class PinMismatchError(ConnectError):
+    """Another root certificate or manifest than the one that was pinned."""
+
+    reason = "pin"

@@ -1,0 +1,295 @@
+"""Checks a coordinator before anything is told to it or believed of it.
+
+Attesting it takes these steps, and the numbers stand over the code that does them:
+
+1.  Fetch evidence and certificates for a fresh nonce, over TLS that nothing vouches for yet.
+2.  The evidence is authentic: signed by a platform whose chain ends at the trusted root (`evidence`).
+3.  It binds this root certificate, the role of a coordinator, and the nonce: it is not old, and not another role's.
+4.  The root certificate is the one that the TLS server of that very connection showed: nobody stands between.
+5.  The program is the one expected: measurement or signer, no debug, accepted TCB status (`manifest.appraise`).
+6.  The intermediate, which vouches for the servers, is signed by that root.
+7.  From here on TLS is verified against that root alone. The coordinator says how it runs and where its state stands,
+    signed by the root key; a mode other than the one expected is refused.
+8.  The root is the one that was seen first, and the state no older than any seen (`trust`).
+9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key.
+10. Remember what was seen.
+
+A coordinator that is trusted as `unattested` skips 2, 3 and 5, and the result says so: it carries `Unattested`.
+Evidence over MarbleRun's protocol is bound to the key of the connection, not to its channel.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.coordinator import CoordinatorClient, CoordinatorStatus, Quote, StateMark, StoredManifest, fingerprint
+from tacit.client.trust import UNATTESTED, Expectation, Sighting, TrustStore, verify_root
+from tacit.errors import (
+    EvidenceFormatError,
+    PeerError,
+    PinMismatchError,
+    TlsError,
+    WrongTeeError,
+)
+from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
+from tacit.manifest import Appraisal, Package, Unattested, appraise
+from tacit.pki.tls import unverified_client_context
+
+NONCE_SIZE = 32  # bytes
+STATE_MARK_LABEL = b"tacit state head v1\0"
+_WAITS_FOR_MANIFEST = 2
+_IN_RECOVERY = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AttestedCoordinator:
+    """A coordinator that passed every step.
+
+    TLS to it is verified against `root_pem`, to its servers against `intermediate_pem`.
+    `claims` is None and `appraisal` an `Unattested` if it was trusted without evidence.
+    `manifest` is the one in force if the client pinned it, else None.
+    `epoch` and `head` are 0 and empty for a MarbleRun coordinator.
+    """
+
+    host: str
+    root_pem: bytes
+    intermediate_pem: bytes
+    claims: Claims | None
+    appraisal: Appraisal | Unattested
+    status: CoordinatorStatus
+    manifest: StoredManifest | None
+    epoch: int
+    head: bytes
+
+    @property
+    def tee(self) -> str:
+        """Kind of TEE that was proven, or `unattested`."""
+        return UNATTESTED if self.claims is None else str(self.claims.tee)
+
+    @property
+    def chain_pem(self) -> bytes:
+        """Intermediate, then root."""
+        return self.intermediate_pem + self.root_pem
+
+
+def attest_coordinator(
+    host: str, trust: TrustStore, *, now: datetime, nonce: bytes, platform: Path, timeout: float = 30.0
+) -> AttestedCoordinator:
+    """The coordinator at `host`, checked against what `trust` expects of it.
+
+    `nonce` is 32 fresh random bytes; `platform` is the simulated platform's folder, whose collateral is read.
+
+    Raises:
+        NotTrustedError: `host` was never told to `tacit trust`.
+        EvidenceError: the evidence is not authentic, or not of this connection.
+        AppraisalError: another program or TEE than expected.
+        PinMismatchError: another root or manifest than pinned.
+        RollbackError: an older state than one already seen.
+        ConnectError: no answer, or TLS fails.
+    """
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    expectation = trust.load_expectation(address)
+    # (1)
+    with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as unverified:
+        quote, shown, fresh = unverified.quote_with_certificate(nonce)
+    intermediate, root = _parse_chain(address, quote)
+    root_der = root.public_bytes(Encoding.DER)
+    claims, appraisal = _attest(
+        address, expectation, quote, root_der=root_der, fresh=fresh, now=now, nonce=nonce, platform=platform
+    )
+    # (4)
+    if shown != root_der:
+        raise TlsError(
+            f"the TLS server at {address} shows another certificate than the attested root: something stands between; "
+            "connect to the coordinator itself, without a TLS-terminating proxy"
+        )
+    verify_intermediate(address, intermediate, root)  # (6)
+    root_pem = root.public_bytes(Encoding.PEM)
+    with CoordinatorClient(address, roots_pem=root_pem, timeout=timeout) as client:  # (7)
+        status = client.status()
+        sighting = _sight(address, expectation, status, root)
+        _verify_pinned_root(address, expectation, status, root_der)  # (8), and the epoch in (10)
+        manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
+    if status.code == _WAITS_FOR_MANIFEST:  # nothing is stored there yet: started again it will have another root
+        trust.verify_sighting(address, sighting)
+    else:
+        trust.record_sighting(address, sighting)  # (10)
+    return AttestedCoordinator(
+        address,
+        root_pem,
+        intermediate.public_bytes(Encoding.PEM),
+        claims,
+        appraisal,
+        status,
+        manifest,
+        sighting.epoch,
+        sighting.head,
+    )
+
+
+def load_simulated_expectation(
+    platform: Path, *, package: Package | None = None, manifest_fingerprint: bytes | None = None
+) -> Expectation:
+    """What to expect of a coordinator on the simulated platform in `platform`: its root, copied in, and its package.
+
+    Without `package` it is the coordinator as installed here.
+
+    Raises:
+        PlatformError: there is no such platform, or without its keys and `package` was not given.
+    """
+    from tacit.evidence.fetch import load_anchor
+
+    anchor = load_anchor(platform)
+    if package is None:
+        from tacit.evidence.issue import load_package_info
+
+        info = load_package_info(platform, program="coordinator")
+        package = Package(
+            debug=info.debug,
+            unique_id=info.unique_id,
+            signer_id=info.signer_id,
+            product_id=info.product_id,
+            security_version=info.security_version,
+            tee=str(Tee.SIMULATED),
+        )
+    return Expectation(str(Tee.SIMULATED), package, anchor, manifest_fingerprint)
+
+
+def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509.Certificate) -> None:
+    """The intermediate is a CA that the root signed. Raises: TlsError."""
+    try:
+        intermediate.verify_directly_issued_by(root)
+        is_ca = intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound) as exc:
+        raise TlsError(
+            f"the intermediate certificate of {address} is not signed by its root; nothing is trusted"
+        ) from exc
+    if not is_ca:
+        raise TlsError(f"the intermediate certificate of {address} is no CA; nothing is trusted")
+
+
+def verify_state_mark(address: str, mark: StateMark, root: x509.Certificate) -> None:
+    """Epoch and head are signed by the root key. Raises: PeerError."""
+    signed = STATE_MARK_LABEL + mark.epoch.to_bytes(8, "big") + mark.head
+    try:
+        _public_key(root).verify(mark.signature, signed, ec.ECDSA(SHA384()))
+    except InvalidSignature as exc:
+        raise PeerError(f"epoch and head of {address} are not signed by its root key; nothing is trusted") from exc
+
+
+def verify_manifest(address: str, manifest: StoredManifest, root: x509.Certificate, expected: bytes) -> None:
+    """The manifest is the pinned one, and signed by the root key. Raises: PinMismatchError, PeerError."""
+    actual = fingerprint(manifest.raw)
+    if actual != expected:
+        raise PinMismatchError(
+            f"the coordinator at {address} holds another manifest than the pinned one (got {actual.hex()}, expected "
+            f"{expected.hex()}): read it with `tacit manifest get {address}`, and if it is meant, "
+            f"pin it with `tacit trust {address} --manifest ...`"
+        )
+    digest = Hash(SHA256())
+    digest.update(manifest.raw)
+    try:
+        _public_key(root).verify(manifest.signature, digest.finalize(), ec.ECDSA(Prehashed(SHA256())))
+    except InvalidSignature as exc:
+        raise PeerError(f"the manifest of {address} is not signed by its root key; nothing is trusted") from exc
+
+
+def _attest(
+    address: str,
+    expectation: Expectation,
+    quote: Quote,
+    *,
+    root_der: bytes,
+    fresh: bool,
+    now: datetime,
+    nonce: bytes,
+    platform: Path,
+) -> tuple[Claims | None, Appraisal | Unattested]:
+    """Steps 2, 3 and 5."""
+    if expectation.tee == UNATTESTED:
+        return None, Unattested(f"{address} is trusted as {UNATTESTED}: its evidence was not asked for")
+    if not fresh:
+        raise EvidenceFormatError(
+            f"the coordinator at {address} has only the API v1, which knows no nonce: old evidence could be replayed"
+        )
+    if not quote.evidence:
+        raise WrongTeeError(
+            f"the coordinator at {address} shows no evidence (it runs unattested), expected TEE {expectation.tee}; "
+            f"a coordinator without evidence must be asked for by name: `tacit trust {address} --tee {UNATTESTED}`"
+        )
+    if expectation.package is None or expectation.anchor is None:
+        raise WrongTeeError(
+            f"nothing says what program to expect at {address}; run `tacit trust {address} --tee ...` again"
+        )
+    from tacit.evidence.fetch import fetch_collateral
+
+    collateral = fetch_collateral(quote.evidence, folder=platform)
+    claims = verify_evidence(quote.evidence, collateral, expectation.anchor, now=now)  # (2)
+    verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
+    return claims, appraise(claims, expectation.package)  # (5)
+
+
+def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, root: x509.Certificate) -> Sighting:
+    """Step 7: how it runs, and where its state stands."""
+    root_der, mark = root.public_bytes(Encoding.DER), status.mark
+    if mark is None:
+        if expectation.tee == Tee.SIMULATED:
+            raise PeerError(
+                f"the coordinator at {address} does not say where its state stands; it is too old or no Tacit"
+            )
+        return Sighting(root_der, 0, b"")
+    # Evidence says which program runs, not with which flag: one started unattested gives secrets to anybody.
+    if expectation.tee not in (mark.tee, UNATTESTED):
+        raise WrongTeeError(
+            f"the coordinator at {address} runs {mark.tee.upper()}, expected TEE {expectation.tee}; start it without "
+            f"--unattested, or ask for it by name: `tacit trust {address} --tee {mark.tee}`"
+        )
+    verify_state_mark(address, mark, root)
+    return Sighting(root_der, mark.epoch, mark.head)
+
+
+def _verify_pinned_root(address: str, expectation: Expectation, status: CoordinatorStatus, root_der: bytes) -> None:
+    try:
+        verify_root(address, expectation, root_der)
+    except PinMismatchError as exc:
+        if status.code != _IN_RECOVERY:
+            raise
+        raise PinMismatchError(
+            f"the coordinator at {address} is in recovery mode and shows a temporary root until it is recovered"
+        ) from exc
+
+
+def _verify_manifest(
+    address: str, expectation: Expectation, status: CoordinatorStatus, client: CoordinatorClient, root: x509.Certificate
+) -> StoredManifest | None:
+    """Step 9."""
+    if expectation.manifest_fingerprint is None or status.code == _WAITS_FOR_MANIFEST:
+        return None
+    manifest = client.manifest()
+    verify_manifest(address, manifest, root, expectation.manifest_fingerprint)
+    return manifest
+
+
+def _parse_chain(address: str, quote: Quote) -> tuple[x509.Certificate, x509.Certificate]:
+    try:
+        chain = x509.load_pem_x509_certificates(quote.chain_pem)
+    except ValueError as exc:
+        raise PeerError(f"the certificates of {address} cannot be read: {exc}") from exc
+    if len(chain) != 2:
+        raise PeerError(f"{address} shows {len(chain)} certificates, expected two: intermediate and root")
+    return chain[0], chain[1]
+
+
+def _public_key(root: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = root.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise PeerError(f"the root key is a {type(key).__name__}, expected one on an elliptic curve")
+    return key

@@ -1,0 +1,343 @@
+"""Calls of a coordinator's client API, as values: status, quote, manifest and secrets.
+
+Speaks MarbleRun's API v2 and falls back to v1 on exactly 405, as MarbleRun's own command line does, so it works against
+a MarbleRun coordinator too. Failures read as MarbleRun's read: method, address, code, the coordinator's message.
+
+Source: recorded answers of MarbleRun v1.9.1.
+"""
+
+import base64
+import binascii
+import hashlib
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.channel import Answer, HttpsChannel
+from tacit.errors import InputError, NotSetError, PeerError, UnauthorizedError
+from tacit.pki import KeyPair
+from tacit.pki.tls import client_context
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class StateMark:
+    """Where a coordinator's state stands: position and hash of its newest record, signed by its root key.
+
+    `tee` is the kind of TEE that it says it runs in (`simulated`, `unattested`, ...); only evidence proves it.
+    """
+
+    tee: str
+    epoch: int
+    head: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorStatus:
+    """State of a coordinator: 1 recovery, 2 waits for a manifest, 3 accepts marbles. `mark` is None for MarbleRun's."""
+
+    code: int
+    message: str
+    mark: StateMark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The certificates (PEM: intermediate, then root) and the evidence, empty where the coordinator has no TEE."""
+
+    chain_pem: bytes
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """The manifest as it was uploaded, the SHA-256 that the coordinator names, and the root key's signature over it."""
+
+    raw: bytes
+    fingerprint: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecret:
+    """A value for a user-defined secret: `key`, or `certificate` (DER) with `private` (PKCS#8 DER)."""
+
+    key: bytes = field(default=b"", repr=False)
+    certificate: bytes = b""
+    private: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecret:
+    """A secret as the coordinator holds it; values are empty while unset. `size` is bits, `valid_for` days."""
+
+    type: str
+    size: int
+    shared: bool
+    user_defined: bool
+    valid_for: int
+    certificate: bytes
+    private: bytes = field(repr=False)
+    public: bytes = field(repr=False)
+
+
+class _Envelope(msgspec.Struct):
+    status: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    message: str = ""
+
+
+class _MarkJson(msgspec.Struct):
+    tee: str
+    epoch: int
+    head: str
+    signature: bytes
+
+
+class _StatusV2(msgspec.Struct):
+    code: int
+    message: str
+    tacit: _MarkJson | None = None
+
+
+class _StatusV1(msgspec.Struct):
+    code: int = msgspec.field(name="StatusCode")
+    message: str = msgspec.field(name="StatusMessage")
+    tacit: _MarkJson | None = None
+
+
+class _QuoteV2(msgspec.Struct):
+    cert: str
+    quote: bytes | None = None
+
+
+class _QuoteV1(msgspec.Struct):
+    cert: str = msgspec.field(name="Cert")
+    quote: bytes | None = msgspec.field(name="Quote", default=None)
+
+
+class _ManifestV2(msgspec.Struct):
+    signature: bytes | None = msgspec.field(name="manifestSignatureRootECDSA")
+    fingerprint: str = msgspec.field(name="manifestFingerprint")
+    manifest: bytes | None = None
+
+
+class _ManifestV1(msgspec.Struct):
+    signature: bytes | None = msgspec.field(name="ManifestSignatureRootECDSA")
+    fingerprint: str = msgspec.field(name="ManifestSignature")
+    manifest: bytes | None = msgspec.field(name="Manifest")
+
+
+class _Recovery(msgspec.Struct):
+    secrets: dict[str, bytes] = msgspec.field(name="RecoverySecrets", default_factory=dict)
+
+
+class _SecretJson(msgspec.Struct):
+    type: str = msgspec.field(name="Type", default="")
+    size: int = msgspec.field(name="Size", default=0)
+    shared: bool = msgspec.field(name="Shared", default=False)
+    user_defined: bool = msgspec.field(name="UserDefined", default=False)
+    valid_for: int = msgspec.field(name="ValidFor", default=0)
+    certificate: bytes | None = msgspec.field(name="Cert", default=None)
+    private: bytes | None = msgspec.field(name="Private", default=None)
+    public: bytes | None = msgspec.field(name="Public", default=None)
+
+
+class _SecretsV2(msgspec.Struct):
+    secrets: dict[str, _SecretJson]
+
+
+class _NewSecretJson(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    key: bytes = msgspec.field(name="Key", default=b"")
+    certificate: bytes = msgspec.field(name="Cert", default=b"")
+    private: bytes = msgspec.field(name="Private", default=b"")
+
+
+class CoordinatorClient:
+    """The client API of one coordinator, over TLS that is verified against `roots_pem` alone."""
+
+    def __init__(
+        self, host: str, *, roots_pem: bytes, certificate: KeyPair | None = None, timeout: float = 30.0
+    ) -> None:
+        self._open(host, client_context(roots_pem=roots_pem, certificate=certificate), timeout)
+
+    @classmethod
+    def from_context(cls, host: str, tls: ssl.SSLContext, *, timeout: float = 30.0) -> Self:
+        """A client whose TLS the caller prepared: how evidence is fetched before anything is known."""
+        client = cls.__new__(cls)
+        client._open(host, tls, timeout)
+        return client
+
+    def _open(self, host: str, tls: ssl.SSLContext, timeout: float) -> None:
+        self._channel = HttpsChannel(parse_address(host, default_port=COORDINATOR_PORT), tls, timeout=timeout)
+
+    def status(self) -> CoordinatorStatus:
+        """Where the coordinator stands. Raises: ConnectError."""
+        newer, answer = self._call("GET", "/status")
+        value = self._decode(answer, _StatusV2 if newer else _StatusV1, "/status")
+        mark = value.tacit
+        if mark is None:
+            return CoordinatorStatus(value.code, value.message)
+        try:
+            head = bytes.fromhex(mark.head)
+        except ValueError as exc:
+            raise PeerError(f"{self._channel.url('/api/v2/status')}: head is no hexadecimal text") from exc
+        return CoordinatorStatus(value.code, value.message, StateMark(mark.tee, mark.epoch, head, mark.signature))
+
+    def quote(self, nonce: bytes = b"") -> Quote:
+        """Certificates and evidence. v1 has no nonce, so an answer to one may be old. Raises: ConnectError."""
+        return self.quote_with_certificate(nonce)[0]
+
+    def quote_with_certificate(self, nonce: bytes = b"") -> tuple[Quote, bytes, bool]:
+        """Certificates and evidence, the certificate (DER) of the connection that brought them, and if v2 answered.
+
+        Raises: ConnectError.
+        """
+        query = [("nonce", base64.urlsafe_b64encode(nonce).decode())] if nonce else []
+        newer, answer = self._call("GET", "/quote", query=query)
+        value = self._decode(answer, _QuoteV2 if newer else _QuoteV1, "/quote")
+        if answer.certificate is None:
+            raise PeerError(f"{self._channel.url('/quote')} showed no certificate")
+        return Quote(value.cert.encode(), value.quote or b""), answer.certificate, newer
+
+    def manifest(self) -> StoredManifest:
+        """The manifest in force.
+
+        Raises:
+            NotSetError: an older coordinator that has none (a newer one answers with an error, so PeerError).
+            ConnectError: no answer, or an error.
+        """
+        newer, answer = self._call("GET", "/manifest")
+        value = self._decode(answer, _ManifestV2 if newer else _ManifestV1, "/manifest")
+        if not value.manifest or not value.signature:
+            raise NotSetError("the coordinator has no manifest yet; set one with `tacit manifest set`")
+        try:
+            return StoredManifest(value.manifest, bytes.fromhex(value.fingerprint), value.signature)
+        except ValueError as exc:
+            raise PeerError(f"{self._channel.url('/manifest')}: the fingerprint is no hexadecimal text") from exc
+
+    def set_manifest(self, raw: bytes) -> Mapping[str, bytes]:
+        """Upload the manifest as it is; the encrypted recovery secrets by the name of their key.
+
+        Raises: ConnectError, with the coordinator's own words about what is wrong with it.
+        """
+        _, answer = self._call("POST", "/manifest", body_v1=raw, body_v2=_encode({"manifest": raw}))
+        value = self._decode(answer, _Recovery | None, "/manifest")
+        return {} if value is None else value.secrets
+
+    def secrets(self, names: Sequence[str]) -> Mapping[str, ReadSecret]:
+        """The named secrets, all or none.
+
+        Raises:
+            UnauthorizedError: the client certificate is no user's.
+            ConnectError: refused otherwise, or no answer.
+        """
+        newer, answer = self._call("GET", "/secrets", query=[("s", name) for name in names])
+        if newer:
+            found = self._decode(answer, _SecretsV2, "/secrets").secrets
+        else:
+            found = self._decode(answer, dict[str, _SecretJson], "/secrets")
+        return {name: _read_secret(value) for name, value in found.items()}
+
+    def set_secrets(self, values: Mapping[str, NewSecret]) -> None:
+        """Give user-defined secrets their values, all or none. Raises: as `secrets`."""
+        wire = {name: _NewSecretJson(value.key, value.certificate, value.private) for name, value in values.items()}
+        _, answer = self._call("POST", "/secrets", body_v1=_encode(wire), body_v2=_encode({"secrets": wire}))
+        self._decode(answer, Any, "/secrets")
+
+    def close(self) -> None:
+        """End the connections."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body_v1: bytes | None = None,
+        body_v2: bytes | None = None,
+    ) -> tuple[bool, Answer]:
+        """Whether v2 answered, and its answer, if that is 200."""
+        answer = self._channel.call(method, f"/api/v2{path}", query=query, body=body_v2)
+        newer = answer.status != 405
+        if not newer:
+            # v1 has no query but the names of secrets; a nonce is ignored there, as MarbleRun's command line leaves it.
+            answer = self._channel.call(method, path, query=query, body=body_v1)
+        if answer.status != 200:
+            raise _refusal(method, self._channel.url(f"/api/v2{path}" if newer else path), answer)
+        return newer, answer
+
+    def _decode(self, answer: Answer, kind: type[_T] | Any, path: str) -> Any:
+        try:
+            envelope = msgspec.json.decode(answer.body, type=_Envelope)
+            return msgspec.json.decode(envelope.data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise PeerError(
+                f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc})"
+            ) from exc
+
+
+def parse_secrets_file(raw: bytes) -> Mapping[str, NewSecret]:
+    """The values in a file as `secret set` takes it: `{"name": {"Key": base64}}` or `{"Cert": ..., "Private": ...}`.
+
+    Raises:
+        InputError: not that JSON; the message never quotes a value.
+    """
+    try:
+        wire = msgspec.json.decode(raw, type=dict[str, _NewSecretJson])
+    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as exc:
+        raise InputError(
+            f'the secrets are not as expected ({exc}); expected {{"NAME": {{"Key": "BASE64"}}}} '
+            'or {"NAME": {"Cert": "BASE64", "Private": "BASE64"}}'
+        ) from exc
+    return {name: NewSecret(value.key, value.certificate, value.private) for name, value in wire.items()}
+
+
+def fingerprint(raw_manifest: bytes) -> bytes:
+    """SHA-256 of a manifest's bytes as uploaded: what clients pin."""
+    return hashlib.sha256(raw_manifest).digest()
+
+
+def _refusal(method: str, url: str, answer: Answer) -> PeerError | UnauthorizedError:
+    """The coordinator's refusal in the words of MarbleRun's command line."""
+    try:
+        envelope = msgspec.json.decode(answer.body, type=_Envelope)
+        status, message = envelope.status, envelope.message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        status, message = "error", answer.body[:200].decode("utf-8", "replace").strip()
+    if answer.status == 401:
+        return UnauthorizedError(f"{method} {url}: authorizing user: {message}")
+    return PeerError(f"{method} {url}: {answer.status} {answer.phrase}: {status}: {message}")
+
+
+def _read_secret(wire: _SecretJson) -> ReadSecret:
+    return ReadSecret(
+        wire.type,
+        wire.size,
+        wire.shared,
+        wire.user_defined,
+        wire.valid_for,
+        wire.certificate or b"",
+        wire.private or b"",
+        wire.public or b"",
+    )
+
+
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value)

@@ -1,0 +1,365 @@
+"""What this client expects of each coordinator, and what it has seen of it, in one file (`trust.json`).
+
+Expected, told once by `tacit trust`: the kind of TEE by its exact name, the root that its evidence must end at, the
+package that it must be, and if wanted the manifest. Seen: its root certificate, and the newest state (epoch and head).
+What was seen is kept by the coordinator's root key and not by host name, so one that is reached under two names has one
+memory, and a copy of its state that is older than any that this client saw is refused under each of them.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tacit.errors import FileInputError, InputError, NotTrustedError, PinMismatchError, RollbackError
+from tacit.evidence import Tee, TrustAnchor
+from tacit.manifest.model import Package
+
+UNATTESTED = "unattested"
+"""The name by which a client asks for a coordinator without evidence; as with a TEE, only this exact word does."""
+
+_FILE_NAME = "trust.json"
+_MAX_FILE = 16 << 20  # bytes; thousands of coordinators fit in one
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What to expect of one coordinator.
+
+    `tee` is a `Tee` value or `unattested`. `package` and `anchor` are None only for `unattested`.
+    `manifest_fingerprint` is the SHA-256 (32 bytes) of the manifest that it must hold, None where any will do.
+    `root_der` is the root certificate that was attested first; None until then.
+    """
+
+    tee: str
+    package: Package | None = None
+    anchor: TrustAnchor | None = None
+    manifest_fingerprint: bytes | None = None
+    root_der: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a coordinator showed this time. `epoch` 0 and an empty `head` stand for one that keeps no epochs."""
+
+    root_der: bytes
+    epoch: int
+    head: bytes
+
+
+# ---- the file
+
+
+class _PackageJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    debug: bool = False
+    unique_id: str | None = None
+    signer_id: str | None = None
+    product_id: int | None = None
+    security_version: int | None = None
+    accepted_tcb_statuses: tuple[str, ...] | None = None
+    accepted_advisories: tuple[str, ...] = ()
+    tee: str | None = None
+
+
+class _AnchorJson(msgspec.Struct, forbid_unknown_fields=True):
+    tee: str
+    name: str
+    root: str
+
+
+class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    tee: str
+    package: _PackageJson | None = None
+    anchor: _AnchorJson | None = None
+    manifest_fingerprint: str | None = None
+    root: str | None = None
+
+
+class _SeenJson(msgspec.Struct, forbid_unknown_fields=True):
+    epoch: int
+    head: str
+
+
+class _TrustJson(msgspec.Struct, forbid_unknown_fields=True):
+    version: int = 1
+    hosts: dict[str, _HostJson] = {}
+    coordinators: dict[str, _SeenJson] = {}
+
+
+class TrustStore:
+    """The expectations of one person or program, kept in `folder` (0700) as `trust.json` (0600).
+
+    Every change is made under a lock and written beside the file before it replaces it, so two processes lose nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / _FILE_NAME
+
+    @property
+    def path(self) -> Path:
+        """Where the expectations lie."""
+        return self._path
+
+    def load_hosts(self) -> Mapping[str, Expectation]:
+        """All expectations, by `host:port`. Raises: FileInputError."""
+        return {host: _expectation(entry) for host, entry in self._load().hosts.items()}
+
+    def load_expectation(self, host: str) -> Expectation:
+        """What to expect of `host` (`name:port`).
+
+        Raises:
+            NotTrustedError: nothing was told yet.
+            FileInputError: the file is damaged or others may write to it.
+        """
+        return _find(self._load(), host)
+
+    def store_expectation(self, host: str, expectation: Expectation) -> None:
+        """Remember what to expect of `host`, in place of what was told before.
+
+        Raises:
+            InputError: an expectation that would allow anything: no such TEE, no package, no reference values in it.
+        """
+        check_expectation(expectation)
+        with self._change() as wire:
+            wire.hosts[host] = _host_json(expectation)
+
+    def pin_manifest(self, host: str, fingerprint: bytes | None) -> None:
+        """Expect exactly this manifest (its SHA-256) from now on, or with None any. Raises: NotTrustedError."""
+        with self._change() as wire:
+            expectation = replace(_find(wire, host), manifest_fingerprint=fingerprint)
+            wire.hosts[host] = _host_json(expectation)
+
+    def verify_sighting(self, host: str, sighting: Sighting) -> None:
+        """Compare with what was seen before, and remember nothing. Raises: as `record_sighting`."""
+        _verify(self._load(), host, sighting)
+
+    def record_sighting(self, host: str, sighting: Sighting) -> None:
+        """Compare with what was seen before, then remember the newer.
+
+        Raises:
+            PinMismatchError: another root certificate than the one that was attested first.
+            RollbackError: an older state than one already seen, or another history of the same length.
+            NotTrustedError: `host` was never told to `tacit trust`.
+        """
+        with self._change() as wire:
+            expectation = _verify(wire, host, sighting)
+            wire.hosts[host] = _host_json(replace(expectation, root_der=sighting.root_der))
+            wire.coordinators[_root_key(sighting.root_der)] = _SeenJson(sighting.epoch, sighting.head.hex())
+
+    def forget(self, host: str) -> None:
+        """Drop what was told and seen of `host`, its epochs included. Raises: NotTrustedError."""
+        with self._change() as wire:
+            expectation = _find(wire, host)
+            del wire.hosts[host]
+            if expectation.root_der is not None:
+                wire.coordinators.pop(_root_key(expectation.root_der), None)
+
+    def _load(self) -> _TrustJson:
+        try:
+            info = self._path.stat()
+            raw = self._path.read_bytes() if info.st_size <= _MAX_FILE else b""
+        except FileNotFoundError:
+            return _TrustJson()
+        except OSError as exc:
+            raise FileInputError(f"cannot read {self._path}: {exc.strerror}") from exc
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise FileInputError(
+                f"others may write to {self._path}, which says whom to trust; chmod 600 it, and look inside"
+            )
+        try:
+            wire = msgspec.json.decode(raw, type=_TrustJson)
+        except msgspec.DecodeError as exc:
+            raise FileInputError(
+                f"{self._path} is damaged ({exc}); mend it, or remove it and run `tacit trust` again"
+            ) from exc
+        if wire.version != 1:
+            raise FileInputError(f"{self._path} has version {wire.version}; this program knows version 1, so update it")
+        return wire
+
+    @contextmanager
+    def _change(self) -> Iterator[_TrustJson]:
+        """What is stored, under a lock, and written back unless an error leaves the block."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self._folder / f"{_FILE_NAME}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise FileInputError(
+                f"cannot write to {self._folder}: {exc.strerror}; give another folder by XDG_CONFIG_HOME"
+            ) from exc
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            wire = self._load()
+            before = msgspec.json.encode(wire)
+            yield wire
+            after = msgspec.json.encode(wire)
+            if after != before:
+                self._write(msgspec.json.format(after, indent=1) + b"\n")
+        finally:
+            os.close(lock)
+
+    def _write(self, raw: bytes) -> None:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE_NAME}.", dir=self._folder)  # 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+        except OSError as exc:
+            Path(temporary).unlink(missing_ok=True)
+            raise FileInputError(f"cannot write {self._path}: {exc.strerror}") from exc
+
+
+# ---- the checks
+
+
+def check_expectation(expectation: Expectation) -> None:
+    """Refuse an expectation that would allow anything. Raises: InputError."""
+    if expectation.tee == UNATTESTED:
+        return
+    if expectation.tee not in tuple(Tee):
+        known = ", ".join((*Tee, UNATTESTED))
+        raise InputError(f"{expectation.tee!r} is no kind of TEE; expected one of {known}")
+    package, anchor = expectation.package, expectation.anchor
+    if package is None or anchor is None:
+        raise InputError(
+            f"to trust a coordinator in TEE {expectation.tee}, its package and the root of its platform are needed"
+        )
+    if anchor.tee != expectation.tee:
+        raise InputError(f"the root {anchor.name!r} vouches for TEE {anchor.tee}, and not for {expectation.tee}")
+    if (package.tee or Tee.SGX) != expectation.tee:
+        raise InputError(f"the package is for TEE {package.tee or Tee.SGX}, and {expectation.tee} is to be trusted")
+    signed = package.signer_id is not None and package.product_id is not None and package.security_version is not None
+    if package.unique_id is None and not signed:
+        raise InputError(
+            "the coordinator's package needs a UniqueID, or SignerID, ProductID and SecurityVersion; "
+            "`tacit package-info` prints them"
+        )
+
+
+def verify_root(host: str, expectation: Expectation, root_der: bytes) -> None:
+    """Refuse another root certificate than the one that was attested first. Raises: PinMismatchError."""
+    if expectation.root_der is None or expectation.root_der == root_der:
+        return
+    got, expected = hashlib.sha256(root_der).hexdigest(), hashlib.sha256(expectation.root_der).hexdigest()
+    raise PinMismatchError(
+        f"the coordinator at {host} shows another root certificate than before (got SHA-256 {got[:16]}..., "
+        f"expected {expected[:16]}...): it was set up anew, or this is another one. "
+        f"If that is meant, run `tacit trust {host} --forget` and trust it again"
+    )
+
+
+def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
+    """Refuse a state older than one already seen, and a second history of the same length. Raises: RollbackError."""
+    if seen is None or now.epoch > seen.epoch or (now.epoch, now.head) == (seen.epoch, seen.head):
+        return
+    advice = f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
+    if now.epoch < seen.epoch:
+        raise RollbackError(
+            f"the coordinator at {host} runs on an older copy of its state: it shows epoch {now.epoch}, "
+            f"and epoch {seen.epoch} was seen before. {advice}"
+        )
+    raise RollbackError(
+        f"the coordinator at {host} has another history than before: epoch {now.epoch} has head "
+        f"{now.head.hex()[:16]}..., and {seen.head.hex()[:16]}... was seen before. {advice}"
+    )
+
+
+# ---- between the file and the values
+
+
+def _root_key(root_der: bytes) -> str:
+    """SHA-256 of the root's public key: what a coordinator's memory is kept by."""
+    public_key = x509.load_der_x509_certificate(root_der).public_key()
+    return hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def _sighting(root_der: bytes, seen: _SeenJson | None) -> Sighting | None:
+    try:
+        return None if seen is None else Sighting(root_der, seen.epoch, bytes.fromhex(seen.head))
+    except ValueError as exc:
+        raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc
+
+
+def _find(wire: _TrustJson, host: str) -> Expectation:
+    if host not in wire.hosts:
+        raise NotTrustedError(
+            f"nothing is known about what to expect of the coordinator at {host}; "
+            f"say it once with `tacit trust {host} --tee ...`"
+        )
+    return _expectation(wire.hosts[host])
+
+
+def _verify(wire: _TrustJson, host: str, sighting: Sighting) -> Expectation:
+    expectation = _find(wire, host)
+    verify_root(host, expectation, sighting.root_der)
+    verify_epoch(host, _sighting(sighting.root_der, wire.coordinators.get(_root_key(sighting.root_der))), sighting)
+    return expectation
+
+
+def _host_json(value: Expectation) -> _HostJson:
+    return _HostJson(
+        tee=str(value.tee),
+        package=None if value.package is None else _package_json(value.package),
+        anchor=None
+        if value.anchor is None
+        else _AnchorJson(str(value.anchor.tee), value.anchor.name, base64.b64encode(value.anchor.root_der).decode()),
+        manifest_fingerprint=None if value.manifest_fingerprint is None else value.manifest_fingerprint.hex(),
+        root=None if value.root_der is None else base64.b64encode(value.root_der).decode(),
+    )
+
+
+def _package_json(package: Package) -> _PackageJson:
+    return _PackageJson(
+        debug=package.debug,
+        unique_id=None if package.unique_id is None else package.unique_id.hex(),
+        signer_id=None if package.signer_id is None else package.signer_id.hex(),
+        product_id=package.product_id,
+        security_version=package.security_version,
+        accepted_tcb_statuses=package.accepted_tcb_statuses,
+        accepted_advisories=package.accepted_advisories,
+        tee=package.tee,
+    )
+
+
+def _expectation(entry: _HostJson) -> Expectation:
+    try:
+        return Expectation(
+            tee=entry.tee,
+            package=None if entry.package is None else _package(entry.package),
+            anchor=None
+            if entry.anchor is None
+            else TrustAnchor(
+                Tee(entry.anchor.tee), entry.anchor.name, base64.b64decode(entry.anchor.root, validate=True)
+            ),
+            manifest_fingerprint=None
+            if entry.manifest_fingerprint is None
+            else bytes.fromhex(entry.manifest_fingerprint),
+            root_der=None if entry.root is None else base64.b64decode(entry.root, validate=True),
+        )
+    except ValueError as exc:
+        raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc
+
+
+def _package(entry: _PackageJson) -> Package:
+    return Package(
+        debug=entry.debug,
+        unique_id=None if entry.unique_id is None else bytes.fromhex(entry.unique_id),
+        signer_id=None if entry.signer_id is None else bytes.fromhex(entry.signer_id),
+        product_id=entry.product_id,
+        security_version=entry.security_version,
+        accepted_tcb_statuses=entry.accepted_tcb_statuses,
+        accepted_advisories=entry.accepted_advisories,
+        tee=entry.tee,
+    )
