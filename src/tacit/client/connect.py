@@ -18,6 +18,7 @@ A coordinator that is trusted as `unattested` skips 2, 3 and 5, and the result s
 Evidence over MarbleRun's protocol is bound to the key of the connection, not to its channel.
 """
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,11 +82,12 @@ class AttestedCoordinator:
 
 
 def attest_coordinator(
-    host: str, trust: TrustStore, *, now: datetime, nonce: bytes, platform: Path, timeout: float = 30.0
+    host: str, trust: TrustStore, *, now: datetime, nonce: bytes, platform: Path | None = None, timeout: float = 30.0
 ) -> AttestedCoordinator:
     """The coordinator at `host`, checked against what `trust` expects of it.
 
-    `nonce` is 32 fresh random bytes; `platform` is the simulated platform's folder, whose collateral is read.
+    `nonce` is 32 fresh random bytes. `platform` is the simulated platform's folder, whose collateral is read: by
+    default this user's. Only its collateral, which is signed: the root was copied when the coordinator was trusted.
 
     Raises:
         NotTrustedError: `host` was never told to `tacit trust`.
@@ -133,6 +135,17 @@ def attest_coordinator(
         sighting.epoch,
         sighting.head,
     )
+
+
+def fetch_unverified(host: str, *, timeout: float = 30.0) -> tuple[bytes, bytes]:
+    """Intermediate and root certificate (PEM) as whoever answers at `host` shows them: nothing of it is checked.
+
+    Raises: ConnectError.
+    """
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as unverified:
+        intermediate, root = _parse_chain(address, unverified.quote())
+    return intermediate.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM)
 
 
 def load_simulated_expectation(
@@ -211,7 +224,7 @@ def _attest(
     fresh: bool,
     now: datetime,
     nonce: bytes,
-    platform: Path,
+    platform: Path | None,
 ) -> tuple[Claims | None, Appraisal | Unattested]:
     """Steps 2, 3 and 5."""
     if expectation.tee == UNATTESTED:
@@ -231,10 +244,18 @@ def _attest(
         )
     from tacit.evidence.fetch import fetch_collateral
 
-    collateral = fetch_collateral(quote.evidence, folder=platform)
+    collateral = fetch_collateral(quote.evidence, folder=_platform_folder(platform))
     claims = verify_evidence(quote.evidence, collateral, expectation.anchor, now=now)  # (2)
     verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
     return claims, appraise(claims, expectation.package)  # (5)
+
+
+def _platform_folder(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    from tacit.evidence.issue import default_platform_folder
+
+    return default_platform_folder(os.environ)
 
 
 def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, root: x509.Certificate) -> Sighting:

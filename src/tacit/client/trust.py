@@ -57,6 +57,16 @@ class Sighting:
     head: bytes
 
 
+def default_trust_folder(environ: Mapping[str, str]) -> Path:
+    """Where a user's expectations lie: `tacit` below $XDG_CONFIG_HOME or ~/.config. Raises: InputError."""
+    base = environ.get("XDG_CONFIG_HOME")
+    if base:
+        return Path(base) / "tacit"
+    if not environ.get("HOME"):
+        raise InputError("neither XDG_CONFIG_HOME nor HOME is set, so there is no place for what this client trusts")
+    return Path(environ["HOME"]) / ".config" / "tacit"
+
+
 # ---- the file
 
 
