@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from tacit.cli import bench, certificate, coordinator, manifest, model, platform, predict, secret, trust, up
+from tacit.cli import bench, coordinator, manifest, model, platform, predict, trust, up
 from tacit.errors import TacitError, UsageError
 
 # These verbs are MarbleRun's: scripts that call them expect 1 for wrong usage too.
@@ -20,8 +20,8 @@ app = typer.Typer(
     epilog="Start with: tacit up my_model.onnx",
 )
 app.add_typer(manifest.app, name="manifest")
-app.add_typer(certificate.app, name="certificate")
-app.add_typer(secret.app, name="secret")
+app.add_typer(coordinator.certificate_app, name="certificate")
+app.add_typer(coordinator.secret_app, name="secret")
 app.add_typer(platform.app, name="platform")
 app.add_typer(model.app, name="model")
 app.command("status")(coordinator.status)

@@ -1,0 +1,208 @@
+"""The nouns of MarbleRun's command line that ask a coordinator: status, certificate, secret."""
+
+import base64
+import binascii
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tacit.cli.trust import HostArgument, InsecureOption, reach, read_input, while_doing
+from tacit.client.coordinator import NewSecret, ReadSecret, parse_secrets_file
+from tacit.errors import FileInputError, InputError, UsageError
+from tacit.pki import KeyPair, parse_key_pair
+
+certificate_app = typer.Typer(no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked.")
+secret_app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
+
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
+CertificateOption = Annotated[Path, typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest (PEM).")]
+KeyOption = Annotated[Path, typer.Option("--key", "-k", help="Your private key (PEM).")]
+
+
+def status(host: HostArgument, insecure: InsecureOption = False) -> None:
+    """Print the state of a coordinator.
+
+    Example: tacit status localhost:4433
+    """
+    with reach(host, insecure=insecure, quiet=True).client() as client:
+        with while_doing("retrieving Coordinator status"):
+            found = client.status()
+    typer.echo(f"{found.code}: {found.message}")
+    if found.mark is not None:
+        typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file for its owner alone, whole or not at all. Raises: FileInputError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise FileInputError(f"cannot write {path}: {exc.strerror}; name another file with -o") from exc
+
+
+# ---- certificates
+
+
+@certificate_app.command()
+def root(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
+    """Write the coordinator's root certificate.
+
+    Example: tacit certificate root localhost:4433 -o root.crt
+    """
+    reached = reach(host, insecure=insecure)
+    target = output or Path("marblerunRootCA.crt")
+    write_output(target, reached.root_pem)
+    typer.echo(f"Root certificate written to {target}")
+
+
+@certificate_app.command()
+def intermediate(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
+    """Write the certificate that signs the servers of this manifest: what a client needs to reach them.
+
+    Example: tacit certificate intermediate localhost:4433 -o tensorflow.crt
+    """
+    reached = reach(host, insecure=insecure)
+    target = output or Path("marblerunIntermediateCA.crt")
+    write_output(target, reached.intermediate_pem)
+    typer.echo(f"Intermediate certificate written to {target}")
+
+
+@certificate_app.command()
+def chain(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
+    """Write the intermediate and the root certificate.
+
+    Example: tacit certificate chain localhost:4433 -o chain.crt
+    """
+    reached = reach(host, insecure=insecure)
+    target = output or Path("marblerunChainCA.crt")
+    write_output(target, reached.intermediate_pem + reached.root_pem)
+    typer.echo(f"Certificate chain written to {target}")
+
+
+# ---- secrets
+
+
+def load_key_pair(certificate: Path, key: Path) -> KeyPair:
+    """A user's certificate and key from their files. Raises: FileInputError, PkiError."""
+    return parse_key_pair(read_input(certificate), read_input(key))
+
+
+@secret_app.command("set")
+def set_(
+    file: Annotated[Path, typer.Argument(help='JSON such as {"name": {"Key": "BASE64"}}; or PEM, with --from-pem.')],
+    host: HostArgument,
+    cert: CertificateOption,
+    key: KeyOption,
+    from_pem: Annotated[str | None, typer.Option("--from-pem", help="Name of the secret that the PEM file holds.")] = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Give user-defined secrets their values.
+
+    Example: tacit secret set model_key.json localhost:4433 --cert owner.crt --key owner.key
+    """
+    raw = read_input(file)
+    values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
+    user = load_key_pair(cert, key)
+    with reach(host, insecure=insecure, quiet=True).client(user) as client:
+        with while_doing("setting secrets"):
+            client.set_secrets(values)
+    typer.echo("Secret successfully set")
+
+
+@secret_app.command("get")
+def get(
+    names_and_host: Annotated[list[str], typer.Argument(metavar="NAME... HOST:PORT", help="Secrets to read, then the coordinator.")],
+    cert: CertificateOption,
+    key: KeyOption,
+    output: OutputOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Read secrets.
+
+    Example: tacit secret get model_key localhost:4433 --cert owner.crt --key owner.key
+    """
+    *names, host = names_and_host
+    if not names:
+        raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
+    user = load_key_pair(cert, key)
+    with reach(host, insecure=insecure, quiet=True).client(user) as client:
+        with while_doing("retrieving secrets: retrieving secrets"):
+            found = client.secrets(names)
+    if output is None:
+        for name, value in found.items():
+            typer.echo(f"{name}:\n{_describe(value)}")
+        return
+    write_output(output, (json.dumps({name: _as_json(value) for name, value in found.items()}, indent=2) + "\n").encode())
+    typer.echo(f"Saved secrets to: {output}")
+
+
+def _pem_secret(raw: bytes) -> NewSecret:
+    """The first certificate and the first private key of a PEM file. Raises: InputError."""
+    try:
+        certificate = x509.load_pem_x509_certificates(raw)[0].public_bytes(Encoding.DER)
+    except ValueError as exc:
+        raise InputError("the file has no PEM certificate; expected a CERTIFICATE block and a PRIVATE KEY block") from exc
+    return NewSecret(certificate=certificate, private=_first_private_block(raw))
+
+
+def _first_private_block(raw: bytes) -> bytes:
+    """The bytes of the first PEM block with PRIVATE in its type, as they are. Raises: InputError."""
+    block = re.search(rb"-----BEGIN ([A-Z ]*PRIVATE[A-Z ]*)-----(.*?)-----END \1-----", raw, re.DOTALL)
+    if block is None:
+        raise InputError("the file has no PEM private key; expected a CERTIFICATE block and a PRIVATE KEY block")
+    try:
+        return base64.b64decode(b"".join(block[2].split()), validate=True)
+    except binascii.Error as exc:
+        raise InputError("the private key in the file is damaged: its base64 cannot be read") from exc
+
+
+def _describe(value: ReadSecret) -> str:
+    """A secret as MarbleRun's command line prints it; of a certificate the subject instead of its whole structure."""
+    rows: list[tuple[str, object]] = [("Type", value.type)]
+    if value.type == "plain":
+        rows.append(("Data", _go_bytes(value.private)))
+    else:
+        rows += [("UserDefined", str(value.user_defined).lower()), ("Size", value.size)]
+        if value.type == "symmetric-key":
+            rows.append(("Key", _go_bytes(value.private)))
+        else:
+            subject = x509.load_der_x509_certificate(value.certificate).subject if value.certificate else None
+            rows += [
+                ("Valid For", value.valid_for),
+                ("Certificate", "" if subject is None else subject.rfc4514_string()),
+                ("Public Key", _go_bytes(value.public)),
+                ("Private Key", _go_bytes(value.private)),
+            ]
+    return "".join(f"\t{name + ':':<14} {content}\n" for name, content in rows)
+
+
+def _go_bytes(content: bytes) -> str:
+    """Bytes as MarbleRun's command line prints them: a list of decimal numbers."""
+    return "[" + " ".join(str(byte) for byte in content) + "]"
+
+
+def _as_json(value: ReadSecret) -> dict[str, object]:
+    def text(content: bytes) -> str | None:
+        return base64.b64encode(content).decode() if content else None
+
+    return {
+        "Type": value.type,
+        "Size": value.size,
+        "Shared": value.shared,
+        "UserDefined": value.user_defined,
+        "Cert": text(value.certificate),
+        "ValidFor": value.valid_for,
+        "Private": text(value.private),
+        "Public": text(value.public),
+    }

@@ -1,0 +1,105 @@
+"""`tacit platform` and `tacit package-info`: the simulated platform of this machine, and what runs on it.
+
+The one module of the command line that reaches the evidence I/O.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tacit.errors import UsageError
+from tacit.evidence.issue import (
+    PackageInfo,
+    default_platform_folder,
+    export_platform,
+    import_platform,
+    init_platform,
+    load_package_info,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The simulated TEE platform of this machine. It protects nothing: it is for trying, learning and testing.",
+)
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--platform", help="Folder of the platform (default: $TACIT_PLATFORM, else below ~/.local/share).")
+]
+
+
+def platform_folder(folder: Path | None = None) -> Path:
+    """The platform's folder: the one named, else the one of the environment."""
+    return folder or default_platform_folder(os.environ)
+
+
+def package_of(program: str, folder: Path | None = None) -> PackageInfo:
+    """What this installation's `program` (`coordinator` or `marble`) would show as evidence. Raises: PlatformError."""
+    return load_package_info(platform_folder(folder), program=program)
+
+
+def ensure_platform(folder: Path | None = None) -> Path:
+    """The platform's folder, made if there is none yet. Raises: PlatformError."""
+    place = platform_folder(folder)
+    if not place.exists():
+        init_platform(place, now=datetime.now(UTC))
+    return place
+
+
+@app.command()
+def init(folder: FolderOption = None) -> None:
+    """Make a simulated platform, with a root and keys of its own.
+
+    Example: tacit platform init
+    """
+    place = platform_folder(folder)
+    init_platform(place, now=datetime.now(UTC))
+    typer.echo(f"SIMULATED platform made in {place}")
+    typer.echo("It protects nothing. Other machines trust it after `tacit platform export` here and `import` there.")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write the platform.")],
+    folder: FolderOption = None,
+    public: Annotated[bool, typer.Option("--public", help="Only what a client needs: the root and the collateral, no key.")] = False,
+) -> None:
+    """Write the platform into one file for other machines.
+
+    Example: tacit platform export --public platform.json
+    """
+    export_platform(platform_folder(folder), file, public=public)
+    typer.echo(f"SIMULATED platform written to {file}" + ("" if public else " with its private keys"))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that `tacit platform export` wrote.")], folder: FolderOption = None
+) -> None:
+    """Take over a platform that another machine exported.
+
+    Example: tacit platform import platform.json
+    """
+    place = platform_folder(folder)
+    import_platform(file, place)
+    typer.echo(f"SIMULATED platform taken over into {place}")
+
+
+def package_info(
+    program: Annotated[str, typer.Argument(help="marble (tacit-premain with tacit-serve) or coordinator.")] = "marble",
+    folder: FolderOption = None,
+) -> None:
+    """Print the values that a manifest needs for a program of this installation on the simulated platform.
+
+    Example: tacit package-info marble
+    """
+    if program not in ("marble", "coordinator"):
+        raise UsageError(f"{program!r} is no program with a package; expected marble or coordinator")
+    info = package_of(program, folder)
+    typer.echo(f"TEE:             {info.tee}")
+    typer.echo(f"UniqueID:        {info.unique_id.hex()}")
+    typer.echo(f"SignerID:        {info.signer_id.hex()}")
+    typer.echo(f"ProductID:       {info.product_id}")
+    typer.echo(f"SecurityVersion: {info.security_version}")

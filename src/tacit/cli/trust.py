@@ -1,0 +1,184 @@
+"""`tacit trust`: what to expect of a coordinator, said once; and how every other noun reaches one it has checked."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tacit.cli.platform import platform_folder
+from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.connect import NONCE_SIZE, attest_coordinator, load_simulated_expectation
+from tacit.client.coordinator import CoordinatorClient
+from tacit.client.trust import UNATTESTED, Expectation, TrustStore, default_trust_folder
+from tacit.errors import ConnectError, FileInputError, InputError, PeerError, UnauthorizedError, UsageError
+from tacit.evidence import INTEL, Tee
+from tacit.manifest import Package
+from tacit.pki import KeyPair
+from tacit.pki.tls import unverified_client_context
+
+_MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
+
+HostArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", "-i", help="Skip the check of evidence. For a coordinator without any: nothing is proven.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A coordinator whose certificates are known: `intermediate_pem` and `root_pem`, and a client that trusts that root alone."""
+
+    host: str
+    intermediate_pem: bytes
+    root_pem: bytes
+    tee: str
+
+    def client(self, certificate: KeyPair | None = None) -> CoordinatorClient:
+        """Calls of its client API, as the user of `certificate` where one is given."""
+        return CoordinatorClient(self.host, roots_pem=self.root_pem, certificate=certificate)
+
+
+def open_store() -> TrustStore:
+    """What this user expects of coordinators."""
+    return TrustStore(default_trust_folder(os.environ))
+
+
+def reach(host: str, *, insecure: bool = False, quiet: bool = False) -> Reached:
+    """Check the coordinator at `host` and give the way to talk to it.
+
+    With `insecure` nothing is checked. That is said on standard output as MarbleRun's command line says it; for the
+    commands where that one prints nothing (`quiet`), on standard error.
+    Raises: NotTrustedError, EvidenceError, AppraisalError, RollbackError, ConnectError.
+    """
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    if insecure:
+        typer.echo("Warning: skipping quote verification", err=quiet)
+        return _reach_unverified(address)
+    found = attest_coordinator(
+        address, open_store(), now=datetime.now(UTC), nonce=os.urandom(NONCE_SIZE), platform=platform_folder()
+    )
+    if found.tee != Tee.SGX:
+        typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
+    return Reached(address, found.intermediate_pem, found.root_pem, found.tee)
+
+
+def _reach_unverified(address: str) -> Reached:
+    """What the coordinator says of itself, with nothing checked; never remembered. Raises: ConnectError."""
+    with CoordinatorClient.from_context(address, unverified_client_context()) as client:
+        chain = client.quote().chain_pem
+    try:
+        intermediate, root = x509.load_pem_x509_certificates(chain)[:2]
+    except ValueError as exc:
+        raise PeerError(f"{address} answered with something else than a coordinator's two certificates") from exc
+    return Reached(address, intermediate.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM), "unverified")
+
+
+@contextmanager
+def while_doing(what: str) -> Iterator[None]:
+    """Put before a coordinator's refusal what was being done, as MarbleRun's command line does."""
+    try:
+        yield
+    except (ConnectError, UnauthorizedError) as exc:
+        raise type(exc)(f"{what}: {exc}") from exc
+
+
+def read_input(path: Path) -> bytes:
+    """A small file that somebody named.
+
+    Raises: FileInputError, in the words of MarbleRun's command line where the file does not exist.
+    """
+    try:
+        if path.stat().st_size > _MAX_INPUT:
+            raise FileInputError(f"{path} has {path.stat().st_size} bytes, and at most {_MAX_INPUT} are expected; is it the right file?")
+        return path.read_bytes()
+    except FileNotFoundError as exc:
+        raise FileInputError(f"open {path}: no such file or directory") from exc
+    except OSError as exc:
+        raise FileInputError(f"open {path}: {(exc.strerror or 'unreadable').lower()}") from exc
+
+
+def trust(
+    host: HostArgument,
+    tee: Annotated[str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, simulated; or unattested.")] = None,
+    unique_id: Annotated[str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")] = None,
+    signer_id: Annotated[str | None, typer.Option("--signer-id", help="Signer of the coordinator (MRSIGNER), hex.")] = None,
+    product_id: Annotated[int | None, typer.Option("--product-id", help="Product id, with --signer-id.")] = None,
+    security_version: Annotated[int | None, typer.Option("--security-version", help="Lowest version, with --signer-id.")] = None,
+    platform: Annotated[Path | None, typer.Option("--platform", help="Folder of the simulated platform.")] = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Drop what was told and seen of this coordinator.")] = False,
+) -> None:
+    """Say once what to expect of a coordinator; every other command checks it.
+
+    On the simulated TEE the coordinator that is installed here is expected, unless ids are given.
+
+    Example: tacit trust localhost:4433 --tee simulated
+    """
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    store = open_store()
+    if forget:
+        store.forget(address)
+        typer.echo(f"Forgot {address}: what was told, and the newest state that was seen")
+        if tee is None:
+            return
+    if tee is None:
+        raise UsageError("which kind of TEE? Give it by name: --tee simulated, --tee sgx, or --tee unattested")
+    named = _named_package(tee, unique_id, signer_id, product_id, security_version)
+    expectation = _expectation(tee, named, platform, None if manifest is None else parse_fingerprint(manifest))
+    store.store_expectation(address, expectation)
+    typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
+    if tee == Tee.SIMULATED:
+        typer.echo("SIMULATED: this proves nothing about a real machine.")
+    if tee == UNATTESTED:
+        typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
+
+
+def parse_fingerprint(text: str) -> bytes:
+    """The SHA-256 of a manifest, from 64 hex digits or from the manifest's file. Raises: FileInputError."""
+    if len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text):
+        return bytes.fromhex(text)
+    return hashlib.sha256(read_input(Path(text))).digest()
+
+
+def _named_package(
+    tee: str, unique_id: str | None, signer_id: str | None, product_id: int | None, security_version: int | None
+) -> Package | None:
+    """The package that the options describe, or None where none of them is given. Raises: InputError."""
+    if unique_id is None and signer_id is None and product_id is None and security_version is None:
+        return None
+    return Package(
+        unique_id=None if unique_id is None else _digest(unique_id, "--unique-id"),
+        signer_id=None if signer_id is None else _digest(signer_id, "--signer-id"),
+        product_id=product_id,
+        security_version=security_version,
+        tee=tee,
+    )
+
+
+def _digest(text: str, option: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError as exc:
+        raise InputError(f"{option} is no hexadecimal text; `tacit package-info coordinator` prints the value") from exc
+    if len(digest) != 32:
+        raise InputError(f"{option} has {len(digest)} bytes, expected 32; `tacit package-info coordinator` prints the value")
+    return digest
+
+
+def _expectation(tee: str, package: Package | None, platform: Path | None, fingerprint: bytes | None) -> Expectation:
+    """What to store for `--tee`; for the simulated TEE the coordinator of this installation is the default."""
+    if tee == Tee.SIMULATED:
+        return load_simulated_expectation(platform_folder(platform), package=package, manifest_fingerprint=fingerprint)
+    if tee == Tee.SGX:
+        if package is None:
+            raise UsageError("--tee sgx needs --unique-id, or --signer-id with --product-id and --security-version")
+        return Expectation(tee, package, INTEL, fingerprint)
+    return Expectation(tee, package, None, fingerprint)

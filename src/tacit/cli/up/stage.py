@@ -1,0 +1,131 @@
+"""One model, one coordinator, one server on the simulated platform: what `tacit up` and the demo put on stage."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tacit.cli.up.processes import Program, Programs, accepts, clean_environment, find_program, free_port
+from tacit.evidence.claims import PackageInfo
+
+MARBLE = "server"
+KEY_NAME = "model_key"
+_START = 60.0  # seconds; importing an inference engine on a busy laptop takes a while
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TCP ports on this machine: the coordinator's two and the server's two."""
+
+    client: int
+    mesh: int
+    grpc: int
+    rest: int
+
+    @classmethod
+    def choose(cls) -> "Ports":
+        """The usual ports, or others where somebody holds them."""
+        return cls(free_port(4433), free_port(2001), free_port(8500), free_port(8501))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where everything lies and listens. `folder` holds the capsule, the manifest, the sealed state and the logs."""
+
+    folder: Path
+    platform: Path
+    model: str
+    capsule: Path
+    ports: Ports = field(default_factory=Ports.choose)
+
+    @property
+    def host(self) -> str:
+        """Client API of the coordinator."""
+        return f"localhost:{self.ports.client}"
+
+    @property
+    def server(self) -> str:
+        """The server's gRPC address."""
+        return f"localhost:{self.ports.grpc}"
+
+    @property
+    def rest(self) -> str:
+        """The server's REST address."""
+        return f"localhost:{self.ports.rest}"
+
+    @property
+    def seal_folder(self) -> Path:
+        """The coordinator's sealed state."""
+        return self.folder / "coordinator"
+
+    def manifest(self, package: PackageInfo, *, model_id: bytes, version: int, owner_pem: str) -> bytes:
+        """The manifest that lets this server, and no other, have this model's key."""
+        argv = [
+            "tacit-serve",
+            f"--model_name={self.model}",
+            f"--model_base_path={self.capsule}",
+            f"--port={self.ports.grpc}",
+            f"--rest_api_port={self.ports.rest}",
+        ]
+        manifest = {
+            "Packages": {"server": {"TEE": "simulated", "UniqueID": package.unique_id.hex()}},
+            "Marbles": {
+                MARBLE: {
+                    "Package": "server",
+                    "AllowedNames": ["localhost", "127.0.0.1", "::1"],
+                    "Models": [self.model],
+                    "Parameters": {"Argv": argv},
+                }
+            },
+            "Models": {self.model: {"Format": "capsule", "ID": model_id.hex(), "MinVersion": version, "Key": KEY_NAME}},
+            "Secrets": {KEY_NAME: {"Type": "symmetric-key", "Size": 256, "UserDefined": True}},
+            "Users": {"owner": {"Certificate": owner_pem, "Roles": ["key-owner"]}},
+            "Roles": {"key-owner": {"ResourceType": "Secrets", "ResourceNames": [KEY_NAME], "Actions": ["WriteSecret"]}},
+        }
+        return (json.dumps(manifest, indent=2) + "\n").encode()
+
+    def start_coordinator(self, programs: Programs) -> Program:
+        """Start the coordinator and wait until its client API accepts. Raises: ConnectError."""
+        program = programs.start(
+            "coordinator",
+            [find_program("tacit-coordinator")],
+            env=clean_environment(
+                {
+                    "TACIT_PLATFORM": str(self.platform),
+                    "EDG_COORDINATOR_CLIENT_ADDR": f"127.0.0.1:{self.ports.client}",
+                    "EDG_COORDINATOR_MESH_ADDR": f"127.0.0.1:{self.ports.mesh}",
+                    "EDG_COORDINATOR_DNS_NAMES": "localhost",
+                    "EDG_COORDINATOR_SEAL_DIR": str(self.seal_folder),
+                }
+            ),
+        )
+        program.wait_until(lambda: accepts(self.ports.client) and accepts(self.ports.mesh), seconds=_START)
+        return program
+
+    def start_server(self, programs: Programs, extra: Mapping[str, str] | None = None) -> Program:
+        """Start premain, which becomes the server once it was attested. Does not wait."""
+        return programs.start(
+            "server",
+            [find_program("tacit-premain")],
+            env=clean_environment(
+                {
+                    "TACIT_PLATFORM": str(self.platform),
+                    "EDG_MARBLE_TYPE": MARBLE,
+                    "EDG_MARBLE_COORDINATOR_ADDR": f"localhost:{self.ports.mesh}",
+                    "EDG_MARBLE_DNS_NAMES": "localhost",
+                    "EDG_MARBLE_UUID_FILE": str(self.folder / "uuid"),
+                    **(extra or {}),
+                }
+            ),
+            cwd=self.folder,
+        )
+
+    def wait_for_server(self, server: Program) -> None:
+        """Wait until the model is being served. Raises: ConnectError, with the server's own last lines."""
+        server.wait_until(lambda: accepts(self.ports.grpc) and accepts(self.ports.rest) and server.says("ready"), seconds=_START)
+
+
+def key_file(key: bytes) -> bytes:
+    """The JSON that `tacit secret set` takes, for the model's key."""
+    return json.dumps({KEY_NAME: {"Key": base64.b64encode(key).decode()}}).encode()
