@@ -29,7 +29,9 @@ def fill(page: str, tests: dict[str, list[str]]) -> str:
     lines = []
     for line in page.splitlines():
         row = ROW.match(line)
-        lines.append(f"| {row[1]} | {row[2]} | {row[3]} | {', '.join(tests.get(row[1], [])) or '**none**'} |" if row else line)
+        lines.append(
+            f"| {row[1]} | {row[2]} | {row[3]} | {', '.join(tests.get(row[1], [])) or '**none**'} |" if row else line
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -38,7 +40,9 @@ def main() -> int:
     page = PAGE.read_text()
     tests = tests_by_threat()
     filled = fill(page, tests)
-    bare = [row[1] for line in page.splitlines() if (row := ROW.match(line)) and row[3] == "held" and row[1] not in tests]
+    bare = [
+        row[1] for line in page.splitlines() if (row := ROW.match(line)) and row[3] == "held" and row[1] not in tests
+    ]
     if bare:
         print(f"Error: {', '.join(bare)} are said to be held, and no test carries their id", file=sys.stderr)
     if "--check" not in sys.argv:

@@ -130,14 +130,18 @@ def test_only_the_modules_of_the_census_open_files(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_nothing_dangerous_is_called(path: Path) -> None:
     names = {
-        node.func.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        node.func.id
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not names & {"eval", "exec", "__import__", "print_exc"}
 
 
 def test_every_error_has_its_own_reason_and_stands_in_the_drawn_tree() -> None:
     errors = importlib.import_module("tacit.errors")
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TacitError)]
+    classes = [
+        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TacitError)
+    ]
     reasons = [cls.reason for cls in classes]
     assert len(set(reasons)) == len(reasons)
     for cls in classes:
@@ -146,9 +150,26 @@ def test_every_error_has_its_own_reason_and_stands_in_the_drawn_tree() -> None:
 
 PROGRAMS = {
     # What each program must never bring into its process: the trusted code stays small.
-    "tacit.programs.coordinator": {"tacit.cli", "tacit.serving", "tacit.marble", "tacit.client", "openvino", "typer", "rich", "grpc"},
+    "tacit.programs.coordinator": {
+        "tacit.cli",
+        "tacit.serving",
+        "tacit.marble",
+        "tacit.client",
+        "openvino",
+        "typer",
+        "rich",
+        "grpc",
+    },
     "tacit.programs.premain": {"tacit.cli", "tacit.serving", "tacit.coordinator", "openvino", "typer", "rich", "numpy"},
-    "tacit.programs.serve": {"tacit.cli", "tacit.coordinator", "tacit.marble", "tacit.client", "typer", "rich", "dcap_qvl"},
+    "tacit.programs.serve": {
+        "tacit.cli",
+        "tacit.coordinator",
+        "tacit.marble",
+        "tacit.client",
+        "typer",
+        "rich",
+        "dcap_qvl",
+    },
     "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn"},
 }
 
@@ -165,7 +186,15 @@ def test_a_program_imports_only_what_it_needs(program: str) -> None:
 FOREIGN = re.compile(r"/work/|\bissue #?\d+|\bsession \d+|\bhelper-\d+|shared/facts|\bscratch\b", re.IGNORECASE)
 SPOKEN = [
     path
-    for pattern in ("src/**/*.py", "docs/**/*.md", "*.md", "proto/**/*.proto", "scripts/*", "examples/**/*", "benchmarks/*.py")
+    for pattern in (
+        "src/**/*.py",
+        "docs/**/*.md",
+        "*.md",
+        "proto/**/*.proto",
+        "scripts/*",
+        "examples/**/*",
+        "benchmarks/*.py",
+    )
     for path in ROOT.glob(pattern)
     if path.is_file() and path.suffix != ".pyc"
 ]

@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from tacit.evidence.issue import init_platform
+from tacit.vault.files import seal_folder
 from train import Digits, train
 
 import tacit
+from tacit.cli.platform import ensure_platform
 from tacit.cli.up.command import attest, release, trust_own
 from tacit.cli.up.examples import describe
 from tacit.cli.up.processes import Program, Programs
@@ -22,11 +25,11 @@ from tacit.cli.up.stage import Stage
 from tacit.client.inference import RestServingClient
 from tacit.client.trust import TrustStore, default_trust_folder
 from tacit.errors import ConnectError, TacitError
-from tacit.evidence.issue import init_platform
 from tacit.pki import issue_self_signed
-from tacit.vault.files import seal_folder
 
-BOLD, GREEN, RED, DIM, PLAIN = ("\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("",) * 5
+BOLD, GREEN, RED, DIM, PLAIN = (
+    ("\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("",) * 5
+)
 SHADES = " .:-=+*#%@"
 
 
@@ -49,7 +52,9 @@ def draw(images: np.ndarray, predictions: np.ndarray, labels: np.ndarray) -> str
     rows = []
     for row in range(8):
         pixels = [
-            "".join(SHADES[min(int(value * len(SHADES) / 17), len(SHADES) - 1)] * 2 for value in image.reshape(8, 8)[row])
+            "".join(
+                SHADES[min(int(value * len(SHADES) / 17), len(SHADES) - 1)] * 2 for value in image.reshape(8, 8)[row]
+            )
             for image in images
         ]
         rows.append("    " + "  ".join(pixels))
@@ -145,16 +150,22 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
     digits = train(folder)
     steps.done(f"trained on scikit-learn's digits: {digits.plain_accuracy:.1%} of {len(digits.labels)} held-back scans")
 
-    platform = folder / "platform"
-    init_platform(platform, now=datetime.now(UTC))
-    os.environ["TACIT_PLATFORM"] = str(platform)
-    steps.done("made a simulated platform, with a root of its own")
+    if keep:
+        platform = ensure_platform()  # the user's own, so that what is pasted later finds it
+        steps.done(f"simulated platform of this machine: {platform}")
+    else:
+        platform = folder / "platform"
+        init_platform(platform, now=datetime.now(UTC))
+        os.environ["TACIT_PLATFORM"] = str(platform)
+        steps.done("made a simulated platform, with a root of its own")
 
     stage = Stage(folder, platform, "digits", folder / "digits.capsule")
     key = secrets.token_bytes(32)
     info = seal_folder(digits.model, stage.capsule, key, name="digits", version=1)
     digits.model.unlink()
-    steps.done(f"encrypted it: {stage.capsule.stat().st_size:,} bytes, id {info.id.hex()[:16]}...; the plain file is gone")
+    steps.done(
+        f"encrypted it: {stage.capsule.stat().st_size:,} bytes, id {info.id.hex()[:16]}...; the plain file is gone"
+    )
 
     coordinator = stage.start_coordinator(programs)
     attested = trust_own(stage)
@@ -163,7 +174,9 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
 
     owner = issue_self_signed([], common_name="owner", now=datetime.now(UTC))
     older = folder / "older-state"
-    release(stage, attested, owner, model_id=info.id, key=key, before_key=lambda: shutil.copytree(stage.seal_folder, older))
+    release(
+        stage, attested, owner, model_id=info.id, key=key, before_key=lambda: shutil.copytree(stage.seal_folder, older)
+    )
     steps.done("manifest set and pinned; the model's key is the coordinator's secret now")
 
     server = stage.start_server(programs)
@@ -197,7 +210,9 @@ def predict(stage: Stage, digits: Digits, roots: Path, steps: Steps) -> None:
     print(draw(digits.images[:6], found[:6], digits.labels[:6]))
     if not np.array_equal(found, digits.plain_predictions):
         raise ConnectError("the attested server does not answer as the plain model does")
-    steps.done(f"gRPC over TLS, {'SIMULATED ' if session.simulated else ''}session: accuracy {accuracy:.1%}, equal to the plain model's")
+    steps.done(
+        f"gRPC over TLS, {'SIMULATED ' if session.simulated else ''}session: accuracy {accuracy:.1%}, equal to the plain model's"
+    )
     with RestServingClient(stage.rest, roots_pem=roots.read_bytes()) as rest:
         over_rest = np.asarray(rest.predict("digits", digits.images[:32])["label"]).reshape(-1)
     if not np.array_equal(over_rest, found[:32]):

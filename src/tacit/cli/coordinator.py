@@ -17,11 +17,15 @@ from tacit.client.coordinator import NewSecret, ReadSecret, parse_secrets_file
 from tacit.errors import FileInputError, InputError, UsageError
 from tacit.pki import KeyPair, parse_key_pair
 
-certificate_app = typer.Typer(no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked.")
+certificate_app = typer.Typer(
+    no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked."
+)
 secret_app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
 
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
-CertificateOption = Annotated[Path, typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest (PEM).")]
+CertificateOption = Annotated[
+    Path, typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest (PEM).")
+]
 KeyOption = Annotated[Path, typer.Option("--key", "-k", help="Your private key (PEM).")]
 
 
@@ -30,9 +34,8 @@ def status(host: HostArgument, insecure: InsecureOption = False) -> None:
 
     Example: tacit status localhost:4433
     """
-    with reach(host, insecure=insecure, quiet=True).client() as client:
-        with while_doing("retrieving Coordinator status"):
-            found = client.status()
+    with reach(host, insecure=insecure, quiet=True).client() as client, while_doing("retrieving Coordinator status"):
+        found = client.status()
     typer.echo(f"{found.code}: {found.message}")
     if found.mark is not None:
         typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)
@@ -104,7 +107,9 @@ def set_(
     host: HostArgument,
     cert: CertificateOption,
     key: KeyOption,
-    from_pem: Annotated[str | None, typer.Option("--from-pem", help="Name of the secret that the PEM file holds.")] = None,
+    from_pem: Annotated[
+        str | None, typer.Option("--from-pem", help="Name of the secret that the PEM file holds.")
+    ] = None,
     insecure: InsecureOption = False,
 ) -> None:
     """Give user-defined secrets their values.
@@ -114,15 +119,16 @@ def set_(
     raw = read_input(file)
     values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
     user = load_key_pair(cert, key)
-    with reach(host, insecure=insecure, quiet=True).client(user) as client:
-        with while_doing("setting secrets"):
-            client.set_secrets(values)
+    with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("setting secrets"):
+        client.set_secrets(values)
     typer.echo("Secret successfully set")
 
 
 @secret_app.command("get")
 def get(
-    names_and_host: Annotated[list[str], typer.Argument(metavar="NAME... HOST:PORT", help="Secrets to read, then the coordinator.")],
+    names_and_host: Annotated[
+        list[str], typer.Argument(metavar="NAME... HOST:PORT", help="Secrets to read, then the coordinator.")
+    ],
     cert: CertificateOption,
     key: KeyOption,
     output: OutputOption = None,
@@ -136,14 +142,15 @@ def get(
     if not names:
         raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
     user = load_key_pair(cert, key)
-    with reach(host, insecure=insecure, quiet=True).client(user) as client:
-        with while_doing("retrieving secrets: retrieving secrets"):
-            found = client.secrets(names)
+    with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("retrieving secrets: retrieving secrets"):
+        found = client.secrets(names)
     if output is None:
         for name, value in found.items():
             typer.echo(f"{name}:\n{_describe(value)}")
         return
-    write_output(output, (json.dumps({name: _as_json(value) for name, value in found.items()}, indent=2) + "\n").encode())
+    write_output(
+        output, (json.dumps({name: _as_json(value) for name, value in found.items()}, indent=2) + "\n").encode()
+    )
     typer.echo(f"Saved secrets to: {output}")
 
 
@@ -152,7 +159,9 @@ def _pem_secret(raw: bytes) -> NewSecret:
     try:
         certificate = x509.load_pem_x509_certificates(raw)[0].public_bytes(Encoding.DER)
     except ValueError as exc:
-        raise InputError("the file has no PEM certificate; expected a CERTIFICATE block and a PRIVATE KEY block") from exc
+        raise InputError(
+            "the file has no PEM certificate; expected a CERTIFICATE block and a PRIVATE KEY block"
+        ) from exc
     return NewSecret(certificate=certificate, private=_first_private_block(raw))
 
 

@@ -11,11 +11,22 @@ import typer
 import yaml
 
 from tacit.cli.coordinator import OutputOption, write_output
-from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, parse_fingerprint, reach, read_input, while_doing
+from tacit.cli.trust import (
+    HostArgument,
+    InsecureOption,
+    Reached,
+    open_store,
+    parse_fingerprint,
+    reach,
+    read_input,
+    while_doing,
+)
 from tacit.errors import InputError, ManifestError
 from tacit.manifest import check_manifest, parse_manifest_strict
 
-app = typer.Typer(no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets.")
+app = typer.Typer(
+    no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets."
+)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JSON or YAML.")]
 
@@ -24,8 +35,12 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JS
 def set_(
     file: FileArgument,
     host: HostArgument,
-    recovery: Annotated[Path | None, typer.Option("--recoverydata", "-r", help="File for the recovery secrets.")] = None,
-    lenient: Annotated[bool, typer.Option("--lenient", help="Upload what only MarbleRun's lenient reading accepts.")] = False,
+    recovery: Annotated[
+        Path | None, typer.Option("--recoverydata", "-r", help="File for the recovery secrets.")
+    ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Upload what only MarbleRun's lenient reading accepts.")
+    ] = False,
     insecure: InsecureOption = False,
 ) -> None:
     """Upload the manifest to a coordinator that was checked.
@@ -72,7 +87,9 @@ def get(
 
 @app.command("verify")
 def verify(
-    manifest: Annotated[str, typer.Argument(metavar="FILE|SHA256", help="The manifest that is expected, or its 64 hex digits.")],
+    manifest: Annotated[
+        str, typer.Argument(metavar="FILE|SHA256", help="The manifest that is expected, or its 64 hex digits.")
+    ],
     host: HostArgument,
     insecure: InsecureOption = False,
 ) -> None:
@@ -84,7 +101,9 @@ def verify(
     expected = parse_fingerprint(manifest)
     _, found = _fetch(reached, "getting Coordinator manifest")
     if found != expected:
-        raise InputError(f"the coordinator holds another manifest: its fingerprint is {found.hex()}, expected {expected.hex()}")
+        raise InputError(
+            f"the coordinator holds another manifest: its fingerprint is {found.hex()}, expected {expected.hex()}"
+        )
     if not insecure:
         open_store().pin_manifest(reached.host, found)
     typer.echo("OK")
@@ -108,7 +127,9 @@ def check(file: FileArgument) -> None:
     manifest = parse_manifest_strict(load_manifest(file))
     for warning in check_manifest(manifest):
         typer.echo(f"Warning: {warning}", err=True)
-    typer.echo(f"OK: {len(manifest.packages)} packages, {len(manifest.marbles)} marbles, {len(manifest.secrets)} secrets")
+    typer.echo(
+        f"OK: {len(manifest.packages)} packages, {len(manifest.marbles)} marbles, {len(manifest.secrets)} secrets"
+    )
 
 
 def load_manifest(path: Path) -> bytes:
@@ -123,7 +144,9 @@ def load_manifest(path: Path) -> bytes:
         value = yaml.safe_load(raw)
     except yaml.YAMLError as exc:
         place = getattr(exc, "problem_mark", None)
-        raise InputError(f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}") from exc
+        raise InputError(
+            f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
+        ) from exc
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -26,7 +26,8 @@ app = typer.Typer(
 )
 
 FolderOption = Annotated[
-    Path | None, typer.Option("--platform", help="Folder of the platform (default: $TACIT_PLATFORM, else below ~/.local/share).")
+    Path | None,
+    typer.Option("--platform", help="Folder of the platform (default: $TACIT_PLATFORM, else below ~/.local/share)."),
 ]
 
 
@@ -64,7 +65,9 @@ def init(folder: FolderOption = None) -> None:
 def export(
     file: Annotated[Path, typer.Argument(help="Where to write the platform.")],
     folder: FolderOption = None,
-    public: Annotated[bool, typer.Option("--public", help="Only what a client needs: the root and the collateral, no key.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Only what a client needs: the root and the collateral, no key.")
+    ] = False,
 ) -> None:
     """Write the platform into one file for other machines.
 
@@ -76,7 +79,8 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file that `tacit platform export` wrote.")], folder: FolderOption = None
+    file: Annotated[Path, typer.Argument(help="A file that `tacit platform export` wrote.")],
+    folder: FolderOption = None,
 ) -> None:
     """Take over a platform that another machine exported.
 

@@ -17,9 +17,19 @@ from tacit.errors import InputError
 def predict(
     host: HostArgument,
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    file: Annotated[Path, typer.Argument(metavar="INPUT", help="A .npy array, a .npz or JSON object of arrays by input, or a JSON array.")],
-    server: Annotated[str | None, typer.Option("--server", help="HOST:PORT of the server (default: port 8500 beside the coordinator).")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a .npz file instead of printing JSON.")] = None,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="A .npy array, a .npz or JSON object of arrays by input, or a JSON array."
+        ),
+    ],
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="HOST:PORT of the server (default: port 8500 beside the coordinator)."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a .npz file instead of printing JSON.")
+    ] = None,
 ) -> None:
     """Check the coordinator, send one input to its server over TLS, and print what comes back.
 
@@ -48,17 +58,23 @@ def load_arrays(path: Path) -> Any:
             value = json.loads(raw)
         except (ValueError, RecursionError) as exc:
             raise InputError(f"{path} is no JSON ({exc})") from exc
-        return {name: np.asarray(item) for name, item in value.items()} if isinstance(value, dict) else np.asarray(value)
+        return (
+            {name: np.asarray(item) for name, item in value.items()} if isinstance(value, dict) else np.asarray(value)
+        )
     try:
         loaded = np.load(BytesIO(raw), allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (ValueError, OSError, EOFError, KeyError) as exc:
-        raise InputError(f"{path} holds no numpy array ({exc}); numpy.save writes one, or give JSON in a .json file") from exc
+        raise InputError(
+            f"{path} holds no numpy array ({exc}); numpy.save writes one, or give JSON in a .json file"
+        ) from exc
 
 
 def _jsonable(value: Any) -> Any:
     """Lists of numbers and text; bytes as text."""
     array = np.asarray(value)
     if array.dtype == object or array.dtype.kind == "S":
-        return np.vectorize(lambda item: item.decode("utf-8", "replace") if isinstance(item, bytes) else item, otypes=[object])(array).tolist()
+        return np.vectorize(
+            lambda item: item.decode("utf-8", "replace") if isinstance(item, bytes) else item, otypes=[object]
+        )(array).tolist()
     return array.tolist()

@@ -26,9 +26,14 @@ from tacit.pki.tls import unverified_client_context
 
 _MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
 
-HostArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")]
+HostArgument = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")
+]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", "-i", help="Skip the check of evidence. For a coordinator without any: nothing is proven.")
+    bool,
+    typer.Option(
+        "--insecure", "-i", help="Skip the check of evidence. For a coordinator without any: nothing is proven."
+    ),
 ]
 
 
@@ -97,7 +102,9 @@ def read_input(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > _MAX_INPUT:
-            raise FileInputError(f"{path} has {path.stat().st_size} bytes, and at most {_MAX_INPUT} are expected; is it the right file?")
+            raise FileInputError(
+                f"{path} has {path.stat().st_size} bytes, and at most {_MAX_INPUT} are expected; is it the right file?"
+            )
         return path.read_bytes()
     except FileNotFoundError as exc:
         raise FileInputError(f"open {path}: no such file or directory") from exc
@@ -107,13 +114,23 @@ def read_input(path: Path) -> bytes:
 
 def trust(
     host: HostArgument,
-    tee: Annotated[str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, simulated; or unattested.")] = None,
-    unique_id: Annotated[str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")] = None,
-    signer_id: Annotated[str | None, typer.Option("--signer-id", help="Signer of the coordinator (MRSIGNER), hex.")] = None,
+    tee: Annotated[
+        str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, simulated; or unattested.")
+    ] = None,
+    unique_id: Annotated[
+        str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")
+    ] = None,
+    signer_id: Annotated[
+        str | None, typer.Option("--signer-id", help="Signer of the coordinator (MRSIGNER), hex.")
+    ] = None,
     product_id: Annotated[int | None, typer.Option("--product-id", help="Product id, with --signer-id.")] = None,
-    security_version: Annotated[int | None, typer.Option("--security-version", help="Lowest version, with --signer-id.")] = None,
+    security_version: Annotated[
+        int | None, typer.Option("--security-version", help="Lowest version, with --signer-id.")
+    ] = None,
     platform: Annotated[Path | None, typer.Option("--platform", help="Folder of the simulated platform.")] = None,
-    manifest: Annotated[str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")
+    ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Drop what was told and seen of this coordinator.")] = False,
 ) -> None:
     """Say once what to expect of a coordinator; every other command checks it.
@@ -169,7 +186,9 @@ def _digest(text: str, option: str) -> bytes:
     except ValueError as exc:
         raise InputError(f"{option} is no hexadecimal text; `tacit package-info coordinator` prints the value") from exc
     if len(digest) != 32:
-        raise InputError(f"{option} has {len(digest)} bytes, expected 32; `tacit package-info coordinator` prints the value")
+        raise InputError(
+            f"{option} has {len(digest)} bytes, expected 32; `tacit package-info coordinator` prints the value"
+        )
     return digest
 
 

@@ -1,5 +1,6 @@
 """`tacit up MODEL`: one's own model, encrypted, attested and served on this machine by one command."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -29,9 +30,15 @@ _VERSION = 1
 
 
 def up(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file, SavedModel folder, frozen graph, or OpenVINO IR.")],
-    name: Annotated[str | None, typer.Option("--name", help="Name to serve it under (default: from the file's name).")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Start, check, print the examples, and end: for scripts and tests.")] = False,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="ONNX file, SavedModel folder, frozen graph, or OpenVINO IR.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name to serve it under (default: from the file's name).")
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Start, check, print the examples, and end: for scripts and tests.")
+    ] = False,
 ) -> None:
     """Encrypt a model, have a server attested for it, and serve it on this machine until Ctrl-C.
 
@@ -45,7 +52,9 @@ def up(
     with tempfile.TemporaryDirectory(prefix="tacit-up-") as place, Programs(Path(place) / "logs") as programs:
         folder = Path(place)
         stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule")
-        typer.echo(f"SIMULATED TEE: the whole way is real, the protection is not. Everything lies in {folder} until the end.")
+        typer.echo(
+            f"SIMULATED TEE: the whole way is real, the protection is not. Everything lies in {folder} until the end."
+        )
         key = secrets.token_bytes(32)  # in memory alone: it goes to the coordinator and is never written
         info = seal_folder(model, stage.capsule, key, name=served_as, version=_VERSION)
         typer.echo(f"[1/5] encrypted {model} with a fresh key into {stage.capsule.name}, id {info.id.hex()[:16]}...")
@@ -75,10 +84,8 @@ def trust_own(stage: Stage) -> AttestedCoordinator:
     """Expect the coordinator that was just started here, in place of an earlier one at this address, and check it."""
     store = open_store()
     host = stage.host
-    try:
+    with contextlib.suppress(NotTrustedError):  # nobody was expected at this address yet
         store.forget(host)
-    except NotTrustedError:
-        pass  # nobody was expected at this address yet
     store.store_expectation(host, load_simulated_expectation(stage.platform))
     return attest(stage)
 
@@ -104,7 +111,10 @@ def release(
     Raises: ConnectError.
     """
     manifest = stage.manifest(
-        package_of("marble", stage.platform), model_id=model_id, version=_VERSION, owner_pem=owner.certificate_pem.decode()
+        package_of("marble", stage.platform),
+        model_id=model_id,
+        version=_VERSION,
+        owner_pem=owner.certificate_pem.decode(),
     )
     with CoordinatorClient(stage.host, roots_pem=attested.root_pem, certificate=owner) as client:
         client.set_manifest(manifest)
@@ -121,5 +131,7 @@ def _served_name(model: Path, name: str | None) -> str:
         raise FileInputError(f"{model} does not exist; give an ONNX file, a SavedModel folder, a frozen graph or an IR")
     found = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", model.resolve().stem).strip("-.") or "model"
     if not _NAME.fullmatch(found):
-        raise InputError(f"{found!r} is no name for a model: letters, digits, '.', '_' and '-', at most 63; choose one with --name")
+        raise InputError(
+            f"{found!r} is no name for a model: letters, digits, '.', '_' and '-', at most 63; choose one with --name"
+        )
     return found

@@ -11,7 +11,17 @@ from tacit.client.inference import ServingClient, Signature
 # TensorFlow's type numbers whose JSON value is a whole number; the rest of the numeric ones take a decimal.
 _WHOLE = frozenset({3, 4, 5, 6, 9, 17, 22, 23})
 _BOOL, _STRING = 10, 7
-_NUMPY = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
+_NUMPY = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    19: "float16",
+}
 
 
 def describe(stage: Stage, roots: Path) -> str:
@@ -43,7 +53,7 @@ def _sizes(shape: tuple[int, ...] | None) -> tuple[int, ...]:
 
 
 def _arrays(signature: Signature) -> Mapping[str, str]:
-    """numpy code for an input of zeros, by input."""
+    """Numpy code for an input of zeros, by input."""
     return {
         name: f"np.zeros({list(_sizes(spec.shape))!r}, dtype=np.{_NUMPY.get(spec.dtype, 'float32')})"
         if spec.dtype != _STRING

@@ -48,7 +48,9 @@ class Program:
         while not ready():
             code = self.exit_code()
             if code is not None:
-                raise ConnectError(f"{self.name} ended with code {code}; its last lines, of {self.log}:\n{self.last_lines()}")
+                raise ConnectError(
+                    f"{self.name} ended with code {code}; its last lines, of {self.log}:\n{self.last_lines()}"
+                )
             if time.monotonic() > limit:
                 raise ConnectError(
                     f"{self.name} was not ready after {seconds:.0f} s; its last lines, of {self.log}:\n{self.last_lines()}"
@@ -93,7 +95,9 @@ class Programs:
     def __enter__(self) -> "Programs":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for program in reversed(self._started):
             with contextlib.suppress(ProcessLookupError):
                 program.stop()
@@ -109,10 +113,18 @@ class Programs:
         with log.open("wb") as output:
             try:
                 process = subprocess.Popen(
-                    list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                    list(argv),
+                    env=dict(env),
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                 )
             except FileNotFoundError as exc:
-                raise InputError(f"the program {argv[0]} is not installed; pip install 'tacit[coordinator,premain,serve]'") from exc
+                raise InputError(
+                    f"the program {argv[0]} is not installed; pip install 'tacit[coordinator,premain,serve]'"
+                ) from exc
         program = Program(name, process, log)
         self._started.append(program)
         return program

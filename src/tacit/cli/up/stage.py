@@ -81,7 +81,9 @@ class Stage:
             "Models": {self.model: {"Format": "capsule", "ID": model_id.hex(), "MinVersion": version, "Key": KEY_NAME}},
             "Secrets": {KEY_NAME: {"Type": "symmetric-key", "Size": 256, "UserDefined": True}},
             "Users": {"owner": {"Certificate": owner_pem, "Roles": ["key-owner"]}},
-            "Roles": {"key-owner": {"ResourceType": "Secrets", "ResourceNames": [KEY_NAME], "Actions": ["WriteSecret"]}},
+            "Roles": {
+                "key-owner": {"ResourceType": "Secrets", "ResourceNames": [KEY_NAME], "Actions": ["WriteSecret"]}
+            },
         }
         return (json.dumps(manifest, indent=2) + "\n").encode()
 
@@ -123,7 +125,9 @@ class Stage:
 
     def wait_for_server(self, server: Program) -> None:
         """Wait until the model is being served. Raises: ConnectError, with the server's own last lines."""
-        server.wait_until(lambda: accepts(self.ports.grpc) and accepts(self.ports.rest) and server.says("ready"), seconds=_START)
+        server.wait_until(
+            lambda: accepts(self.ports.grpc) and accepts(self.ports.rest) and server.says("ready"), seconds=_START
+        )
 
 
 def key_file(key: bytes) -> bytes:
