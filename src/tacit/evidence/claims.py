@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal, Protocol
 
 
 class Tee(StrEnum):
@@ -63,3 +64,32 @@ class Claims:
     hardware_id: bytes
     expires: datetime
     checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageInfo:
+    """What a manifest's package has to say about one program: reference values, not evidence.
+
+    `unique_id` is MRENCLAVE and `signer_id` is MRSIGNER, 32 bytes each.
+    """
+
+    tee: Tee
+    unique_id: bytes
+    signer_id: bytes
+    product_id: int
+    security_version: int
+    debug: bool
+
+
+class Issuer(Protocol):
+    """A TEE seen from inside: the one thing that only the program in it can use."""
+
+    @property
+    def tee(self) -> Tee:
+        """The kind of TEE whose evidence comes out."""
+
+    def issue_evidence(self, data: bytes) -> bytes:
+        """Evidence over 64 bytes of report data, in Open Enclave's envelope (see `sgx.unwrap`)."""
+
+    def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes:
+        """32 bytes that only this program (or only this signer's programs) gets on this platform, every time."""

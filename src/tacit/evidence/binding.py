@@ -1,0 +1,54 @@
+"""What report data says: which key, in which role, for which nonce.
+
+Report data has two halves, and `verify_binding` compares both:
+
+- `[0:32]` = SHA-256(key ‖ nonce). This is what MarbleRun binds, so that its command line can check our coordinator.
+  It names no role, and nothing separates key from nonce, so it is never enough by itself.
+- `[32:64]` = SHA-256(label ‖ length-prefixed role ‖ length-prefixed nonce ‖ key), under a label that nothing else
+  in this project hashes. A coordinator's evidence therefore is worth nothing as a marble's, and no byte can move
+  from the nonce to the key.
+
+`key` is the DER of the coordinator's root certificate (`Role.COORDINATOR`), or of the client certificate of a marble's
+own TLS connection (`Role.MARBLE`). This binds a key, not a connection.
+"""
+
+import hmac
+from hashlib import sha256
+
+from tacit.errors import BindingError
+from tacit.evidence.claims import Claims, Role
+
+# Versioned: another layout gets another label, so that old evidence cannot be read as new.
+_LABEL = b"tacit report data v1\0"
+
+
+def _length_prefixed(field: bytes) -> bytes:
+    return len(field).to_bytes(4, "big") + field
+
+
+def report_data(*, role: Role, key: bytes, nonce: bytes = b"") -> bytes:
+    """64 bytes that bind `key` (DER of a certificate) to a role and a nonce."""
+    fields = _length_prefixed(role.value.encode()) + _length_prefixed(nonce)
+    return sha256(key + nonce).digest() + sha256(_LABEL + fields + key).digest()
+
+
+def verify_binding(claims: Claims, *, role: Role, key: bytes, nonce: bytes = b"") -> None:
+    """Accept claims that were made for exactly this key, role and nonce.
+
+    Raises:
+        BindingError: either half of the report data is another one; the message says which.
+    """
+    expected = report_data(role=role, key=key, nonce=nonce)
+    # Both halves are compared before either is judged, in constant time.
+    key_and_nonce = hmac.compare_digest(claims.report_data[:32], expected[:32])
+    role_and_all = hmac.compare_digest(claims.report_data[32:], expected[32:])
+    if not key_and_nonce:
+        raise BindingError(
+            "the evidence was made for another key or another nonce: it is a replay, or somebody stands in between; "
+            "ask for fresh evidence over this connection"
+        )
+    if not role_and_all:
+        raise BindingError(
+            f"the evidence does not bind this key and nonce to the role '{role}': it comes from a program in another "
+            "role, or from one that binds no role (MarbleRun's own programs do not)"
+        )

@@ -1,0 +1,51 @@
+"""Where anchors and collateral come from. Touches files; for composition roots and the client's connection.
+
+Today there is one source, the simulated platform's folder. Evidence is an argument of `fetch_collateral` because an
+Intel PCCS is asked by the platform that the evidence names. Nothing that comes from a source is trusted: the verifier
+checks its signatures against the anchor.
+"""
+
+from pathlib import Path
+
+from tacit.errors import PlatformError
+from tacit.evidence.claims import TrustAnchor
+from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral
+from tacit.evidence.sgx.quote import parse_quote, unwrap
+from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform
+
+_PLATFORM_FILE = "platform.json"
+
+
+def load_anchor(folder: Path) -> TrustAnchor:
+    """The root of the simulated platform in a folder; its public part is enough.
+
+    Raises:
+        PlatformError: no platform there, or one that cannot be used.
+    """
+    return _load(folder).anchor
+
+
+def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
+    """Collateral for the platform that made this evidence, from the simulated platform's folder.
+
+    Raises:
+        EvidenceFormatError: not evidence, so that there is nothing to fetch for.
+        PlatformError: no platform there, or one that cannot be used.
+    """
+    parse_quote(unwrap(evidence))
+    return _load(folder).collateral
+
+
+def _load(folder: Path) -> SimulatedPlatform:
+    file = folder / _PLATFORM_FILE
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_COLLATERAL_SIZE + 1)
+    except FileNotFoundError as exc:
+        raise PlatformError(
+            f"no simulated platform at {file}: make one with 'tacit platform init', or bring the one of the machine "
+            "that you want to verify with 'tacit platform import FILE'"
+        ) from exc
+    except OSError as exc:
+        raise PlatformError(f"{file} cannot be read: {exc.strerror}") from exc
+    return parse_platform(raw, source=str(file)).public()
