@@ -13,7 +13,9 @@ from datetime import datetime
 class Package:
     """Reference values: which software, on which kind of TEE, is this package.
 
-    `tee` None means SGX, as in MarbleRun's manifests. `unique_id` is MRENCLAVE, `signer_id` MRSIGNER, 32 bytes each.
+    `tee` None means SGX, as in MarbleRun's manifests. `unique_id` is MRENCLAVE, `signer_id` MRSIGNER, 32 bytes each;
+    `b""` stands for text that was given but is no digest, and is never matched. `accepted_tcb_statuses` None leaves
+    MarbleRun's default; `accepted_advisories` None accepts any advisory of an accepted status, `()` none.
     """
 
     debug: bool = False
@@ -22,7 +24,7 @@ class Package:
     product_id: int | None = None
     security_version: int | None = None
     accepted_tcb_statuses: tuple[str, ...] | None = None
-    accepted_advisories: tuple[str, ...] = ()
+    accepted_advisories: tuple[str, ...] | None = None
     tee: str | None = None
 
 
@@ -72,7 +74,12 @@ class Marble:
 
 @dataclass(frozen=True, slots=True)
 class CertificateTemplate:
-    """How a certificate secret is to look. Empty values take MarbleRun's defaults."""
+    """How a certificate secret is to look. Empty values take MarbleRun's defaults.
+
+    `subject` are the further attributes by Go's names (`Country`, `Organization`, ...), in the order in which they
+    stand in the certificate, before CommonName and SerialNumber. `ip_addresses` are canonical texts. `key_usage` and
+    `ext_key_usage` are Go's numbers. `max_path_len` may be 0; None is no limit.
+    """
 
     common_name: str | None = None
     serial_number: str | None = None
@@ -104,7 +111,10 @@ SECRET_TYPES = ("symmetric-key", "plain", "cert-rsa", "cert-ed25519", "cert-ecds
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or program that calls the client API, known by one exact certificate (DER)."""
+    """A person or program that calls the client API, known by one exact certificate (DER).
+
+    An empty `certificate` stands for a `pem` that holds none; no caller ever has it.
+    """
 
     certificate: bytes
     pem: str

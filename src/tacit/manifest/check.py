@@ -1,0 +1,298 @@
+"""Does what a manifest says make sense?
+
+Each rule is a generator of defects over one section; `find_defects` runs them in the order of MarbleRun's check, maps
+sorted by name, so that the first is always the same one. Where the rule is MarbleRun's, so are the words.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+
+from tacit.errors import ManifestError
+from tacit.evidence.claims import Tee
+from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, TlsRule
+
+SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
+FEATURE_GATES = ("SignQuoteEndpoint", "MonotonicCounter", "AzureHSMSealing")
+SUPPORTED_TEES = (Tee.SGX, Tee.SIMULATED)
+MODEL_FORMATS = ("capsule", "ctr", "plain")
+ACTIONS = {
+    "Packages": ("updatesecurityversion",),
+    "Secrets": ("readsecret", "writesecret"),
+    "Manifest": ("updatemanifest",),
+}
+"""Actions by resource type, in lower case: they are compared ignoring case, resource types exactly."""
+RESERVED_ENV = "MARBLE_PREDEFINED_"
+
+_HSM_ENV = [
+    "EDG_MAA_URL",
+    "EDG_AZURE_HSM_VAULT_URL",
+    "EDG_AZURE_HSM_KEY_NAME",
+    "EDG_AZURE_CLIENT_ID",
+    "EDG_AZURE_TENANT_ID",
+]
+_HSM_SECRET = "EDG_AZURE_CLIENT_SECRET"
+_HSM_FEDERATED = ["EDG_AZURE_AUTHORITY_HOST", "EDG_AZURE_FEDERATED_TOKEN_FILE"]
+_DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+
+
+def check_manifest(manifest: Manifest, *, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Warnings about a manifest that makes sense. `environ` is asked for what a feature gate needs.
+
+    Raises:
+        ManifestError: the first defect, in MarbleRun's words where it has them.
+    """
+    for defect in find_defects(manifest, environ=environ):
+        raise ManifestError(defect)
+    return tuple(find_warnings(manifest))
+
+
+def find_defects(manifest: Manifest, *, environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Every defect, in a fixed order."""
+    if not manifest.packages:
+        yield "no allowed packages defined"
+    if not manifest.marbles:
+        yield "no allowed marbles defined"
+    for name in sorted(manifest.marbles):
+        yield from _check_marble(manifest, name)
+    for tag, rule in sorted(manifest.tls.items()):
+        yield from _check_tls(manifest, tag, rule)
+    yield from _check_users(manifest)
+    for name, role in sorted(manifest.roles.items()):
+        yield from _check_role(manifest, name, role)
+    for name, secret in sorted(manifest.secrets.items()):
+        if secret.certificate.not_after is not None and secret.valid_for:
+            detail = "both NotAfter and ValidFor are specified"
+            yield f"ambiguous certificate validity duration for secret: {name}, {detail}"
+        if secret.type not in SECRET_TYPES:
+            yield f"unknown type: {secret.type} for secret: {name}"
+    yield from _check_config(manifest, environ or {})
+    for name, package in sorted(manifest.packages.items()):
+        if package.tee is not None and package.tee not in SUPPORTED_TEES:
+            known = ", ".join(SUPPORTED_TEES)
+            yield f'Packages.{name}.TEE: "{package.tee}" is not supported; supported here: {known}'
+    for name, model in sorted(manifest.models.items()):
+        yield from _check_model(manifest, name, model)
+
+
+def _check_marble(manifest: Manifest, name: str) -> Iterator[str]:
+    marble = manifest.marbles[name]
+    package = manifest.packages.get(marble.package)
+    if package is None:
+        yield f"manifest does not contain marble package {marble.package}"
+    elif not package.debug:
+        yield from package_defects(marble.package, package)
+    for tag in marble.tls:
+        if tag not in manifest.tls:
+            yield f"manifest misses TLS entry for {tag}"
+    for model in marble.models:
+        if model not in manifest.models:
+            yield f'Marbles.{name}.Models: model "{model}" is not defined in the manifest'
+    yield from _check_names(name, marble)
+
+
+def _check_names(name: str, marble: Marble) -> Iterator[str]:
+    """Names of our extensions, and those that no system can give to a variable or file."""
+    for allowed in marble.allowed_names or ():
+        if not _is_name(allowed):
+            yield f'Marbles.{name}.AllowedNames: "{allowed}" is neither a DNS name nor an IP address'
+    for variable in sorted(marble.parameters.env):
+        if not variable or "=" in variable or "\0" in variable:
+            yield f'Marbles.{name}.Parameters.Env: a variable cannot have the name "{variable}"'
+    for path in sorted(marble.parameters.files):
+        if not path or "\0" in path:
+            yield f'Marbles.{name}.Parameters.Files: a file cannot have the path "{path}"'
+
+
+def package_defects(name: str, package: Package) -> Iterator[str]:
+    """What keeps this package from standing for exactly one software. For Debug packages these are warnings."""
+    signed = (package.signer_id, package.product_id, package.security_version)
+    if package.unique_id is not None:
+        if any(value is not None for value in signed):
+            fields = "SignerID/ProductID/SecurityVersion"
+            yield f"manifest specifies both UniqueID *and* {fields} in package {name}"
+        return
+    for value, field in zip(signed, ("SignerID", "ProductID", "SecurityVersion"), strict=True):
+        if value is None:
+            yield f"manifest misses value for {field} in package {name}"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None
+    return True
+
+
+def _check_tls(manifest: Manifest, tag: str, rule: TlsRule) -> Iterator[str]:
+    for incoming in rule.incoming:
+        if not incoming.port:
+            yield f"manifest misses Port in TLS.Incoming.{tag}"
+        if incoming.certificate:
+            if incoming.certificate not in manifest.secrets:
+                yield f"TLS.Incoming.{tag} references undefined secret {incoming.certificate}"
+            if not incoming.disable_client_auth:
+                yield f"TLS.Incoming.{tag} defines Cert but does not disable client authentication"
+        elif incoming.disable_client_auth:
+            yield f"TLS.Incoming.{tag} disables client authentication"
+    for outgoing in rule.outgoing:
+        if not outgoing.addr:
+            yield f"manifest misses Addr in TLS.Outgoing.{tag}"
+        if not outgoing.port:
+            yield f"manifest misses Port in TLS.Outgoing.{tag}"
+
+
+def _check_users(manifest: Manifest) -> Iterator[str]:
+    first_with: dict[str, str] = {}
+    for name, user in sorted(manifest.users.items()):
+        if not user.pem:
+            yield f"manifest does not contain a certificate for user {name}"
+        for role in user.roles:
+            if role not in manifest.roles:
+                yield f"manifest specifies role {role} for user {name}, but role does not exist"
+        if user.pem and user.pem in first_with:
+            yield f"manifest contains the same certificate for users {name} and {first_with[user.pem]}"
+        first_with.setdefault(user.pem, name)
+
+
+def _check_role(manifest: Manifest, name: str, role: RoleRule) -> Iterator[str]:
+    known_names: Mapping[str, object]
+    match role.resource_type:
+        case "Packages":
+            known_names = manifest.packages
+        case "Secrets":
+            known_names = manifest.secrets
+        case "Manifest":
+            known_names = {}
+            if role.resource_names:
+                yield f"role {name}: resource names are not allowed for type Manifest"
+                return
+        case _:
+            lists = f"[{' '.join(role.resource_names)}] [{' '.join(role.actions)}]"
+            yield f"unrecognized resource type: {{{role.resource_type} {lists}}} for role: {name}"
+            return
+    undefined = [
+        f"role {name}: resource {resource} of type {role.resource_type} is not defined in manifest"
+        for resource in role.resource_names
+        if resource not in known_names
+    ]
+    if role.resource_type == "Packages":  # MarbleRun looks at a secret's role the other way round
+        yield from undefined
+    for action in role.actions:
+        if action.lower() not in ACTIONS[role.resource_type]:
+            yield f"unknown action: {action} for type {role.resource_type} in role: {name}"
+        elif role.resource_type == "Secrets":
+            yield from _check_secret_action(manifest, name, role, action.lower())
+    if role.resource_type == "Secrets":
+        yield from undefined
+
+
+def _check_secret_action(manifest: Manifest, name: str, role: RoleRule, action: str) -> Iterator[str]:
+    for resource in role.resource_names:
+        secret = manifest.secrets.get(resource)
+        if secret is None or secret.user_defined:
+            continue
+        if action == "writesecret":
+            reason = f"role {name} and secret {resource}, but secret is not user-defined"
+            yield f"manifest specifies write permission for {reason}"
+        elif not secret.shared:
+            yield f"manifest specifies read permission for role {name} and per-marble-unique secret {resource}"
+
+
+def _check_config(manifest: Manifest, environ: Mapping[str, str]) -> Iterator[str]:
+    config = manifest.config
+    updaters = sum(any(_may_update(manifest, role) for role in user.roles) for user in manifest.users.values())
+    if updaters < config.update_threshold:
+        counts = f"({updaters}) to meet the threshold of {config.update_threshold}"
+        yield f"not enough users with manifest update permissions {counts}"
+    if config.seal_mode not in SEAL_MODES:
+        yield f"unknown seal mode: {config.seal_mode}"
+    gates = {gate.lower(): gate for gate in FEATURE_GATES}
+    for gate in config.feature_gates:
+        if gate.lower() not in gates:
+            yield f"unknown feature gate: {gate}"
+        elif gates[gate.lower()] == "AzureHSMSealing":
+            yield _hsm_defect(environ)
+    if config.recovery_threshold == 1:
+        yield "invalid recovery threshold: if set, threshold must be at least 2"
+    elif config.recovery_threshold > len(manifest.recovery_keys):
+        counts = (
+            f"({len(manifest.recovery_keys)}) defined to meet the recovery threshold of {config.recovery_threshold}"
+        )
+        yield f"not enough recovery keys {counts}"
+
+
+def _may_update(manifest: Manifest, role_name: str) -> bool:
+    role = manifest.roles.get(role_name)
+    # Only a role's first action counts, as MarbleRun counts; Manifest has no second one.
+    return (
+        role is not None
+        and role.resource_type == "Manifest"
+        and role.actions[:1] != ()
+        and (role.actions[0].lower() == "updatemanifest")
+    )
+
+
+def _hsm_defect(environ: Mapping[str, str]) -> str:
+    missing = [name for name in _HSM_ENV if not environ.get(name)]
+    federated = [name for name in _HSM_FEDERATED if not environ.get(name)]
+    if not environ.get(_HSM_SECRET) and federated:
+        missing += [_HSM_SECRET, *federated]
+    if missing:
+        reason = "but required environment variables are not set"
+        return f"manifest enables sealing with Azure HSM key, {reason}: [{' '.join(missing)}]"
+    return "Config.FeatureGates: this coordinator cannot seal with an Azure HSM key; take AzureHSMSealing out"
+
+
+def _check_model(manifest: Manifest, name: str, model: ModelRule) -> Iterator[str]:
+    path = f"Models.{name}"
+    if model.format not in MODEL_FORMATS:
+        yield f'{path}.Format: unknown format "{model.format}"; known: {", ".join(MODEL_FORMATS)}'
+        return
+    if model.format == "plain":
+        if model.key:
+            yield f"{path}.Key: a plain model has no key; take Key out, or encrypt the model"
+        return
+    secret = manifest.secrets.get(model.key)
+    if not model.key:
+        yield f"{path}.Key: a model of format {model.format} needs the name of the secret that opens it"
+    elif secret is None:
+        yield f'{path}.Key: secret "{model.key}" is not defined in the manifest'
+    elif secret.type == "symmetric-key":
+        if secret.size != 256:
+            yield f'{path}.Key: secret "{model.key}" has {secret.size} bits; a model\'s key has 256'
+        if not (secret.shared or secret.user_defined):
+            reason = "differs from marble to marble; make it Shared or UserDefined"
+            yield f'{path}.Key: secret "{model.key}" {reason}'
+    elif not (secret.type == "plain" and secret.user_defined):
+        expected = "a symmetric-key of 256 bits or a user-defined plain secret"
+        yield f'{path}.Key: secret "{model.key}" is a {secret.type}; expected {expected}'
+
+
+def find_warnings(manifest: Manifest) -> Iterator[str]:
+    """What is allowed and yet needs a second look."""
+    used = {marble.package for marble in manifest.marbles.values()}
+    for name, package in sorted(manifest.packages.items()):
+        yield from _warn_of_package(name, package, used=name in used)
+    for name, marble in sorted(manifest.marbles.items()):
+        for variable in sorted(marble.parameters.env):
+            if variable.startswith(RESERVED_ENV):
+                yield f"Marbles.{name}.Parameters.Env.{variable}: reserved; the coordinator's value replaces it"
+    for name, model in sorted(manifest.models.items()):
+        if model.format != "capsule":
+            yield f"Models.{name}.Format: nobody notices when a model of format {model.format} was altered"
+        elif not model.model_id:
+            yield f"Models.{name}.ID: not given: any capsule under this key is loaded"
+
+
+def _warn_of_package(name: str, package: Package, *, used: bool) -> Iterator[str]:
+    if package.debug:
+        yield f"Packages.{name}: Debug is true: the host reads the memory of such an enclave"
+        if used:
+            yield from package_defects(name, package)
+    if "Revoked" in (package.accepted_tcb_statuses or ()):
+        yield f"Packages.{name}.AcceptedTCBStatuses: Revoked is never accepted, also when it is listed"
+    for given, field in ((package.unique_id, "UniqueID"), (package.signer_id, "SignerID")):
+        if given == b"":
+            yield f"Packages.{name}.{field}: not 64 hexadecimal digits: no enclave can match it"

@@ -1,0 +1,89 @@
+"""What does this manifest say?
+
+Bytes come in. `parse_manifest` reads them as MarbleRun's coordinator does and lists each leniency that was needed;
+`parse_manifest_strict` accepts only what needs none, and lists every defect at once. Whether what it says makes sense
+is for `check_manifest`.
+"""
+
+from dataclasses import dataclass
+
+from tacit.errors import Defect, ManifestError
+from tacit.manifest.codec.decode import Finding, Place, Report, Weight
+from tacit.manifest.codec.schema import MANIFEST, build_manifest
+from tacit.manifest.codec.text import JsonSyntaxError, parse_text, position
+from tacit.manifest.model import Manifest
+
+__all__ = ["ParsedManifest", "parse_manifest", "parse_manifest_strict"]
+
+MAX_SHOWN = 50
+"""Defects in a message; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedManifest:
+    """A manifest, and each thing that the strict reading would refuse (`$.Packages.a.debug: ...`)."""
+
+    manifest: Manifest
+    leniencies: tuple[str, ...]
+
+
+def parse_manifest(raw: bytes) -> ParsedManifest:
+    """The manifest as MarbleRun's coordinator would read it.
+
+    Raises:
+        ManifestError: in MarbleRun's words, `unmarshaling manifest: ...`.
+    """
+    try:
+        values, findings = _walk(raw)
+    except JsonSyntaxError as exc:
+        message = f"unmarshaling manifest: {exc}"
+        raise ManifestError(message) from exc
+    # max keeps the first of equals: the first fatal finding, or else the first wrong one.
+    worst = max(findings, key=lambda finding: finding.weight, default=None)
+    if worst is not None and worst.weight is not Weight.TOLERATED:
+        message = f"unmarshaling manifest: {worst.wire}"
+        raise ManifestError(message, defects=(_defect(raw, worst),))
+    leniencies = tuple(f"{_dollar(finding.path)}: {finding.message}" for finding in findings)
+    return ParsedManifest(build_manifest(raw, values), leniencies)
+
+
+def parse_manifest_strict(raw: bytes) -> Manifest:
+    """The manifest, if every reader understands it alike: no unknown, repeated or misspelt key, no wrong type.
+
+    Raises:
+        ManifestError: with every defect, each with its path, line and column.
+    """
+    try:
+        values, findings = _walk(raw)
+    except JsonSyntaxError as exc:
+        line, column = position(raw, exc.offset)
+        defect = Defect("$", line, column, f"not JSON: {exc}")
+        message = f"manifest: line {line}, column {column}: not JSON: {exc}"
+        raise ManifestError(message, defects=(defect,)) from exc
+    if findings:
+        defects = tuple(_defect(raw, finding) for finding in findings)
+        raise ManifestError(_listing(defects), defects=defects)
+    return build_manifest(raw, values)
+
+
+def _walk(raw: bytes) -> tuple[dict[str, object], list[Finding]]:
+    report = Report()
+    values = MANIFEST.decode(parse_text(raw), Place(), MANIFEST.empty(), report)
+    return values, report.findings
+
+
+def _dollar(path: str) -> str:
+    return f"${path}" if path.startswith("[") else f"$.{path}" if path else "$"
+
+
+def _defect(raw: bytes, finding: Finding) -> Defect:
+    line, column = position(raw, finding.offset)
+    return Defect(finding.path or "$", line, column, finding.message)
+
+
+def _listing(defects: tuple[Defect, ...]) -> str:
+    lines = [f"{one.path}: line {one.line}, column {one.column}: {one.message}" for one in defects[:MAX_SHOWN]]
+    if len(defects) > MAX_SHOWN:
+        lines.append(f"and {len(defects) - MAX_SHOWN} more")
+    count = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
+    return f"manifest has {count}:\n  " + "\n  ".join(lines)

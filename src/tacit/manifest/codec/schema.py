@@ -1,0 +1,269 @@
+"""The table of everything that a manifest may say, and how it becomes a `Manifest`.
+
+`TEE`, `AllowedNames` and `Models` are ours; a coordinator of MarbleRun ignores them.
+"""
+
+from typing import Any
+
+from tacit.errors import PkiError
+from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Moment
+from tacit.manifest.codec.decode import Flag, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.material import parse_user_certificate
+from tacit.manifest.model import (
+    CertificateTemplate,
+    Config,
+    Infrastructure,
+    Manifest,
+    Marble,
+    ModelRule,
+    Package,
+    Parameters,
+    RoleRule,
+    SecretRule,
+    TlsIncoming,
+    TlsOutgoing,
+    TlsRule,
+    User,
+)
+
+_UINT16 = Whole("uint16", 2**16 - 1, optional=True)
+_UINT = Whole("uint", 2**64 - 1)
+_TEXTS = ListOf(Text())
+
+_PACKAGE = Struct(
+    "quote.PackageProperties",
+    {
+        "Debug": Flag(),
+        "UniqueID": Digest(),
+        "SignerID": Digest(),
+        "ProductID": Whole("uint64", 2**64 - 1, optional=True),
+        "SecurityVersion": Whole("uint", 2**64 - 1, optional=True),
+        "AcceptedTCBStatuses": _TEXTS,
+        "AcceptedAdvisories": _TEXTS,
+        "TEE": Text(),
+    },
+)
+_INFRASTRUCTURE = Struct(
+    "quote.InfrastructureProperties",
+    {"CPUSVN": Blob(), "QESVN": _UINT16, "PCESVN": _UINT16, "RootCA": Blob()},
+)
+_PARAMETERS = Struct(
+    "manifest.Parameters", {"Files": MapOf(ContentKind()), "Env": MapOf(ContentKind()), "Argv": _TEXTS}
+)
+_MARBLE = Struct(
+    "manifest.Marble",
+    {
+        "Package": Text(),
+        "MaxActivations": _UINT,
+        "Parameters": _PARAMETERS,
+        "TLS": _TEXTS,
+        "DisableSecretBinding": Flag(),
+        "AllowedNames": _TEXTS,
+        "Models": _TEXTS,
+    },
+)
+_SUBJECT_LISTS = (
+    "Country",
+    "Organization",
+    "OrganizationalUnit",
+    "Locality",
+    "Province",
+    "StreetAddress",
+    "PostalCode",
+)
+_FREE = Unused("free attributes of a subject are not supported")
+_SUBJECT = Struct(
+    "pkix.Name",
+    {"CommonName": Text(), "SerialNumber": Text(), "Names": _FREE, "ExtraNames": _FREE}
+    | {name: _TEXTS for name in _SUBJECT_LISTS},
+)
+_NOT_SUPPORTED = (
+    "Raw RawTBSCertificate RawSubjectPublicKeyInfo RawSubject RawIssuer Signature SignatureAlgorithm "
+    "PublicKeyAlgorithm PublicKey Version SerialNumber Issuer NotBefore Extensions ExtraExtensions "
+    "UnhandledCriticalExtensions UnknownExtKeyUsage BasicConstraintsValid SubjectKeyId AuthorityKeyId OCSPServer "
+    "IssuingCertificateURL URIs PermittedDNSDomainsCritical PermittedDNSDomains ExcludedDNSDomains PermittedIPRanges "
+    "ExcludedIPRanges PermittedEmailAddresses ExcludedEmailAddresses PermittedURIDomains ExcludedURIDomains "
+    "CRLDistributionPoints PolicyIdentifiers Policies InhibitAnyPolicy InhibitAnyPolicyZero InhibitPolicyMapping "
+    "InhibitPolicyMappingZero RequireExplicitPolicy RequireExplicitPolicyZero PolicyMappings"
+)
+_CERTIFICATE = Struct(
+    "manifest.Certificate",
+    {
+        "Subject": _SUBJECT,
+        "DNSNames": _TEXTS,
+        "IPAddresses": ListOf(Address()),
+        "EmailAddresses": _TEXTS,
+        "NotAfter": Moment(),
+        "KeyUsage": Whole("x509.KeyUsage", 511),
+        "ExtKeyUsage": ListOf(Whole("x509.ExtKeyUsage", 13)),
+        "IsCA": Flag(),
+        "MaxPathLen": Whole("int", 255, low=-1),
+        "MaxPathLenZero": Flag(),
+    }
+    | {name: Unused("this field of a certificate cannot be chosen; it is ignored") for name in _NOT_SUPPORTED.split()},
+)
+_VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
+_SECRET = Struct(
+    "manifest.Secret",
+    {
+        "Type": Text(),
+        "Size": _UINT,
+        "Shared": Flag(),
+        "UserDefined": Flag(),
+        "ValidFor": _UINT,
+        "Cert": _CERTIFICATE,
+        "Private": _VALUE,
+        "Public": _VALUE,
+    },
+)
+_TLS_ENTRY = Struct(
+    "manifest.TLSTagEntry", {"Addr": Text(), "Port": Text(), "Cert": Text(), "DisableClientAuth": Flag()}
+)
+MANIFEST = Struct(
+    "manifest.Manifest",
+    {
+        "Packages": MapOf(_PACKAGE),
+        "Infrastructures": MapOf(_INFRASTRUCTURE),
+        "Marbles": MapOf(_MARBLE),
+        "Secrets": MapOf(_SECRET),
+        "Users": MapOf(Struct("manifest.User", {"Certificate": Text(), "Roles": _TEXTS})),
+        "Roles": MapOf(Struct("manifest.Role", {"ResourceType": Text(), "ResourceNames": _TEXTS, "Actions": _TEXTS})),
+        "TLS": MapOf(Struct("manifest.TLStag", {"Outgoing": ListOf(_TLS_ENTRY), "Incoming": ListOf(_TLS_ENTRY)})),
+        "RecoveryKeys": MapOf(Text()),
+        "Models": MapOf(
+            Struct("manifest.Model", {"Format": Text(), "ID": Digest(), "MinVersion": _UINT, "Key": Text()})
+        ),
+        "Config": Struct(
+            "manifest.Config",
+            {
+                "SealMode": Text(),
+                "FeatureGates": _TEXTS,
+                "UpdateThreshold": _UINT,
+                "RecoveryThreshold": _UINT,
+                "RotateRootSecret": Flag(),
+            },
+        ),
+    },
+)
+
+Values = dict[str, Any]
+
+
+def build_manifest(raw: bytes, values: Values) -> Manifest:
+    """The manifest of what the walk over `MANIFEST` gave."""
+    return Manifest(
+        raw=raw,
+        packages={name: _package(entry) for name, entry in values["Packages"].items()},
+        infrastructures={name: _infrastructure(entry) for name, entry in values["Infrastructures"].items()},
+        marbles={name: _marble(entry) for name, entry in values["Marbles"].items()},
+        secrets={name: _secret(entry) for name, entry in values["Secrets"].items()},
+        users={name: _user(entry) for name, entry in values["Users"].items()},
+        roles={name: _role(entry) for name, entry in values["Roles"].items()},
+        tls={name: _tls(entry) for name, entry in values["TLS"].items()},
+        recovery_keys=values["RecoveryKeys"],
+        models={name: _model(entry) for name, entry in values["Models"].items()},
+        config=_config(values["Config"]),
+    )
+
+
+def _tuple(entries: list[Any] | None) -> tuple[Any, ...]:
+    return tuple(entries or ())
+
+
+def _tuple_or_none(entries: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if entries is None else tuple(entries)
+
+
+def _package(entry: Values) -> Package:
+    return Package(
+        debug=entry["Debug"],
+        unique_id=entry["UniqueID"],
+        signer_id=entry["SignerID"],
+        product_id=entry["ProductID"],
+        security_version=entry["SecurityVersion"],
+        accepted_tcb_statuses=_tuple_or_none(entry["AcceptedTCBStatuses"]),
+        accepted_advisories=_tuple_or_none(entry["AcceptedAdvisories"]),
+        tee=entry["TEE"] or None,
+    )
+
+
+def _infrastructure(entry: Values) -> Infrastructure:
+    return Infrastructure(
+        cpu_svn=entry["CPUSVN"], qe_svn=entry["QESVN"], pce_svn=entry["PCESVN"], root_ca=entry["RootCA"]
+    )
+
+
+def _marble(entry: Values) -> Marble:
+    parameters = entry["Parameters"]
+    return Marble(
+        package=entry["Package"],
+        max_activations=entry["MaxActivations"],
+        tls=_tuple(entry["TLS"]),
+        disable_secret_binding=entry["DisableSecretBinding"],
+        parameters=Parameters(parameters["Files"], parameters["Env"], _tuple(parameters["Argv"])),
+        allowed_names=_tuple_or_none(entry["AllowedNames"]),
+        models=_tuple(entry["Models"]),
+    )
+
+
+def _secret(entry: Values) -> SecretRule:
+    return SecretRule(
+        type=entry["Type"],
+        size=entry["Size"],
+        shared=entry["Shared"],
+        user_defined=entry["UserDefined"],
+        valid_for=entry["ValidFor"],
+        certificate=_certificate(entry["Cert"]),
+    )
+
+
+def _certificate(entry: Values) -> CertificateTemplate:
+    subject = entry["Subject"]
+    length = entry["MaxPathLen"]
+    # Go's template cannot tell 0 from "not given", so it has a field of its own for it.
+    limited = length > 0 or (length == 0 and entry["MaxPathLenZero"])
+    return CertificateTemplate(
+        common_name=subject["CommonName"] or None,
+        serial_number=subject["SerialNumber"] or None,
+        subject=tuple((name, value) for name in _SUBJECT_LISTS for value in subject[name] or ()),
+        dns_names=_tuple(entry["DNSNames"]),
+        ip_addresses=_tuple(entry["IPAddresses"]),
+        email_addresses=_tuple(entry["EmailAddresses"]),
+        not_after=entry["NotAfter"],
+        key_usage=entry["KeyUsage"] or None,
+        ext_key_usage=_tuple_or_none(entry["ExtKeyUsage"]),
+        is_ca=entry["IsCA"],
+        max_path_len=length if limited else None,
+    )
+
+
+def _user(entry: Values) -> User:
+    try:
+        certificate = parse_user_certificate(entry["Certificate"])
+    except PkiError:
+        certificate = b""  # refused later and by name, in the order that MarbleRun has
+    return User(certificate, entry["Certificate"], _tuple(entry["Roles"]))
+
+
+def _role(entry: Values) -> RoleRule:
+    return RoleRule(entry["ResourceType"], _tuple(entry["ResourceNames"]), _tuple(entry["Actions"]))
+
+
+def _tls(entry: Values) -> TlsRule:
+    outgoing = tuple(TlsOutgoing(one["Addr"], one["Port"]) for one in entry["Outgoing"] or ())
+    incoming = tuple(TlsIncoming(one["Port"], one["Cert"], one["DisableClientAuth"]) for one in entry["Incoming"] or ())
+    return TlsRule(outgoing, incoming)
+
+
+def _model(entry: Values) -> ModelRule:
+    return ModelRule(entry["Format"], entry["ID"], entry["MinVersion"], entry["Key"])
+
+
+def _config(entry: Values) -> Config:
+    return Config(
+        seal_mode=entry["SealMode"],
+        feature_gates=_tuple(entry["FeatureGates"]),
+        update_threshold=entry["UpdateThreshold"],
+        recovery_threshold=entry["RecoveryThreshold"],
+        rotate_root_secret=entry["RotateRootSecret"],
+    )

@@ -1,0 +1,113 @@
+"""What a template can see: secrets, and nothing of the process around it.
+
+Values inside a template are few: text, whole numbers, truth, bytes of a secret, a certificate, records with named
+fields, maps, and nothing. A record has exactly the fields listed here; no attribute of any Python object can be
+reached from a template.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSecret:
+    """A secret with its values. Keys and plain secrets have the same bytes in `private` and `public`.
+
+    `cert` is DER; of certificate secrets `private` is PKCS#8 DER and `public` is PKIX DER. `size` is bits, `valid_for`
+    days. Empty bytes stand for a value that is not there (yet).
+    """
+
+    type: str = ""
+    size: int = 0
+    shared: bool = False
+    user_defined: bool = False
+    valid_for: int = 0
+    cert: bytes = field(default=b"", repr=False)
+    private: bytes = field(default=b"", repr=False)
+    public: bytes = field(default=b"", repr=False)
+
+
+NO_SECRET: Final = TemplateSecret()
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateData:
+    """Everything that a template can name.
+
+    `root_ca` is the marble root (`.MarbleRun.RootCA`), `marble_cert` the marble's own leaf with its key; of the
+    coordinator's and the root's certificates only `cert` is filled.
+    """
+
+    secrets: Mapping[str, TemplateSecret] = field(default_factory=dict)
+    previous_secrets: Mapping[str, TemplateSecret] = field(default_factory=dict)
+    root_ca: TemplateSecret = NO_SECRET
+    marble_cert: TemplateSecret = NO_SECRET
+    coordinator_root: TemplateSecret = NO_SECRET
+    coordinator_intermediate: TemplateSecret = NO_SECRET
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Bytes of a secret; `label` is what its PEM block is called."""
+
+    go_type: str
+    label: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Named fields."""
+
+    go_type: str
+    fields: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A map from text; `missing` is what `index` gives for a name that is not there."""
+
+    go_type: str
+    values: Mapping[str, object] = field(repr=False)
+    missing: object = field(repr=False)
+
+
+def root_record(data: TemplateData) -> Record:
+    """The dot of a template. Manifests of 2021 write `.Marblerun`, later ones `.MarbleRun`."""
+    reserved = Record(
+        "manifest.ReservedSecrets",
+        {
+            "RootCA": _secret(data.root_ca),
+            "MarbleCert": _secret(data.marble_cert),
+            "CoordinatorRoot": _secret(data.coordinator_root),
+            "CoordinatorIntermediate": _secret(data.coordinator_intermediate),
+        },
+    )
+    previous = Record("manifest.PreviousSecrets", {"Secrets": _secrets(data.previous_secrets)})
+    fields = {"MarbleRun": reserved, "Marblerun": reserved, "Secrets": _secrets(data.secrets), "Previous": previous}
+    return Record("manifest.TemplateSecrets", fields)
+
+
+def _secrets(secrets: Mapping[str, TemplateSecret]) -> Entries:
+    values = {_latin(name): _secret(secret) for name, secret in secrets.items()}
+    return Entries("map[string]manifest.Secret", values, _secret(NO_SECRET))
+
+
+def _secret(secret: TemplateSecret) -> Record:
+    fields: dict[str, object] = {
+        "Type": _latin(secret.type),
+        "Size": secret.size,
+        "Shared": secret.shared,
+        "UserDefined": secret.user_defined,
+        "ValidFor": secret.valid_for,
+        "Cert": Bytes("manifest.Certificate", "CERTIFICATE", secret.cert),
+        "Private": Bytes("manifest.PrivateKey", "PRIVATE KEY", secret.private),
+        "Public": Bytes("manifest.PublicKey", "PUBLIC KEY", secret.public),
+    }
+    return Record("manifest.Secret", fields)
+
+
+def _latin(text: str) -> str:
+    """Text as a template holds it: one character is one byte of its UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
