@@ -31,7 +31,7 @@ _HSM_ENV = [
     "EDG_AZURE_CLIENT_ID",
     "EDG_AZURE_TENANT_ID",
 ]
-_HSM_SECRET = "EDG_AZURE_CLIENT_SECRET"
+_HSM_SECRET = "EDG_AZURE_CLIENT_SECRET"  # noqa: S105 -- the name of a variable
 _HSM_FEDERATED = ["EDG_AZURE_AUTHORITY_HOST", "EDG_AZURE_FEDERATED_TOKEN_FILE"]
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 

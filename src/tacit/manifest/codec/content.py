@@ -57,7 +57,7 @@ def _illegal_padding(raw: str, rest: list[int], *, needed: int) -> int:
         if len(rest) < 2:
             return len(raw)
         if raw[rest[1]] != "=":
-            return rest[1]
+            return rest[1] - 1
     return rest[needed]  # something follows the padding
 
 

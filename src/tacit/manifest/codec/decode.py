@@ -20,6 +20,7 @@ from tacit.manifest.codec.text import Member, Node, Shape
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_UNSIGNED = re.compile(r"[0-9]{1,20}")
 
 
 class Weight(IntEnum):
@@ -175,7 +176,8 @@ class Whole:
             report.wrong_type(node, place, self.go_type, expected="a whole number")
             return current
         # The length is checked first: turning a million digits into a number would take minutes.
-        value = int(node.text) if _INTEGER.fullmatch(node.text) else None
+        written = _INTEGER if self.low < 0 else _UNSIGNED
+        value = int(node.text) if written.fullmatch(node.text) else None
         if value is None or not self.low <= value <= self.high:
             expected = f"a whole number from {self.low} to {self.high}"
             report.wrong_type(node, place, self.go_type, expected=expected, literal=True)

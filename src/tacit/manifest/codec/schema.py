@@ -7,7 +7,7 @@ from typing import Any
 
 from tacit.errors import PkiError
 from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Moment
-from tacit.manifest.codec.decode import Flag, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.codec.decode import Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
     CertificateTemplate,
@@ -72,11 +72,13 @@ _SUBJECT_LISTS = (
     "PostalCode",
 )
 _FREE = Unused("free attributes of a subject are not supported")
-_SUBJECT = Struct(
-    "pkix.Name",
-    {"CommonName": Text(), "SerialNumber": Text(), "Names": _FREE, "ExtraNames": _FREE}
-    | {name: _TEXTS for name in _SUBJECT_LISTS},
-)
+_SUBJECT_FIELDS: dict[str, Kind] = {
+    "CommonName": Text(),
+    "SerialNumber": Text(),
+    "Names": _FREE,
+    "ExtraNames": _FREE,
+    **dict.fromkeys(_SUBJECT_LISTS, _TEXTS),
+}
 _NOT_SUPPORTED = (
     "Raw RawTBSCertificate RawSubjectPublicKeyInfo RawSubject RawIssuer Signature SignatureAlgorithm "
     "PublicKeyAlgorithm PublicKey Version SerialNumber Issuer NotBefore Extensions ExtraExtensions "
@@ -86,22 +88,20 @@ _NOT_SUPPORTED = (
     "CRLDistributionPoints PolicyIdentifiers Policies InhibitAnyPolicy InhibitAnyPolicyZero InhibitPolicyMapping "
     "InhibitPolicyMappingZero RequireExplicitPolicy RequireExplicitPolicyZero PolicyMappings"
 )
-_CERTIFICATE = Struct(
-    "manifest.Certificate",
-    {
-        "Subject": _SUBJECT,
-        "DNSNames": _TEXTS,
-        "IPAddresses": ListOf(Address()),
-        "EmailAddresses": _TEXTS,
-        "NotAfter": Moment(),
-        "KeyUsage": Whole("x509.KeyUsage", 511),
-        "ExtKeyUsage": ListOf(Whole("x509.ExtKeyUsage", 13)),
-        "IsCA": Flag(),
-        "MaxPathLen": Whole("int", 255, low=-1),
-        "MaxPathLenZero": Flag(),
-    }
-    | {name: Unused("this field of a certificate cannot be chosen; it is ignored") for name in _NOT_SUPPORTED.split()},
-)
+_IGNORED = Unused("this field of a certificate cannot be chosen; it is ignored")
+_CERTIFICATE_FIELDS: dict[str, Kind] = {
+    "Subject": Struct("pkix.Name", _SUBJECT_FIELDS),
+    "DNSNames": _TEXTS,
+    "IPAddresses": ListOf(Address()),
+    "EmailAddresses": _TEXTS,
+    "NotAfter": Moment(),
+    "KeyUsage": Whole("x509.KeyUsage", 511),
+    "ExtKeyUsage": ListOf(Whole("x509.ExtKeyUsage", 13)),
+    "IsCA": Flag(),
+    "MaxPathLen": Whole("int", 255, low=-1),
+    "MaxPathLenZero": Flag(),
+    **dict.fromkeys(_NOT_SUPPORTED.split(), _IGNORED),
+}
 _VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
 _SECRET = Struct(
     "manifest.Secret",
@@ -111,7 +111,7 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": _CERTIFICATE,
+        "Cert": Struct("manifest.Certificate", _CERTIFICATE_FIELDS),
         "Private": _VALUE,
         "Public": _VALUE,
     },

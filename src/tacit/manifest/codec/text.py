@@ -118,10 +118,12 @@ class _Scanner:
             raise JsonSyntaxError(END, self.at)
         return self.text[self.at]
 
-    def unexpected(self, context: str) -> JsonSyntaxError:
-        if self.at >= len(self.text):
+    def unexpected(self, context: str, *, in_word: bool = False) -> JsonSyntaxError:
+        """A refusal of the next character. Go sees a blank at the end of the text, which ends no word."""
+        if self.at >= len(self.text) and not in_word:
             return JsonSyntaxError(END, self.at)
-        return JsonSyntaxError(f"invalid character {_quoted(self.text[self.at])} {context}", self.at)
+        found = self.text[self.at : self.at + 1] or " "
+        return JsonSyntaxError(f"invalid character {_quoted(found)} {context}", self.at)
 
     def value(self, depth: int) -> Node:
         first = self.peek()
@@ -181,9 +183,9 @@ class _Scanner:
         return following == ","
 
     def literal(self, word: str) -> None:
-        for index, expected in enumerate(word):
+        for expected in word:
             if self.at >= len(self.text) or (self.text[self.at] != expected):
-                raise self.unexpected(f"in literal {word} (expecting {_quoted(expected)})")
+                raise self.unexpected(f"in literal {word} (expecting {_quoted(expected)})", in_word=True)
             self.at += 1
 
     def number(self) -> str:
@@ -191,18 +193,18 @@ class _Scanner:
         match = _NUMBER.match(self.text, start)
         if match is None:
             self.at += 1  # the sign, after which no digit came
-            raise self.unexpected("in numeric literal")
+            raise self.unexpected("in numeric literal", in_word=True)
         self.at = match.end()
         written = match.group()
         following = self.text[self.at : self.at + 1]
         if following == "." and not set(written) & set(".eE"):
             self.at += 1
-            raise self.unexpected("after decimal point in numeric literal")
+            raise self.unexpected("after decimal point in numeric literal", in_word=True)
         if following in ("e", "E") and not set(written) & set("eE"):
             self.at += 1
             if self.text[self.at : self.at + 1] in ("+", "-"):
                 self.at += 1
-            raise self.unexpected("in exponent of numeric literal")
+            raise self.unexpected("in exponent of numeric literal", in_word=True)
         return written
 
     def string(self) -> tuple[str, bool]:
@@ -229,9 +231,9 @@ class _Scanner:
             for _ in range(4):
                 self.at += 1
                 if self.text[self.at : self.at + 1] not in _HEX or self.at >= len(self.text):
-                    raise self.unexpected("in \\u hexadecimal character escape")
+                    raise self.unexpected("in \\u hexadecimal character escape", in_word=True)
         elif kind not in _ESCAPES:
-            raise self.unexpected("in string escape code")
+            raise self.unexpected("in string escape code", in_word=True)
         self.at += 1
 
 
