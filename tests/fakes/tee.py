@@ -7,16 +7,19 @@
 Several TEEs on one platform: `FakeTee(platform=tee.platform, measurement=...)`. On another: `FakeTee(platform=make_platform())`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from tacit.evidence import Collateral, Tee, TrustAnchor
 from tacit.evidence.claims import PackageInfo
 from tacit.evidence.issue import SimulatedTee
+from tacit.evidence.sgx.pck import parse_pck_extension
 from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG
+from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.platform import SimulatedPlatform, generate_platform
 from tacit.evidence.simulated.quote import Enclave
 
@@ -82,3 +85,46 @@ class FakeTee:
 
     def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes:
         return self._tee.derive_seal_key(bound_to=bound_to)
+
+
+def forge_collateral(
+    platform: SimulatedPlatform,
+    *,
+    begin: datetime = NOW - timedelta(days=1),
+    end: datetime = NOW + timedelta(days=30),
+    crl_begin: datetime | None = None,
+    crl_end: datetime | None = None,
+    info: Callable[[dict[str, Any]], object] = lambda value: None,
+    identity: Callable[[dict[str, Any]], object] = lambda value: None,
+    text: Callable[[str], str] = lambda text: text,
+    signer: authority.Signer | None = None,
+    revoked_by_root: Sequence[int] = (),
+    revoked_by_pck_ca: Sequence[int] = (),
+) -> Collateral:
+    """Collateral signed by the platform's own authority, after each part was changed as the test likes.
+
+    `info` and `identity` change the objects in place, `text` changes TCB info's text just before it is signed.
+    """
+    keys = platform.keys
+    assert keys is not None
+    root, pck_ca = authority.Signer(platform.root, keys.root), authority.Signer(platform.pck_ca, keys.pck_ca)
+    signer = signer or authority.Signer(platform.tcb_signer, keys.tcb_signer)
+    found = parse_pck_extension(platform.pck)
+    described = authority.Platform(found.ppid, found.fmspc, found.pce_id, found.components, found.pce_svn)
+    tcb_info = authority.tcb_info(described, begin=begin, end=end)
+    qe_identity = authority.qe_identity(begin=begin, end=end)
+    info(tcb_info)
+    identity(qe_identity)
+    info_text, identity_text = text(authority.render_text(tcb_info)), authority.render_text(qe_identity)
+    crl = {"begin": crl_begin or begin, "end": crl_end or end}
+    return Collateral(
+        pck_crl_issuer_chain=authority.chain_pem(platform.pck_ca, platform.root),
+        root_ca_crl=authority.issue_crl(root, **crl, revoked=revoked_by_root),
+        pck_crl=authority.issue_crl(pck_ca, **crl, revoked=revoked_by_pck_ca),
+        tcb_info_issuer_chain=authority.chain_pem(signer.certificate, platform.root),
+        tcb_info=info_text,
+        tcb_info_signature=authority.sign(signer.key, info_text.encode()),
+        qe_identity_issuer_chain=authority.chain_pem(signer.certificate, platform.root),
+        qe_identity=identity_text,
+        qe_identity_signature=authority.sign(signer.key, identity_text.encode()),
+    )

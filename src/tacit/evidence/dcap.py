@@ -13,7 +13,8 @@
     bound by that report; the quote signed by that key. Find the TCB level of platform and quoting enclave.
     Done by the dcap-qvl library. That library refuses debug enclaves before it says anything about them; for those,
     and only those, `sgx.evaluator` does the same in Python. Tests run both on every vector and compare.
-(6) Refuse a revoked or unknown TCB status, whoever found it.
+(6) Refuse TCB info of another version or for another PCE, which the library does not look at, and a TCB status that
+    is not known here, whoever found it.
 
 What step (5) says is authentic. Whether it is allowed (debug, status, measurement, signer) is for `manifest.appraise`;
 whose key it binds, for `binding.verify_binding`.
@@ -42,8 +43,9 @@ from tacit.errors import (
 )
 from tacit.evidence.anchor import check_chain_kind, parse_anchor
 from tacit.evidence.claims import Check, Claims, TrustAnchor
-from tacit.evidence.collateral import Collateral, check_validity, parse_chain
-from tacit.evidence.sgx.evaluator import TCB_STATUSES, Verdict, evaluate_quote
+from tacit.evidence.collateral import Collateral, check_validity, parse_chain, parse_signed_object
+from tacit.evidence.sgx.evaluator import TCB_STATUSES, Verdict, check_tcb_info_fits, evaluate_quote
+from tacit.evidence.sgx.pck import parse_pck_extension
 from tacit.evidence.sgx.quote import check_attributes, parse_quote, unwrap
 
 # The library's texts are no API: the version is pinned, and tests run every known defect through this table.
@@ -54,7 +56,7 @@ _REFUSALS: tuple[tuple[str, type[EvidenceError]], ...] = (
     (r"unknown variant|no matching tcb level|below minimum", TcbError),
     (r"invalid for (tcb_info|qe_identity)|unknownrevocationstatus|parse .*crl|invalidcrlsignature", CollateralError),
     (r"fmspc mismatch|pce_?id mismatch|component count|decode (tcbinfo|qe ?identity)", CollateralError),
-    (r"non-sgx tcb info|unsupported qe identity|tcb ?info (id|version)|crl", CollateralError),
+    (r"invalid key length|non-sgx tcb info|unsupported qe identity|tcb ?info (id|version)|crl", CollateralError),
     (r"report signature is invalid|invalid for qe_report|report hash mismatch", EvidenceSignatureError),
     (r"qe (mrsigner|isvprodid|attributes|miscselect)|qe report validation", EvidenceSignatureError),
     (r"unknownissuer|invalidsignatureforpublickey|ca ?used ?as|entityusedasca|certificate chain", UntrustedRootError),
@@ -72,6 +74,15 @@ def refusal(text: str) -> EvidenceError:
     return EvidenceError(f"evidence refused: {text[:300]}")
 
 
+def _full_text(refused: ValueError, quote: bytes, collateral: object, root_der: bytes, seconds: int) -> str:
+    """The refusal with its causes, which only the library's older call tells. It decides nothing here."""
+    try:
+        dcap_qvl.verify_with_root_ca(quote, collateral, root_der, seconds)
+    except ValueError as exc:
+        return " ".join(str(exc).split())
+    return " ".join(str(refused).split())
+
+
 def verify_with_library(quote: bytes, collateral: Collateral, root_der: bytes, *, now: datetime) -> Verdict:
     """The library's verdict on a bare quote that is not of a debug enclave.
 
@@ -79,17 +90,14 @@ def verify_with_library(quote: bytes, collateral: Collateral, root_der: bytes, *
         EvidenceError: the subclass that says why.
     """
     seconds = int(now.timestamp())
+    converted = dcap_qvl.QuoteCollateralV3(**asdict(collateral))
+    # Everything is reported and nothing decided: decisions are the manifest's.
+    policy = dcap_qvl.QuotePolicy.claims_only(seconds)
     try:
-        claims = dcap_qvl.QuoteVerifier(root_der).verify_with_policy(
-            quote,
-            dcap_qvl.QuoteCollateralV3(**asdict(collateral)),
-            seconds,
-            # Everything is reported and nothing decided: decisions are the manifest's.
-            dcap_qvl.QuotePolicy.claims_only(seconds),
-        )
+        claims = dcap_qvl.QuoteVerifier(root_der).verify_with_policy(quote, converted, seconds, policy)
         found = json.loads(claims.to_json())
-    except (ValueError, OverflowError) as exc:
-        raise refusal(" ".join(str(exc).split())) from exc
+    except ValueError as exc:
+        raise refusal(_full_text(exc, quote, converted, root_der, seconds)) from exc
     return Verdict(
         tcb_status=found["tcb"]["status"],
         advisories=frozenset(found["tcb"]["advisory_ids"]),
@@ -122,7 +130,9 @@ def verify_evidence(evidence: bytes, collateral: Collateral, anchor: TrustAnchor
         verdict = evaluate_quote(quote, chain, collateral, root)
     else:
         verdict = verify_with_library(quote.raw, collateral, anchor.root_der, now=now)
-    if verdict.tcb_status not in TCB_STATUSES:  # (6)
+        tcb_info = parse_signed_object(collateral.tcb_info, "TCB info")  # (6)
+        check_tcb_info_fits(tcb_info, parse_pck_extension(chain[0]))
+    if verdict.tcb_status not in TCB_STATUSES:
         raise TcbError(f"the TCB status {verdict.tcb_status[:40]!r} is not one that is known here")
 
     made = (

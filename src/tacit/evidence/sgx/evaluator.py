@@ -172,6 +172,18 @@ def _check_kind(value: Mapping[str, Any], what: str, kind: str, version: int) ->
         raise CollateralError(f"{what} is for {found}, expected '{kind}' version {version}")
 
 
+def check_tcb_info_fits(tcb_info: Mapping[str, Any], pck: PckExtension) -> None:
+    """Accept TCB info that is SGX's, of the version that is read here, and for this very platform.
+
+    Raises:
+        CollateralError: it is for another kind, version, FMSPC or PCE.
+    """
+    _check_kind(tcb_info, "TCB info", "SGX", 3)
+    for name, expected in (("fmspc", pck.fmspc), ("pceId", pck.pce_id)):
+        if _hex_field(tcb_info, name, len(expected), "TCB info") != expected:
+            raise CollateralError(f"TCB info is for another platform: its {name} is not {expected.hex()}")
+
+
 def _verify_quote(quote: SgxQuote, pck: x509.Certificate) -> None:
     """Step (4)."""
     verify_signature(
@@ -295,12 +307,9 @@ def evaluate_quote(
     _check_revocation(chains, collateral, root)  # (2)
     tcb_info = _verify_text(collateral.tcb_info, collateral.tcb_info_signature, chains[1][0], "TCB info")  # (3)
     identity = _verify_text(collateral.qe_identity, collateral.qe_identity_signature, chains[2][0], "QE identity")
-    _check_kind(tcb_info, "TCB info", "SGX", 3)
     _check_kind(identity, "QE identity", "QE", 2)
     pck = parse_pck_extension(chain[0])
-    for name, expected in (("fmspc", pck.fmspc), ("pceId", pck.pce_id)):
-        if _hex_field(tcb_info, name, len(expected), "TCB info") != expected:
-            raise CollateralError(f"TCB info is for another platform: its {name} is not {expected.hex()}")
+    check_tcb_info_fits(tcb_info, pck)
     _verify_quote(quote, chain[0])  # (4)
     _check_quoting_enclave(quote.qe_report, identity)  # (5)
     platform, quoting_enclave = _platform_level(tcb_info, pck), _qe_level(identity, quote.qe_report)  # (6)

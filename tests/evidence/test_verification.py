@@ -1,0 +1,620 @@
+"""What the verifier accepts and refuses, with evidence of simulated platforms whose every part a test may change.
+
+Defects are shown twice: to the library (`debug=False`) and to our own evaluator (`debug=True`), which must both refuse.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fakes.tee import NOW, FakeTee, forge_collateral, make_platform, shared_platform
+from tacit.errors import (
+    BindingError,
+    CollateralError,
+    CollateralTimeError,
+    EvidenceError,
+    EvidenceFormatError,
+    EvidenceSignatureError,
+    RevokedError,
+    TcbError,
+    UntrustedRootError,
+)
+from tacit.evidence import (
+    INTEL,
+    Claims,
+    Collateral,
+    Role,
+    Tee,
+    TrustAnchor,
+    parse_collateral,
+    report_data,
+    verify_binding,
+    verify_evidence,
+)
+from tacit.evidence.dcap import refusal
+from tacit.evidence.sgx.evaluator import converge
+from tacit.evidence.sgx.quote import unwrap, wrap
+from tacit.evidence.simulated import authority
+from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, issue_quote
+
+REAL = Path(__file__).parents[1] / "vectors" / "evidence" / "v3-phala-confighw"
+REAL_TIME = datetime(2025, 7, 4, 12, tzinfo=UTC)
+KEY, NONCE = b"DER of a certificate", b"a nonce of the verifier"
+both = pytest.mark.parametrize("debug", [False, True], ids=["by-library", "by-evaluator"])
+
+
+def verify(
+    tee: FakeTee, collateral: Collateral | None = None, *, now: datetime = NOW, data: bytes = bytes(64)
+) -> Claims:
+    return verify_evidence(tee.issue_evidence(data), collateral or tee.collateral, tee.anchor, now=now)
+
+
+# ---- what good evidence says
+
+
+@both
+def test_claims_say_what_the_enclave_is(debug: bool) -> None:
+    tee = FakeTee(measurement=b"\x42" * 32, product_id=7, security_version=3, debug=debug)
+    claims = verify(tee, data=bytes(range(64)))
+    assert claims.tee is Tee.SIMULATED
+    assert claims.measurement == b"\x42" * 32
+    assert claims.signer == tee.platform.signer_id
+    assert (claims.product_id, claims.security_version) == (7, 3)
+    assert claims.debug is debug
+    assert claims.report_data == bytes(range(64))
+    assert claims.tcb_status == "UpToDate"
+    assert claims.advisories == frozenset()
+    assert claims.hardware_id.startswith(b"SIM-")
+    assert claims.expires == NOW + timedelta(days=365)
+
+
+def test_library_and_evaluator_say_the_same_of_the_platform() -> None:
+    by_library, by_us = verify(FakeTee()), verify(FakeTee(debug=True))
+    for name in ("tcb_status", "advisories", "tcb_evaluation_number", "hardware_id", "expires"):
+        assert getattr(by_library, name) == getattr(by_us, name)
+
+
+def test_evidence_without_envelope_says_the_same() -> None:
+    tee = FakeTee()
+    evidence = tee.issue_evidence(bytes(64))
+    quote = unwrap(evidence)
+    assert wrap(quote) == evidence
+    assert verify_evidence(quote, tee.collateral, tee.anchor, now=NOW) == verify_evidence(
+        evidence, tee.collateral, tee.anchor, now=NOW
+    )
+
+
+def test_zero_padding_behind_the_quote_is_allowed() -> None:
+    tee = FakeTee()
+    quote = unwrap(tee.issue_evidence(bytes(64)))
+    padded = verify_evidence(quote + bytes(3065), tee.collateral, tee.anchor, now=NOW)
+    assert padded == verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
+
+
+def test_every_check_is_listed_with_what_it_was_made_over() -> None:
+    tee = FakeTee()
+    evidence = tee.issue_evidence(bytes(64))
+    checks = {check.name: check.input_sha256 for check in verify_evidence(
+        evidence, tee.collateral, tee.anchor, now=NOW
+    ).checks}  # fmt: skip
+    quote = unwrap(evidence)
+    assert checks["quote signed by the attestation key"] == sha256(quote[:432]).digest()
+    assert checks["root CRL"] == sha256(tee.collateral.root_ca_crl).digest()
+    assert checks["TCB info: signature, platform, level"] == sha256(tee.collateral.tcb_info.encode()).digest()
+    assert len(checks) == 11
+
+
+def test_no_claim_is_the_hash_of_the_whole_quote() -> None:
+    # A quote has bytes that no signature covers, so its hash would name one enclave in many ways.
+    tee = FakeTee()
+    evidence = tee.issue_evidence(bytes(64))
+    whole = {sha256(evidence).digest(), sha256(unwrap(evidence)).digest()}
+    claims = verify_evidence(evidence, tee.collateral, tee.anchor, now=NOW)
+    assert not whole & {check.input_sha256 for check in claims.checks}
+
+
+# ---- binding
+
+
+def test_binding_of_the_same_key_role_and_nonce_is_accepted() -> None:
+    claims = verify(FakeTee(), data=report_data(role=Role.COORDINATOR, key=KEY, nonce=NONCE))
+    verify_binding(claims, role=Role.COORDINATOR, key=KEY, nonce=NONCE)
+
+
+def test_first_half_is_what_marblerun_binds() -> None:
+    assert report_data(role=Role.MARBLE, key=KEY)[:32] == sha256(KEY).digest()
+    assert report_data(role=Role.COORDINATOR, key=KEY, nonce=NONCE)[:32] == sha256(KEY + NONCE).digest()
+
+
+def test_t01_replay_with_another_nonce_is_refused() -> None:
+    old = verify(FakeTee(), data=report_data(role=Role.COORDINATOR, key=KEY, nonce=b"yesterday's"))
+    with pytest.raises(BindingError, match="another nonce") as caught:
+        verify_binding(old, role=Role.COORDINATOR, key=KEY, nonce=NONCE)
+    assert caught.value.reason == "binding"
+
+
+def test_t01_replay_without_any_nonce_is_refused() -> None:
+    old = verify(FakeTee(), data=report_data(role=Role.COORDINATOR, key=KEY))
+    with pytest.raises(BindingError):
+        verify_binding(old, role=Role.COORDINATOR, key=KEY, nonce=NONCE)
+
+
+def test_t01_evidence_for_another_key_is_refused() -> None:
+    claims = verify(FakeTee(), data=report_data(role=Role.COORDINATOR, key=b"another key", nonce=NONCE))
+    with pytest.raises(BindingError, match="another key"):
+        verify_binding(claims, role=Role.COORDINATOR, key=KEY, nonce=NONCE)
+
+
+def test_t01_bytes_moved_from_nonce_to_key_are_refused() -> None:
+    # The first half cannot tell them apart: sha256(key ‖ nonce) is the same.
+    claims = verify(FakeTee(), data=report_data(role=Role.COORDINATOR, key=KEY + b"x", nonce=b"y"))
+    with pytest.raises(BindingError, match="role"):
+        verify_binding(claims, role=Role.COORDINATOR, key=KEY, nonce=b"xy")
+
+
+@pytest.mark.parametrize(("made", "asked"), [(Role.COORDINATOR, Role.MARBLE), (Role.MARBLE, Role.COORDINATOR)])
+def test_t03_evidence_of_one_role_is_refused_in_another(made: Role, asked: Role) -> None:
+    claims = verify(FakeTee(), data=report_data(role=made, key=KEY, nonce=NONCE))
+    with pytest.raises(BindingError, match=f"role '{asked}'"):
+        verify_binding(claims, role=asked, key=KEY, nonce=NONCE)
+
+
+def test_t03_evidence_that_binds_no_role_is_refused() -> None:
+    claims = verify(FakeTee(), data=sha256(KEY).digest() + bytes(32))
+    with pytest.raises(BindingError, match="role"):
+        verify_binding(claims, role=Role.MARBLE, key=KEY)
+
+
+# ---- whose root
+
+
+def test_t07_simulated_evidence_is_refused_under_intels_anchor() -> None:
+    tee = FakeTee()
+    with pytest.raises(UntrustedRootError, match="SIMULATED") as caught:
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, INTEL, now=NOW)
+    assert caught.value.reason == "untrusted-root"
+
+
+def test_t07_real_evidence_is_refused_under_a_simulated_anchor() -> None:
+    collateral = parse_collateral((REAL / "collateral.json").read_bytes())
+    with pytest.raises(UntrustedRootError, match="not marked SIMULATED"):
+        verify_evidence((REAL / "quote.bin").read_bytes(), collateral, FakeTee().anchor, now=REAL_TIME)
+
+
+def test_t07_simulated_root_as_an_sgx_anchor_is_refused() -> None:
+    tee = FakeTee()
+    forged = TrustAnchor(Tee.SGX, "Intel SGX Root CA", tee.anchor.root_der)
+    with pytest.raises(UntrustedRootError, match="never vouch for SGX"):
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, forged, now=NOW)
+
+
+def test_t07_own_root_without_the_mark_is_no_sgx_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "_name", lambda what: INTEL_NAME)
+    platform = make_platform()
+    monkeypatch.undo()
+    tee = FakeTee(platform=platform)
+    forged = TrustAnchor(Tee.SGX, "Intel SGX Root CA", platform.anchor.root_der)
+    with pytest.raises(UntrustedRootError, match="not Intel's root"):
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, forged, now=NOW)
+    with pytest.raises(UntrustedRootError, match="not marked SIMULATED"):
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, platform.anchor, now=NOW)
+    with pytest.raises(UntrustedRootError, match="another key"):
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, INTEL, now=NOW)
+
+
+INTEL_NAME = authority.x509.Name.from_rfc4514_string("CN=Intel SGX Root CA,O=Intel Corporation")
+
+
+def test_t07_intels_root_as_a_simulated_anchor_is_refused() -> None:
+    with pytest.raises(UntrustedRootError, match="not marked SIMULATED"):
+        verify_evidence(
+            (REAL / "quote.bin").read_bytes(),
+            parse_collateral((REAL / "collateral.json").read_bytes()),
+            replace(INTEL, tee=Tee.SIMULATED),
+            now=REAL_TIME,
+        )
+
+
+@pytest.mark.parametrize("tee", [Tee.TDX, Tee.SNP])
+def test_anchor_of_a_kind_that_is_not_supported_is_refused(tee: Tee) -> None:
+    fake = FakeTee()
+    with pytest.raises(UntrustedRootError):
+        verify_evidence(fake.issue_evidence(bytes(64)), fake.collateral, replace(INTEL, tee=tee), now=NOW)
+
+
+@pytest.mark.parametrize("root", [b"", b"no certificate", bytes(2000)])
+def test_anchor_that_is_no_certificate_is_refused(root: bytes) -> None:
+    tee = FakeTee()
+    with pytest.raises(UntrustedRootError, match="not a P-256 root certificate"):
+        verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, replace(INTEL, root_der=root), now=NOW)
+
+
+def test_t06_no_environment_makes_simulated_evidence_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OE_SIMULATION", "SGX_SIMULATION", "TACIT_UNATTESTED", "TACIT_TEE", "EDG_SIMULATION", "EDG_DEBUG")
+    for name in (*names, "PCCS_URL", "INTEL_ROOT", "TACIT_PLATFORM"):
+        for value in ("1", "0", "simulated", "true"):
+            monkeypatch.setenv(name, value)
+            test_t07_simulated_evidence_is_refused_under_intels_anchor()
+
+
+def test_t06_the_verifier_reads_no_environment() -> None:
+    room = Path(__file__).parents[2] / "src" / "tacit" / "evidence"
+    for file in room.rglob("*.py"):
+        source = file.read_text()
+        assert "os.environ" not in source, file
+        assert "getenv" not in source, file
+    assert os.environ  # which there would be
+
+
+@both
+def test_evidence_of_another_platform_is_refused(debug: bool) -> None:
+    tee, other = FakeTee(debug=debug), make_platform()
+    with pytest.raises(UntrustedRootError, match="another key"):
+        verify_evidence(tee.issue_evidence(bytes(64)), other.collateral, other.anchor, now=NOW)
+
+
+@both
+def test_chain_with_the_right_root_but_another_issuer_is_refused(debug: bool) -> None:
+    tee, other = FakeTee(debug=debug), make_platform()
+    assert other.keys is not None
+    quote = issue_quote(
+        tee.enclave, bytes(64), attestation_key=other.keys.attestation, pck_key=other.keys.pck,
+        pck_chain=(other.pck, other.pck_ca, tee.platform.root), cpu_svn=bytes(16),
+    )  # fmt: skip
+    with pytest.raises(UntrustedRootError):
+        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
+
+
+@both
+@pytest.mark.parametrize("form", ["leaf-only", "reversed", "tcb-signer-as-pck", "ca-as-pck", "extra-ca"])
+def test_chain_of_another_form_is_refused(form: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    one = tee.platform
+    assert one.keys is not None
+    chain, key = {
+        "leaf-only": ((one.pck,), one.keys.pck),
+        "reversed": ((one.root, one.pck_ca, one.pck), one.keys.pck),
+        "tcb-signer-as-pck": ((one.tcb_signer, one.root), one.keys.tcb_signer),
+        "ca-as-pck": ((one.pck_ca, one.root), one.keys.pck_ca),
+        "extra-ca": ((one.pck, one.pck_ca, one.pck_ca, one.root), one.keys.pck),
+    }[form]
+    quote = issue_quote(
+        tee.enclave, bytes(64), attestation_key=one.keys.attestation, pck_key=key, pck_chain=chain, cpu_svn=one.cpu_svn
+    )
+    if form == "extra-ca" and not debug:
+        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)  # the library takes the certificates it needs
+        return
+    with pytest.raises((UntrustedRootError, EvidenceFormatError, CollateralError)):
+        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
+
+
+# ---- attributes
+
+
+KNOWN_BITS = {0, 1, 2, 4, 5, 6, 7, 10}
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_t08_each_attribute_bit_is_known_or_refused(bit: int) -> None:
+    attributes = 0x5 ^ (1 << bit)
+    tee = FakeTee(attributes=attributes)
+    if bit == 0:
+        with pytest.raises(EvidenceFormatError, match="never initialised"):
+            verify(tee)
+    elif bit in KNOWN_BITS:
+        assert verify(tee).debug is (bit == 1)
+    else:
+        with pytest.raises(EvidenceFormatError, match="ATTRIBUTES"):
+            verify(tee)
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_t08_each_xfrm_bit_is_known_or_refused(bit: int) -> None:
+    tee = FakeTee(xfrm=0x3 ^ (1 << bit))
+    if bit in {2, 3, 4, 5, 6, 7, 9, 11, 12, 17, 18}:
+        verify(tee)
+    else:
+        with pytest.raises(EvidenceFormatError, match="XFRM"):
+            verify(tee)
+
+
+@pytest.mark.parametrize("bit", range(128))
+def test_t08_attribute_bit_flipped_after_signing_is_refused(bit: int) -> None:
+    tee = FakeTee()
+    quote = bytearray(unwrap(tee.issue_evidence(bytes(64))))
+    quote[48 + 48 + bit // 8] ^= 1 << bit % 8
+    with pytest.raises((EvidenceSignatureError, EvidenceFormatError)):
+        verify_evidence(bytes(quote), tee.collateral, tee.anchor, now=NOW)
+
+
+# ---- the quote's signatures
+
+
+@both
+@pytest.mark.parametrize("offset", [48, 112, 176, 304, 306, 368, 436, 500, 564 + 64, 564 + 320, 948, 1014])
+def test_one_flipped_bit_in_a_signed_part_is_refused(offset: int, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    quote = bytearray(unwrap(tee.issue_evidence(bytes(64))))
+    quote[offset] ^= 1
+    with pytest.raises(EvidenceSignatureError):
+        verify_evidence(bytes(quote), tee.collateral, tee.anchor, now=NOW)
+
+
+def forge_quote(tee: FakeTee, **changes: Any) -> bytes:
+    one = tee.platform
+    assert one.keys is not None
+    parts = {
+        "attestation_key": one.keys.attestation, "pck_key": one.keys.pck,
+        "pck_chain": one.pck_chain, "cpu_svn": one.cpu_svn,
+    }  # fmt: skip
+    return issue_quote(tee.enclave, bytes(64), **(parts | changes))
+
+
+@both
+def test_quoting_enclave_signed_by_another_key_is_refused(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises(EvidenceSignatureError):
+        verify_evidence(
+            forge_quote(tee, pck_key=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
+        )
+
+
+@both
+@pytest.mark.parametrize(
+    "change",
+    [{"signer": bytes(32)}, {"product_id": 7}, {"attributes": 0x17}, {"attributes": 0x11 | 0x20}],
+    ids=["signer", "product", "debug", "attributes"],
+)
+def test_t09_forged_quoting_enclave_is_refused(change: dict[str, Any], debug: bool) -> None:
+    # CVE-2026-22696: a genuine platform signed the report, but another enclave made it.
+    tee = FakeTee(debug=debug)
+    quote = forge_quote(tee, quoting_enclave=replace(QUOTING_ENCLAVE, **change))
+    with pytest.raises(EvidenceSignatureError):
+        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
+
+
+@both
+def test_quoting_enclave_below_every_level_is_refused(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    quote = forge_quote(tee, quoting_enclave=replace(QUOTING_ENCLAVE, security_version=0))
+    with pytest.raises(TcbError):
+        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
+
+
+# ---- collateral
+
+
+def each(level: dict[str, Any], status: str) -> None:
+    level["tcbLevels"][0]["tcbStatus"] = status
+
+
+REPORTED = (
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+)
+
+
+@both
+@pytest.mark.parametrize("status", REPORTED)
+def test_t09_tcb_status_is_reported_as_it_is(status: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+
+    def info(value: dict[str, Any]) -> None:
+        each(value, status)
+        value["tcbLevels"][0]["advisoryIDs"] = ["SIM-SA-1", "SIM-SA-2"]
+
+    claims = verify(tee, forge_collateral(tee.platform, info=info))
+    assert claims.tcb_status == status
+    assert claims.advisories == {"SIM-SA-1", "SIM-SA-2"}
+
+
+@pytest.mark.parametrize("platform", REPORTED)
+def test_outdated_quoting_enclave_converges_as_in_the_library(platform: str) -> None:
+    collateral = forge_collateral(
+        shared_platform(), info=lambda value: each(value, platform), identity=lambda value: each(value, "OutOfDate")
+    )
+    by_library, by_us = (verify(FakeTee(debug=debug), collateral) for debug in (False, True))
+    assert by_library.tcb_status == by_us.tcb_status == converge(platform, "OutOfDate")
+    assert by_us.tcb_status.startswith("OutOfDate")
+
+
+@both
+@pytest.mark.parametrize("part", ["info", "identity"])
+def test_t09_revoked_tcb_level_is_refused(part: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    collateral = forge_collateral(tee.platform, **{part: lambda value: each(value, "Revoked")})
+    with pytest.raises(RevokedError):
+        verify(tee, collateral)
+
+
+@both
+def test_t09_unknown_tcb_status_is_refused(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises(TcbError):
+        verify(tee, forge_collateral(tee.platform, info=lambda value: each(value, "Bogus")))
+
+
+@both
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["tcbLevels"][0]["tcb"]["sgxtcbcomponents"][3].update(svn=99),
+        lambda value: value["tcbLevels"][0]["tcb"].update(pcesvn=99),
+        lambda value: value.update(tcbLevels=[]),
+    ],
+    ids=["component", "pce", "no-levels"],
+)
+def test_t09_platform_below_every_level_is_refused(change: Callable[[dict[str, Any]], None], debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises(TcbError):
+        verify(tee, forge_collateral(tee.platform, info=change))
+
+
+@both
+def test_t09_levels_in_another_order_give_the_highest_that_fits(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+
+    def info(value: dict[str, Any]) -> None:
+        good = value["tcbLevels"][0]
+        old = {"tcb": {"sgxtcbcomponents": [{"svn": 0}] * 16, "pcesvn": 0}, "tcbDate": good["tcbDate"]}
+        value["tcbLevels"] = [{**old, "tcbStatus": "OutOfDate"}, good]
+
+    assert verify(tee, forge_collateral(tee.platform, info=info)).tcb_status == "UpToDate"
+
+
+@both
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.update(fmspc="00906ED50000"),
+        lambda value: value.update(pceId="0001"),
+        lambda value: value.update(id="TDX"),
+        lambda value: value.update(version=2),
+        lambda value: value["tcbLevels"][0]["tcb"].update(pcesvn="1"),
+        lambda value: value["tcbLevels"][0]["tcb"].update(sgxtcbcomponents=[{"svn": 1}] * 4),
+        lambda value: value.pop("tcbLevels"),
+        lambda value: value.pop("issueDate"),
+        lambda value: value.update(nextUpdate="never"),
+    ],
+    ids=["fmspc", "pceid", "tee", "version", "string", "components", "no-levels", "no-date", "no-end"],
+)
+def test_t09_tcb_info_that_does_not_fit_is_refused(change: Callable[[dict[str, Any]], None], debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises(CollateralError):
+        verify(tee, forge_collateral(tee.platform, info=change))
+
+
+@both
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.update(id="TD_QE"),
+        lambda value: value.update(version=1),
+        lambda value: value.update(mrsigner="00"),
+        lambda value: value.pop("isvprodid"),
+        lambda value: value.update(attributesMask="FF"),
+    ],
+    ids=["tee", "version", "signer", "product", "mask"],
+)
+def test_t09_qe_identity_that_does_not_fit_is_refused(change: Callable[[dict[str, Any]], None], debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises((CollateralError, EvidenceSignatureError)):
+        verify(tee, forge_collateral(tee.platform, identity=change))
+
+
+@both
+@pytest.mark.parametrize("field", ["tcb_info", "qe_identity"])
+def test_t09_text_changed_after_signing_is_refused(field: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    changed = getattr(tee.collateral, field).replace('":', '": ', 1)
+    with pytest.raises(CollateralError):
+        verify(tee, replace(tee.collateral, **{field: changed}))
+
+
+@both
+def test_t09_collateral_signed_by_a_foreign_signer_is_refused(debug: bool) -> None:
+    tee, other = FakeTee(debug=debug), make_platform()
+    assert other.keys is not None
+    signer = authority.Signer(tee.platform.tcb_signer, other.keys.tcb_signer)
+    with pytest.raises(CollateralError):
+        verify(tee, forge_collateral(tee.platform, signer=signer))
+
+
+@both
+def test_t09_collateral_signed_by_the_platform_itself_is_refused(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    assert tee.platform.keys is not None
+    signer = authority.Signer(tee.platform.pck, tee.platform.keys.pck)
+    with pytest.raises((CollateralError, UntrustedRootError)):
+        verify(tee, forge_collateral(tee.platform, signer=signer))
+
+
+@both
+@pytest.mark.parametrize("which", ["pck", "pck_ca", "tcb_signer"])
+def test_t09_revoked_certificate_is_refused(which: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    serial = getattr(tee.platform, which).serial_number
+    issuer = "revoked_by_pck_ca" if which == "pck" else "revoked_by_root"
+    with pytest.raises(RevokedError):
+        verify(tee, forge_collateral(tee.platform, **{issuer: (serial,)}))
+
+
+@both
+@pytest.mark.parametrize(
+    ("changes", "at"),
+    [
+        ({"end": NOW - timedelta(seconds=1)}, NOW),
+        ({"begin": NOW + timedelta(seconds=1)}, NOW),
+        ({"crl_end": NOW - timedelta(seconds=1)}, NOW),
+        ({"crl_begin": NOW + timedelta(seconds=1)}, NOW),
+        ({}, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        ({}, datetime(2060, 1, 1, tzinfo=UTC)),
+        ({}, datetime(9999, 12, 31, tzinfo=UTC)),
+    ],
+    ids=["stale", "future", "crl-stale", "crl-future", "1970", "2060", "9999"],
+)
+def test_t09_collateral_out_of_force_is_refused(changes: dict[str, Any], at: datetime, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    with pytest.raises(CollateralTimeError):
+        verify(tee, forge_collateral(tee.platform, **changes), now=at)
+
+
+@both
+def test_collateral_is_good_until_the_second_that_it_names(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    end = NOW + timedelta(seconds=5)
+    collateral = forge_collateral(tee.platform, begin=NOW, end=end)
+    assert verify(tee, collateral, now=NOW).expires == end
+    assert verify(tee, collateral, now=end - timedelta(seconds=1)).expires == end
+    with pytest.raises(CollateralTimeError):
+        verify(tee, collateral, now=end)
+
+
+@both
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"root_ca_crl": "pck_crl"},
+        {"pck_crl": "root_ca_crl"},
+        {"tcb_info_issuer_chain": "pck_crl_issuer_chain"},
+        {"qe_identity_issuer_chain": "pck_crl_issuer_chain"},
+        {"tcb_info": "qe_identity", "tcb_info_signature": "qe_identity_signature"},
+        {"qe_identity": "tcb_info", "qe_identity_signature": "tcb_info_signature"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_t09_swapped_collateral_is_refused(changes: dict[str, str], debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    swapped = replace(tee.collateral, **{name: getattr(tee.collateral, other) for name, other in changes.items()})
+    with pytest.raises((CollateralError, UntrustedRootError)):
+        verify(tee, swapped)
+
+
+@both
+@pytest.mark.parametrize("field", list(Collateral.__dataclass_fields__))
+def test_t09_missing_part_of_collateral_is_refused(field: str, debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    empty: Any = type(getattr(tee.collateral, field))()
+    with pytest.raises(CollateralError):
+        verify(tee, replace(tee.collateral, **{field: empty}))
+
+
+@both
+def test_t09_collateral_of_another_platform_is_refused(debug: bool) -> None:
+    with pytest.raises((CollateralError, UntrustedRootError)):
+        verify(FakeTee(debug=debug), make_platform().collateral)
+
+
+def test_refusal_that_nobody_knows_is_still_a_refusal() -> None:
+    assert type(refusal("something that the library never said before")) is EvidenceError
