@@ -10,6 +10,7 @@ from tacit.manifest.check import check_manifest
 from tacit.manifest.codec import parse_manifest, parse_manifest_strict
 from tacit.manifest.model import Manifest, Package
 from tacit.manifest.template import TemplateData, render
+from tacit.manifest.template import TemplateSecret as TemplateSecret
 
 __all__ = [
     "Appraisal",
