@@ -135,13 +135,15 @@ class TrustStore:
         return _find(self._load(), host)
 
     def store_expectation(self, host: str, expectation: Expectation) -> None:
-        """Remember what to expect of `host`, in place of what was told before.
+        """Remember what to expect of `host`, in place of what was told before; what was seen of it is kept.
 
         Raises:
             InputError: an expectation that would allow anything: no such TEE, no package, no reference values in it.
         """
         check_expectation(expectation)
         with self._change() as wire:
+            if expectation.root_der is None and host in wire.hosts:
+                expectation = replace(expectation, root_der=_find(wire, host).root_der)
             wire.hosts[host] = _host_json(expectation)
 
     def pin_manifest(self, host: str, fingerprint: bytes | None) -> None:

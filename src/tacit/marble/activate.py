@@ -1,0 +1,259 @@
+"""What is decided at activation, without touching anything: settings, request, response, environment, command.
+
+The protocol is MarbleRun's. Two things differ on purpose. An attested command starts from an almost empty environment:
+what the host set (LD_PRELOAD, PYTHONPATH, SSL_CERT_FILE, proxies) cannot reach it, what the manifest gives does. And
+model keys, which come as files below `/tacit/keys/`, go into memory wherever it is, never to that path.
+"""
+
+import re
+import uuid as uuids
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from cryptography import x509
+from google.protobuf.message import DecodeError
+
+from tacit.errors import ActivationError, InputError, UsageError
+from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
+
+KEY_PATH = "/tacit/keys/"
+"""Files below here are model keys; the coordinator names them after the model."""
+
+DEVICE_PATH = "/dev/attestation/"
+"""Gramine's keys; they open its encrypted files, so they are placed before all else."""
+
+CHAIN_VARIABLE = "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN"
+TTLS_VARIABLE = "MARBLE_TTLS_CONFIG"
+UNATTESTED = "unattested"
+
+# What an attested command takes over from the host: who it is in the mesh, and how text looks. Each is checked, because
+# the C library opens files by the names in them.
+_KEPT = {
+    "EDG_MARBLE_COORDINATOR_ADDR": re.compile(r"[\w.:\[\]-]+"),
+    "EDG_MARBLE_TYPE": re.compile(r"[^\0]+"),
+    "EDG_MARBLE_DNS_NAMES": re.compile(r"[\w.:,*-]+"),
+    "EDG_MARBLE_UUID_FILE": re.compile(r"[^\0]+"),
+    "EDG_UUID_FILE": re.compile(r"[^\0]+"),
+    "EDG_DECRYPT_MODEL": re.compile(r"[01]"),
+    "LANG": re.compile(r"[A-Za-z0-9_.@-]+"),
+    "LC_ALL": re.compile(r"[A-Za-z0-9_.@-]+"),
+    "LC_CTYPE": re.compile(r"[A-Za-z0-9_.@-]+"),
+    "TERM": re.compile(r"[A-Za-z0-9_.+-]+"),
+    "TZ": re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*"),
+}
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds)."""
+
+    coordinator: str
+    marble_type: str
+    names: tuple[str, ...]
+    uuid_file: Path
+    decrypt_model: bool
+    encrypted_model: Path
+    memory: Path
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What the coordinator gave. `files` are by path as the manifest names it, `keys` by model; values stay silent.
+
+    `mark` is the word that the coordinator put into the certificate (`SIMULATED`, `UNATTESTED`), empty if none.
+    """
+
+    files: Mapping[str, bytes] = field(repr=False)
+    keys: Mapping[str, bytes] = field(repr=False)
+    env: Mapping[str, bytes] = field(repr=False)
+    argv: tuple[str, ...]
+    mark: str
+
+
+def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
+    """The settings in `environ`; relative paths are below `folder`, as MarbleRun has it.
+
+    Raises:
+        UsageError: a variable is missing or cannot be used.
+    """
+    if not environ.get("EDG_MARBLE_TYPE"):
+        raise UsageError("environment variable not set: EDG_MARBLE_TYPE")
+    folder = Path(environ.get("EDG_CWD") or folder)
+    names = environ.get("EDG_MARBLE_DNS_NAMES") or "localhost"
+    uuid_file = environ.get("EDG_MARBLE_UUID_FILE") or environ.get("EDG_UUID_FILE") or "uuid"
+    return Settings(
+        coordinator=environ.get("EDG_MARBLE_COORDINATOR_ADDR") or "localhost:2001",
+        marble_type=environ["EDG_MARBLE_TYPE"],
+        names=tuple(name.strip() for name in names.split(",") if name.strip()),
+        uuid_file=folder / uuid_file,
+        decrypt_model=environ.get("EDG_DECRYPT_MODEL") == "1",
+        encrypted_model=Path(environ.get("TACIT_ENCRYPTED_MODEL") or "/encrypted/saved_model.pb.encrypted"),
+        memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
+        patience=_parse_seconds(environ.get("TACIT_ACTIVATION_TIMEOUT") or "60"),
+    )
+
+
+def parse_uuid(text: str) -> str:
+    """The marble's id, exactly as MarbleRun keeps it: 36 characters, no line end.
+
+    Raises:
+        InputError: anything else.
+    """
+    if len(text) != 36:
+        raise InputError(f"failed to unmarshal UUID: invalid UUID length: {len(text)}")
+    try:
+        return str(uuids.UUID(text))
+    except ValueError as exc:
+        raise InputError("failed to unmarshal UUID: invalid UUID format") from exc
+
+
+def make_uuid(randomness: bytes) -> str:
+    """A new id (version 4) from 16 random bytes."""
+    return str(uuids.UUID(bytes=randomness, version=4))
+
+
+def build_request(*, evidence: bytes, csr: bytes, marble_type: str, uuid: str) -> bytes:
+    """The message that asks for activation; `evidence` is empty where there is no TEE, `csr` is DER."""
+    return ActivationRequest(quote=evidence, csr=csr, marble_type=marble_type, uuid=uuid).SerializeToString()
+
+
+def parse_response(raw: bytes) -> Activation:
+    """What the coordinator gave, checked: names that no file, variable or argument can have are refused.
+
+    Raises:
+        ActivationError: not a response, or one that cannot be carried out.
+    """
+    try:
+        parameters = ActivationResponse.FromString(raw).parameters
+    except DecodeError as exc:
+        raise ActivationError("the coordinator's answer is not an activation response") from exc
+    env = {name: _check_variable(name, value) for name, value in parameters.env.items()}
+    if TTLS_VARIABLE in env:
+        raise ActivationError("TTLS configured, but Marble runtime doesn't support TTLS")
+    files = {_check_path(path): content for path, content in parameters.files.items()}
+    for argument in parameters.argv:
+        if "\0" in argument:
+            raise ActivationError("an argument in the manifest's Argv contains a null character")
+    return Activation(
+        files=_devices_first({path: content for path, content in files.items() if not path.startswith(KEY_PATH)}),
+        keys={_check_key_name(path): content for path, content in files.items() if path.startswith(KEY_PATH)},
+        env=env,
+        argv=tuple(parameters.argv),
+        mark=_mark(env.get(CHAIN_VARIABLE, b"")),
+    )
+
+
+def appraised_tee(own: str, activation: Activation) -> str:
+    """The TEE in which the command runs as far as anybody checked: `own`, or `unattested`.
+
+    A coordinator in unattested mode ignores evidence and says so in the certificate; then nothing was appraised.
+    """
+    return UNATTESTED if activation.mark.lower() == UNATTESTED else own
+
+
+def compose_environment(
+    activation: Activation,
+    inherited: Mapping[str, str],
+    *,
+    tee: str,
+    programs: Path,
+    memory: Path,
+) -> dict[bytes, bytes]:
+    """The command's environment.
+
+    Attested, it holds a fixed PATH (`programs` and the system's), a HOME in `memory` (a checked tmpfs), the few
+    variables of the host that are listed above, and what the manifest gives. Unattested, the manifest's variables are
+    set over the host's, as MarbleRun does.
+    """
+    if tee == UNATTESTED:
+        composed = {_bytes(name): _bytes(value) for name, value in inherited.items()}
+    else:
+        kept = {name: inherited[name] for name, form in _KEPT.items() if form.fullmatch(inherited.get(name, ""))}
+        kept |= {"PATH": f"{programs}:{_SYSTEM_PATH}", "HOME": str(memory / "home")}
+        composed = {_bytes(name): _bytes(value) for name, value in kept.items()}
+    composed |= {_bytes(name): value for name, value in activation.env.items()}
+    # Last: neither host nor manifest may tell the server that it runs in another TEE than was appraised.
+    composed[b"TACIT_TEE"] = _bytes(tee)
+    if activation.keys:
+        composed[b"TACIT_KEY_DIR"] = _bytes(str(memory / "keys"))
+    else:
+        composed.pop(b"TACIT_KEY_DIR", None)
+    return composed
+
+
+def choose_command(activation: Activation, command: Sequence[str]) -> tuple[str, ...]:
+    """The manifest's Argv; without one the command line; without both `./marble`, as MarbleRun has it."""
+    return activation.argv or tuple(command) or ("./marble",)
+
+
+def find_base_path(argv: Sequence[str]) -> Path:
+    """The folder that `--model_base_path` names, in either spelling.
+
+    Raises:
+        UsageError: the flag is missing.
+    """
+    for position, argument in enumerate(argv):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or flag != "model_base_path":
+            continue
+        if equals and value:
+            return Path(value)
+        if not equals and position + 1 < len(argv):
+            return Path(argv[position + 1])
+    raise UsageError("missing required flag [--model_base_path]")
+
+
+def _parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise UsageError(f"TACIT_ACTIVATION_TIMEOUT is {text!r}; expected seconds, from 0 to 86400")
+    return seconds
+
+
+def _check_variable(name: str, value: bytes) -> bytes:
+    if not name or "=" in name or "\0" in name:
+        raise ActivationError(f"{name!r} in the manifest's Env is no name for an environment variable")
+    if b"\0" in value:
+        raise ActivationError(f"the value of {name} in the manifest's Env contains a null character")
+    return value
+
+
+def _check_path(path: str) -> str:
+    if not path or "\0" in path or path.endswith(("/", "/..", "/.")) or path in {".", ".."}:
+        raise ActivationError(f"{path!r} in the manifest's Files is no path of a file")
+    return path
+
+
+def _check_key_name(path: str) -> str:
+    """The model that a key belongs to: one plain name, so that no key leaves its folder."""
+    name = path.removeprefix(KEY_PATH)
+    if name in {"", ".", ".."} or "/" in name:
+        raise ActivationError(f"{path!r} is no place for a model key: expected {KEY_PATH}MODEL")
+    return name
+
+
+def _devices_first(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    return dict(sorted(files.items(), key=lambda item: not str(PurePosixPath(item[0])).startswith(DEVICE_PATH)))
+
+
+def _mark(chain_pem: bytes) -> str:
+    """The coordinator's mark in the leaf's subject (its organisational unit); empty for MarbleRun's."""
+    if not chain_pem:
+        return ""
+    try:
+        leaf = x509.load_pem_x509_certificates(chain_pem)[0]
+    except ValueError as exc:
+        raise ActivationError("the coordinator's answer holds a certificate chain that cannot be read") from exc
+    units = leaf.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return str(units[0].value) if units else ""
+
+
+def _bytes(text: str) -> bytes:
+    """As the operating system takes it: what came undecodable from the environment goes on unchanged."""
+    return text.encode("utf-8", "surrogateescape")

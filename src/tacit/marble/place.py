@@ -1,0 +1,200 @@
+"""Puts files where the manifest wants them, and secrets only where memory is.
+
+Written beside their place and renamed, readable by their owner alone. A path that somebody else's symbolic link bends
+is refused: it would carry a private key to a place of that person's choice.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tacit.errors import FileInputError, PlaintextError
+from tacit.marble.activate import DEVICE_PATH, parse_uuid
+from tacit.vault import require_tmpfs
+
+Say = Callable[[str], None]
+
+RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
+_MAX_UUID_FILE = 64  # bytes; a longer one is not a uuid
+
+
+def load_or_store_uuid(path: Path, new: str) -> tuple[str, bool]:
+    """The id kept in `path`, or `new` written there (0600, no line end), and whether it was kept.
+
+    Raises:
+        InputError: the file holds something else.
+        FileInputError: it can neither be read nor written.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_uuid(file.read(_MAX_UUID_FILE).decode("utf-8", "replace")), True
+    except FileNotFoundError:
+        store_file(path, new.encode())
+        return new, False
+    except OSError as exc:
+        raise FileInputError(
+            f"cannot read the marble's id from {path}: {exc.strerror}; EDG_MARBLE_UUID_FILE names it"
+        ) from exc
+
+
+def make_memory_folder(parent: Path, uuid: str) -> Path:
+    """A new folder (0700) of this process on a tmpfs, with `keys` and `home` in it; dead processes' are removed.
+
+    The folder is locked by an open file that outlives `exec`, so it counts as alive exactly as long as the server does.
+
+    Raises:
+        PlaintextError: `parent` is not in memory.
+        FileInputError: it cannot be written to.
+    """
+    try:
+        require_tmpfs(parent)
+        _sweep(parent)
+        made = Path(tempfile.mkdtemp(prefix=".tacit-", dir=parent))  # 0700
+        for name in ("keys", "home"):
+            (made / name).mkdir(mode=0o700)
+        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock, True)
+        # Named only once it is locked: a sweep in another process never sees it unlocked.
+        return made.rename(parent / f"tacit-{uuid}-{os.getpid()}")
+    except OSError as exc:
+        raise FileInputError(
+            f"cannot make a folder in {parent}: {exc.strerror}; TACIT_MEMORY_DIR names another tmpfs"
+        ) from exc
+
+
+def store_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path`: parents 0700, file 0600, replaced as a whole.
+
+    Raises:
+        FileInputError: the path cannot be written, or somebody else's link stands in it.
+    """
+    try:
+        check_links(path)
+        _make_folders(path.parent)
+        if path.absolute().as_posix().startswith(DEVICE_PATH):
+            # Gramine's pseudo files take one write in place; there is no renaming there.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            return
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)  # 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise FileInputError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def check_links(path: Path) -> None:
+    """Refuse a path through a symbolic link that is neither ours nor the system's. Raises: FileInputError."""
+    trusted = {0, os.geteuid()}
+    whole = path.absolute()
+    for part in (*reversed(whole.parents), whole):
+        try:
+            info = part.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(info.st_mode) and info.st_uid not in trusted:
+            raise FileInputError(
+                f"{path} goes through the symbolic link {part}, which belongs to user {info.st_uid}: secrets are not "
+                "written where another user points; remove the link"
+            )
+
+
+def store_files(files: Mapping[str, bytes], say: Say) -> None:
+    """Write the manifest's files at their paths as they are, and say which reach a disk. Raises: FileInputError."""
+    on_disk = []
+    for name, content in files.items():
+        path = Path(name)
+        store_file(path, content)
+        try:
+            require_tmpfs(path.parent)
+        except PlaintextError:
+            if not path.absolute().as_posix().startswith(DEVICE_PATH):
+                on_disk.append(name)
+    if on_disk:
+        say(
+            f"warning: {', '.join(on_disk)} on a disk, not in memory: the machine's owner can read what the manifest "
+            "put there. In a real TEE use a tmpfs or an encrypted mount"
+        )
+
+
+def wait_for_file(path: Path, say: Say, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Return once `path` is a file; while it has not arrived, say so and look again every ten seconds."""
+    while not path.is_file():
+        say(f"{path} is not there yet; trying again in {RETRY_SECONDS:.0f} seconds")
+        sleep(RETRY_SECONDS)
+
+
+def require_memory_for_model(base: Path) -> Path:
+    """The folder for version 1 of a decrypted model below `base`, made if need be, on a tmpfs.
+
+    Raises:
+        PlaintextError: it would lie on a disk.
+        FileInputError: it cannot be made.
+    """
+    existing = next(part for part in (base.absolute(), *base.absolute().parents) if part.exists())
+    try:
+        require_tmpfs(existing)
+    except PlaintextError as exc:
+        raise PlaintextError(
+            f"the decrypted model would lie on a disk: --model_base_path={base} is not in memory. Mount a tmpfs "
+            "there (`mount -t tmpfs -o size=2g,mode=0700 tmpfs PATH`), or start tacit-serve, which opens encrypted models itself"
+        ) from exc
+    folder = base / "1"
+    try:
+        check_links(folder)
+        _make_folders(folder)
+    except OSError as exc:
+        raise FileInputError(f"cannot make {folder}: {exc.strerror}") from exc
+    return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, that takes the place of `path` when the block ends well, and is removed when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path) -> None:
+    """Missing folders, each 0700: pathlib gives the mode to the last one only."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    for part in reversed(missing):
+        part.mkdir(mode=0o700, exist_ok=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of our own that no living process holds."""
+    for folder in parent.glob("tacit-*-*"):
+        try:
+            info = folder.lstat()
+            if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # gone meanwhile: its owner's sweep was faster
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # its server lives
+        finally:
+            os.close(lock)

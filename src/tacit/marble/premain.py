@@ -1,0 +1,223 @@
+"""Activates this process as a marble, and prepares the command that takes its place.
+
+The steps are MarbleRun's, and the numbers stand over the code that does them:
+
+1. The marble's id, from its file or new; a key pair and a self-signed certificate for the TLS connection.
+2. A signing request with the names it wants, and evidence that binds the TLS certificate and the role of a marble.
+3. Activate: the coordinator verifies and appraises the evidence over the connection that shows that certificate.
+   While it cannot be reached or has no manifest, try again for a while, and say so.
+4. Keys into memory, files at their paths, environment and arguments as the manifest says.
+5. For a foreign server that was told to expect a plaintext model: decrypt it into memory.
+6. The caller starts the command in place of this process.
+
+The server's certificate is not verified at activation, as MarbleRun's protocol has it: the evidence that this side sends
+is worth nothing to anybody else, since it binds this side's key.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from tacit.client.address import Address, parse_address
+from tacit.errors import ActivationError, TlsError, UnreachableError
+from tacit.evidence import Role, report_data
+from tacit.evidence.claims import Issuer
+from tacit.marble.activate import (
+    UNATTESTED,
+    Settings,
+    appraised_tee,
+    build_request,
+    choose_command,
+    compose_environment,
+    find_base_path,
+    make_uuid,
+    parse_response,
+)
+from tacit.marble.place import (
+    Say,
+    decrypt_model,
+    load_or_store_uuid,
+    make_memory_folder,
+    require_memory_for_model,
+    store_file,
+    store_files,
+    wait_for_file,
+)
+from tacit.pki import create_csr, generate_key, issue_self_signed
+from tacit.pki.tls import unverified_client_context
+
+MESH_PORT = 2001
+ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between attempts
+OWN_SERVER = "tacit-serve"
+REPLACED_SERVER = "tensorflow_model_server"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to start in this process's place: a program, its arguments (the first is its name) and its environment."""
+
+    program: str
+    argv: tuple[str, ...]
+    environment: Mapping[bytes, bytes] = field(repr=False)
+
+
+class _Retry(Exception):  # noqa: N818  # no error: a reason to try again
+    """The coordinator cannot activate anybody yet."""
+
+
+class _RawCodec(CodecBase):
+    """Messages as they are: they were encoded in `activate`, which is pure."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """The message itself."""
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        """The message itself."""
+        return data
+
+
+def prepare(
+    settings: Settings,
+    issuer: Issuer | None,
+    *,
+    command: Sequence[str],
+    inherited: Mapping[str, str],
+    programs: Path,
+    now: datetime,
+    randomness: Callable[[int], bytes],
+    say: Say,
+) -> Launch:
+    """Activate, place what came, and give the command to start. Without `issuer` no evidence is sent.
+
+    `programs` is the folder of this installation's programs, which an attested command finds first.
+
+    Raises:
+        ActivationError: the coordinator refuses, or gave what cannot be carried out.
+        UnreachableError: no coordinator with a manifest within the time that the settings allow.
+        FileInputError: a file of the manifest cannot be placed.
+        PlaintextError: a key or a model would not have been in memory.
+    """
+    uuid, kept = load_or_store_uuid(settings.uuid_file, make_uuid(randomness(16)))  # (1)
+    say(f"id {uuid}, {'from' if kept else 'new, kept in'} {settings.uuid_file}")
+    response = _activate(settings, issuer, uuid=uuid, now=now, say=say)
+    activation = parse_response(response)
+    tee = appraised_tee(UNATTESTED if issuer is None else str(issuer.tee), activation)
+    say(f"activated as {settings.marble_type}, {tee.upper()}")
+    # (4)
+    memory = settings.memory
+    if activation.keys or tee != UNATTESTED:
+        memory = make_memory_folder(settings.memory, uuid)
+    for model, key in activation.keys.items():
+        store_file(memory / "keys" / model, key)
+    store_files(activation.files, say)
+    environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
+    program, argv = _find_program(choose_command(activation, command), environment, programs, say)
+    if environment.get(b"EDG_DECRYPT_MODEL") == b"1" or settings.decrypt_model:
+        _provide_model(settings, program, argv, say)  # (5)
+    return Launch(program, argv, environment)
+
+
+def _activate(settings: Settings, issuer: Issuer | None, *, uuid: str, now: datetime, say: Say) -> bytes:
+    """Steps 1 to 3: the coordinator's answer."""
+    identity = issue_self_signed(settings.names, common_name="MarbleRun Marble", now=now)
+    csr = create_csr(generate_key(), settings.names)  # (2)
+    evidence = b""
+    if issuer is None:
+        say("warning: UNATTESTED: no evidence is sent; only a coordinator in unattested mode will activate this")
+    else:
+        evidence = issuer.issue_evidence(report_data(role=Role.MARBLE, key=identity.certificate_der))
+    request = build_request(evidence=evidence, csr=csr, marble_type=settings.marble_type, uuid=uuid)
+    address = parse_address(settings.coordinator, default_port=MESH_PORT)
+    tls = unverified_client_context(certificate=identity, alpn=("h2",))
+    say(f"activating as {settings.marble_type} at {address}")
+    return asyncio.run(fetch_activation(address, request, tls, patience=settings.patience, say=say))  # (3)
+
+
+async def fetch_activation(address: Address, request: bytes, tls: ssl.SSLContext, *, patience: float, say: Say) -> bytes:
+    """The coordinator's answer, waiting up to `patience` seconds for one that can give it.
+
+    Raises:
+        ActivationError: refused.
+        UnreachableError: nobody could activate in time.
+        TlsError: the port speaks another TLS, or none.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline, pause, said = clock() + patience, FIRST_PAUSE, ""
+    while True:
+        try:
+            return await _call(address, request, tls)
+        except _Retry as reason:
+            if clock() + pause > deadline:
+                raise UnreachableError(
+                    f"{reason}; waited {patience:.0f} s (TACIT_ACTIVATION_TIMEOUT). Is the coordinator running there, "
+                    "with a manifest set?"
+                ) from reason
+            if str(reason) != said:
+                said = str(reason)
+                say(f"{said}; trying again for up to {patience:.0f} s")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+async def _call(address: Address, request: bytes, tls: ssl.SSLContext) -> bytes:
+    """One attempt. Raises: _Retry, ActivationError, TlsError."""
+    channel = Channel(address.host, address.port, ssl=tls, codec=_RawCodec())
+    try:
+        method = UnaryUnaryMethod[Any, Any](channel, "/rpc.Marble/Activate", bytes, bytes)
+        return bytes(await method(request, timeout=ATTEMPT_SECONDS))
+    except GRPCError as exc:
+        message = exc.message or exc.status.name
+        if exc.status in {Status.UNAVAILABLE, Status.FAILED_PRECONDITION}:
+            raise _Retry(f"the coordinator at {address} answers: {message}") from exc
+        raise ActivationError(f"the coordinator at {address} refuses: {message}") from exc
+    except ssl.SSLError as exc:
+        raise TlsError(
+            f"TLS with {address} failed ({exc.reason or exc}); is that the coordinator's mesh port?"
+        ) from exc
+    except TimeoutError as exc:
+        raise _Retry(f"the coordinator at {address} does not answer") from exc
+    except (OSError, StreamTerminatedError, ProtocolError) as exc:
+        detail = getattr(exc, "strerror", None) or str(exc)
+        raise _Retry(f"no coordinator answers at {address} ({detail})") from exc
+    finally:
+        channel.close()
+
+
+def _find_program(
+    argv: tuple[str, ...], environment: Mapping[bytes, bytes], programs: Path, say: Say
+) -> tuple[str, tuple[str, ...]]:
+    """Where the command lies, looked up as a shell does in its own PATH. Raises: ActivationError."""
+    path = environment.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+    found = which(argv[0], path=path)
+    if found is None and argv[0] == REPLACED_SERVER and (programs / OWN_SERVER).is_file():
+        say(f"{REPLACED_SERVER} is not installed; {OWN_SERVER} takes its flags and its place")
+        argv = (OWN_SERVER, *argv[1:])
+        found = str(programs / OWN_SERVER)
+    if found is None:
+        raise ActivationError(f"cannot start {argv[0]!r}: no such program in {path or 'an empty PATH'}")
+    return found, argv
+
+
+def _provide_model(settings: Settings, program: str, argv: Sequence[str], say: Say) -> None:
+    """Step 5: wait for the encrypted model, and decrypt it into memory unless the server does that itself."""
+    base = find_base_path(argv)
+    if Path(program).name == OWN_SERVER:
+        return
+    folder = require_memory_for_model(base)
+    wait_for_file(settings.encrypted_model, say)
+    decrypt_model(settings.encrypted_model, Path("model_key"), folder)
+    say(f"decrypted {settings.encrypted_model} into memory at {folder}")

@@ -1,0 +1,99 @@
+"""The program `tacit-premain`: becomes a server, once a coordinator has attested it.
+
+    tacit-premain [COMMAND [ARGUMENT...]]
+
+It activates as the marble that the environment names, places the files, sets the environment and starts the command of
+the manifest in its own place; COMMAND is for manifests that name none. The environment is read here and nowhere else:
+
+- EDG_MARBLE_TYPE (required), EDG_MARBLE_COORDINATOR_ADDR (localhost:2001), EDG_MARBLE_DNS_NAMES (localhost),
+  EDG_MARBLE_UUID_FILE or EDG_UUID_FILE (uuid), EDG_DECRYPT_MODEL=1: as MarbleRun and its TensorFlow demo have them.
+- TACIT_PLATFORM: folder of the simulated platform. TACIT_UNATTESTED=1: send no evidence.
+- TACIT_ACTIVATION_TIMEOUT (60): seconds to wait for a coordinator with a manifest.
+- TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from tacit.errors import PlatformError, TacitError
+from tacit.evidence.claims import Issuer
+from tacit.marble.activate import parse_settings
+from tacit.marble.premain import Launch, prepare
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def main() -> None:
+    """Run the program; it returns to nobody."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(command: Sequence[str]) -> int:
+    """Activate and become the command; the exit code where that failed."""
+    if command[:1] in (["--help"], ["-h"]):
+        print(__doc__)  # noqa: T201  # what was asked for
+        return 0
+    keep_memory_private()
+    try:
+        settings = parse_settings(os.environ, Path.cwd())
+        launch = prepare(
+            settings,
+            load_issuer(),
+            command=command,
+            inherited=dict(os.environ),
+            programs=Path(sys.executable).parent,
+            now=datetime.now(UTC),
+            randomness=os.urandom,
+            say=say,
+        )
+        say(f"starting {launch.argv[0]}")
+        start(launch)
+    except TacitError as error:
+        say(f"Error: {error}")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return 1
+
+
+def load_issuer() -> Issuer | None:
+    """The TEE around this process, or None if it was told to go without one.
+
+    Going without is only by the exact variable and never by absence: a machine without a platform is an error.
+    Raises: PlatformError.
+    """
+    if os.environ.get("TACIT_UNATTESTED") == "1":
+        return None
+    from tacit.evidence.issue import default_platform_folder, load_simulated_tee
+
+    try:
+        return load_simulated_tee(default_platform_folder(os.environ), program="marble", now=datetime.now(UTC))
+    except PlatformError as exc:
+        raise PlatformError(f"{exc}. For a coordinator in unattested mode set TACIT_UNATTESTED=1") from exc
+
+
+def keep_memory_private() -> None:
+    """No core files, and no reading of this process's memory or environment by others of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def say(line: str) -> None:
+    """One line for the log, as MarbleRun's premain marks its own."""
+    stamp = datetime.now().astimezone().strftime("%Y/%m/%d %H:%M:%S")
+    print(f"[PreMain] {stamp} {line}", file=sys.stderr, flush=True)  # noqa: T201  # the log of this program
+
+
+def start(launch: Launch) -> NoReturn:
+    """Become the command. Raises: TacitError, if the system refuses to start it."""
+    try:
+        os.execve(launch.program, launch.argv, launch.environment)  # noqa: S606  # no shell is wanted
+    except OSError as exc:
+        raise TacitError(f"cannot start {launch.program}: {exc.strerror}") from exc
