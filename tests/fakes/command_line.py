@@ -1,0 +1,38 @@
+"""A command as it is typed: its exit code and what it says, with errors shown as the whole command line shows them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+from typer.testing import CliRunner
+
+from tacit.errors import TacitError, UsageError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def run_app(app: typer.Typer, *words: object) -> Outcome:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(done.exception, TacitError):
+        code = 2 if isinstance(done.exception, UsageError) else 1
+        message = f"Error: {done.exception}"
+        assert "\n" not in message, "an error is one line"
+        return Outcome(code, done.stdout, done.stderr + message + "\n")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Outcome(done.exit_code, done.stdout, done.stderr)
+
+
+def run_command(function: Callable[..., None], *words: object) -> Outcome:
+    app = typer.Typer()
+    app.command()(function)
+    return run_app(app, *words)
