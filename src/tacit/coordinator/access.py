@@ -1,0 +1,65 @@
+"""Who calls, and may they?
+
+A user is one exact certificate: no chain, no expiry, no name counts. A permission is an action on a set of names; roles
+with the same action add their sets. Nothing is implicit: a user without roles may do nothing.
+"""
+
+import hmac
+from collections.abc import Iterable
+
+from tacit.errors import ForbiddenError, UnauthorizedError
+from tacit.manifest import Manifest
+
+READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
+WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
+
+
+def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:
+    """The name of the user with this client certificate (DER).
+
+    Raises:
+        UnauthorizedError: there is no such user, no certificate or no manifest yet.
+    """
+    found = ""
+    for name, user in (manifest.users if manifest else {}).items():
+        # Every user is compared, so that the time taken does not tell which one it was.
+        if certificate and user.certificate and hmac.compare_digest(user.certificate, certificate):
+            found = name
+    if not found:
+        raise UnauthorizedError("unauthorized user: client certificate did not match any MarbleRun users")
+    return found
+
+
+def granted(manifest: Manifest, user: str, action: str) -> frozenset[str]:
+    """The secrets on which a user may do this."""
+    names: set[str] = set()
+    for role_name in manifest.users[user].roles:
+        role = manifest.roles.get(role_name)
+        if role is None or role.resource_type != "Secrets":
+            continue
+        if action in (one.lower() for one in role.actions):
+            names.update(role.resource_names)
+    return frozenset(names)
+
+
+def require_read(manifest: Manifest, user: str, names: Iterable[str]) -> None:
+    """Refuse to read unless every name is allowed; an unknown name looks like a forbidden one.
+
+    Raises:
+        ForbiddenError: names the user and all that was asked for.
+    """
+    asked = list(names)
+    if not granted(manifest, user, READ_SECRET).issuperset(asked):
+        raise ForbiddenError(f"user {user} is not allowed to read one or more secrets of: [{' '.join(asked)}]")
+
+
+def require_write(manifest: Manifest, user: str, names: Iterable[str]) -> None:
+    """Refuse to set unless every name is allowed.
+
+    Raises:
+        ForbiddenError: names the first secret that is not.
+    """
+    allowed = granted(manifest, user, WRITE_SECRET)
+    for name in names:
+        if name not in allowed:
+            raise ForbiddenError(f"user {user} is not allowed to update secret: {name}")

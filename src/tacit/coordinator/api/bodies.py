@@ -1,0 +1,130 @@
+"""What callers of the client API send: JSON bodies and queries, read as MarbleRun reads them.
+
+The first JSON value counts and what follows it is not read; keys match ignoring case, unknown ones are passed over.
+Refusals are in the words of Go's decoder, which users' scripts match on.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from cryptography import x509
+
+from tacit.coordinator.secrets import NewValue
+from tacit.errors import InputError
+from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
+from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Weight
+from tacit.manifest.codec.text import END, JsonSyntaxError, Node, Shape, parse_text
+
+MAX_NONCE = 4096  # bytes; a nonce is 32
+
+_AFTER = "after top-level value"
+_URL_SAFE = str.maketrans({"-": "+", "_": "/", "+": "*", "/": "*"})  # the standard alphabet's signs become illegal
+
+
+@dataclass(frozen=True, slots=True)
+class _CertificateKind:
+    """A certificate, DER in base64."""
+
+    go_type: str = "[]uint8"
+
+    def empty(self) -> bytes:
+        """None given."""
+        return b""
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The DER, checked to be a certificate."""
+        der = Blob().decode(node, place, current, report)
+        if not der:
+            if node.shape is Shape.STRING and not report.findings:
+                report.wrong(place, node.offset, "an empty certificate", "x509: malformed certificate")
+            return der
+        try:
+            x509.load_der_x509_certificate(der)
+        except ValueError:
+            report.wrong(place, node.offset, "no X.509 certificate", "x509: malformed certificate")
+        return der
+
+
+_NEW_SECRET = Struct("manifest.UserSecret", {"Key": Blob(), "Cert": _CertificateKind(), "Private": Blob()})
+_SECRETS_V1 = MapOf(_NEW_SECRET)
+_SECRETS_V2 = Struct("clientapi.SecretsSetRequest", {"secrets": _SECRETS_V1})
+_MANIFEST_V2 = Struct("clientapi.ManifestSetRequest", {"manifest": Blob()})
+
+
+def parse_manifest_body(body: bytes) -> bytes:
+    """The manifest of a v2 request; empty where the field is missing.
+
+    Raises:
+        InputError: in the words of Go's decoder.
+    """
+    raw: bytes = _parse(body, _MANIFEST_V2)["manifest"]
+    return raw
+
+
+def parse_secrets_v1(body: bytes) -> dict[str, NewValue]:
+    """New secrets by name. Raises: InputError."""
+    return _new_values(_parse(body, _SECRETS_V1))
+
+
+def parse_secrets_v2(body: bytes) -> dict[str, NewValue]:
+    """New secrets by name. Raises: InputError."""
+    return _new_values(_parse(body, _SECRETS_V2)["secrets"])
+
+
+def parse_nonce(query: str) -> bytes:
+    """The nonce of a quote request; empty where none is asked for. URL-safe base64, padded.
+
+    Raises:
+        InputError: another encoding, or too long.
+    """
+    text = dict(reversed(_pairs(query))).get("nonce", "")
+    if len(text) > MAX_NONCE:
+        raise InputError(f"invalid query: bad nonce format: {len(text)} characters, at most {MAX_NONCE} are read")
+    try:
+        return decode_base64(text.translate(_URL_SAFE))
+    except EncodingError as exc:
+        raise InputError(f"invalid query: bad nonce format: {exc}") from exc
+
+
+def parse_secret_names(query: str) -> list[str]:
+    """The names that a request for secrets gives, in its order.
+
+    Raises:
+        InputError: none, or an empty one.
+    """
+    names = [value for key, value in _pairs(query) if key == "s"]
+    if not names:
+        raise InputError("invalid query: endpoint requires at least one query parameter")
+    if "" in names:
+        raise InputError("malformed query string: empty query parameter")
+    return names
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
+
+
+def _new_values(entries: dict[str, dict[str, bytes]]) -> dict[str, NewValue]:
+    return {name: NewValue(one["Key"], one["Cert"], one["Private"]) for name, one in entries.items()}
+
+
+def _parse(body: bytes, kind: Kind) -> Any:
+    report = Report()
+    value = kind.decode(_first_value(body), Place(), kind.empty(), report)
+    for finding in report.findings:
+        if finding.weight is not Weight.TOLERATED:
+            raise InputError(finding.wire)
+    return value
+
+
+def _first_value(body: bytes) -> Node:
+    if not body.strip(b" \t\r\n"):
+        raise InputError("EOF")
+    try:
+        return parse_text(body)
+    except JsonSyntaxError as exc:
+        if str(exc).endswith(_AFTER):
+            return parse_text(body[: exc.offset])
+        # A stream that ends within a value, as Go's stream decoder puts it.
+        raise InputError("unexpected EOF" if str(exc) == END else str(exc)) from exc

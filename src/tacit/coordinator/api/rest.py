@@ -1,0 +1,247 @@
+"""The client API: MarbleRun's routes, version 1 and 2, as one table.
+
+A route is a method, a path and a function from a request to the `data` of the answer. What goes wrong is an error of
+`tacit.errors`; `_refuse` turns it into MarbleRun's codes and envelopes, in one place. A path that is not in the table
+answers as an unknown one does, 405, which MarbleRun's command line takes for an older coordinator.
+
+Source: recorded requests and answers of MarbleRun v1.9.1.
+"""
+
+import asyncio
+import hashlib
+import html
+import posixpath
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+from urllib.parse import unquote
+
+from tacit.coordinator.api.bodies import (
+    parse_manifest_body,
+    parse_nonce,
+    parse_secret_names,
+    parse_secrets_v1,
+    parse_secrets_v2,
+)
+from tacit.coordinator.core import Coordinator
+from tacit.coordinator.log import EventLog
+from tacit.coordinator.secrets import Secret
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import IllegalTransitionError, InputError, NotSetError, TacitError, UnauthorizedError
+from tacit.wire.rest import (
+    API_V2,
+    BAD_STATE,
+    Envelope,
+    ManifestV1,
+    ManifestV2,
+    QuoteV1,
+    QuoteV2,
+    RecoverySecrets,
+    SecretEntry,
+    SecretsV2,
+    StateMark,
+    StatusV1,
+    StatusV2,
+    UpdateLogV2,
+    encode_envelope,
+)
+
+MAX_BODY = 4 << 20
+"""Bytes of a request. A manifest with 1,000 marble types has 0.7 MB, a third more as base64."""
+
+_JSON = {"content-type": "application/json"}
+_PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
+_HTML = {"content-type": "text/html; charset=utf-8"}
+
+_T = TypeVar("_T")
+Handler = Callable[[HttpRequest], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of the table. `failure` is the code for what a user got wrong after authentication."""
+
+    handler: Handler
+    failure: int
+    version: int
+
+
+class ClientApi:
+    """Answers requests to one coordinator. What may take long runs in `executor`, so that nobody else waits for it."""
+
+    def __init__(self, coordinator: Coordinator, *, executor: Executor, log: EventLog) -> None:
+        self._coordinator = coordinator
+        self._executor = executor
+        self._log = log
+        self.routes: Mapping[tuple[str, str], Route] = {
+            ("GET", "/status"): Route(self._status_v1, 400, 1),
+            ("GET", "/quote"): Route(self._quote_v1, 400, 1),
+            ("GET", "/manifest"): Route(self._manifest_v1, 400, 1),
+            ("POST", "/manifest"): Route(self._set_manifest_v1, 400, 1),
+            ("GET", "/update"): Route(self._update_log_v1, 500, 1),
+            ("GET", "/secrets"): Route(self._secrets_v1, 400, 1),
+            ("POST", "/secrets"): Route(self._set_secrets_v1, 400, 1),
+            ("GET", API_V2 + "/status"): Route(self._status_v2, 500, 2),
+            ("GET", API_V2 + "/quote"): Route(self._quote_v2, 500, 2),
+            ("GET", API_V2 + "/manifest"): Route(self._manifest_v2, 500, 2),
+            ("POST", API_V2 + "/manifest"): Route(self._set_manifest_v2, 500, 2),
+            ("GET", API_V2 + "/update"): Route(self._update_log_v2, 500, 2),
+            ("GET", API_V2 + "/secrets"): Route(self._secrets_v2, 500, 2),
+            ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
+        }
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """The answer to any request; never raises."""
+        path = unquote(request.path)
+        clean = _clean(path)
+        if clean != path:
+            return _redirect(clean, request)
+        route = self.routes.get((request.method, path))
+        if route is None:
+            answer = _answer(405, Envelope("error"), _PLAIN)
+            return HttpResponse(405, b"", answer.headers) if request.method == "HEAD" else answer
+        if route.version == 1:
+            self._log.info("this path is deprecated", path=API_V2 + path)
+        try:
+            data = await route.handler(request)
+        except TacitError as exc:
+            return self._refuse(exc, request, route)
+        except Exception as exc:
+            # The text of a foreign exception may quote what it was given; its kind and place are enough.
+            self._log.error("request failed", path=path, error=type(exc).__name__, at=_place(exc))
+            return _answer(500, Envelope("error", None, "internal error"), _PLAIN)
+        return _answer(200, Envelope("success", data), _JSON)
+
+    def _refuse(self, exc: TacitError, request: HttpRequest, route: Route) -> HttpResponse:
+        message = str(exc)
+        if isinstance(exc, IllegalTransitionError):
+            code, message = route.failure, BAD_STATE
+        elif isinstance(exc, UnauthorizedError):
+            code = 401
+        elif isinstance(exc, InputError):
+            code = 400
+        else:
+            code = route.failure
+        self._log.warning(
+            "request refused", method=request.method, path=request.path, code=code, reason=exc.reason, error=str(exc)
+        )
+        if route.version == 2 and code in (400, 401):
+            return _answer(code, Envelope("fail", None, message), _JSON)
+        return _answer(code, Envelope("error", None, message), _PLAIN)
+
+    async def _offload(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    # ---- status and quote
+
+    async def _status_v1(self, _: HttpRequest) -> object:
+        status = self._coordinator.status()
+        return StatusV1(int(status.state), status.message, self._mark())
+
+    async def _status_v2(self, _: HttpRequest) -> object:
+        status = self._coordinator.status()
+        return StatusV2(int(status.state), status.message, self._mark())
+
+    def _mark(self) -> StateMark:
+        status = self._coordinator.status()
+        return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature)
+
+    async def _quote_v1(self, _: HttpRequest) -> object:
+        answer = self._coordinator.quote()
+        return QuoteV1(answer.chain_pem.decode(), answer.evidence)
+
+    async def _quote_v2(self, request: HttpRequest) -> object:
+        answer = self._coordinator.quote(parse_nonce(request.query))
+        return QuoteV2(answer.chain_pem.decode(), answer.evidence)
+
+    # ---- manifest
+
+    async def _manifest_v1(self, _: HttpRequest) -> object:
+        try:
+            raw, signature = self._coordinator.manifest()
+        except NotSetError:
+            return ManifestV1(None, "", None)
+        return ManifestV1(signature, hashlib.sha256(raw).hexdigest(), raw)
+
+    async def _manifest_v2(self, _: HttpRequest) -> object:
+        raw, signature = self._coordinator.manifest()
+        return ManifestV2(signature, hashlib.sha256(raw).hexdigest(), raw)
+
+    async def _set_manifest_v1(self, request: HttpRequest) -> object:
+        recovery = await self._offload(partial(self._coordinator.set_manifest, request.body))
+        return RecoverySecrets(recovery) if recovery else None
+
+    async def _set_manifest_v2(self, request: HttpRequest) -> object:
+        raw = parse_manifest_body(request.body)
+        return RecoverySecrets(await self._offload(partial(self._coordinator.set_manifest, raw)))
+
+    async def _update_log_v1(self, _: HttpRequest) -> object:
+        return "".join(f"{line}\n" for line in self._coordinator.update_log())
+
+    async def _update_log_v2(self, _: HttpRequest) -> object:
+        return UpdateLogV2(list(self._coordinator.update_log()))
+
+    # ---- secrets. Who calls is settled before anything that they sent is read.
+
+    async def _secrets_v1(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        secrets = self._coordinator.read_secrets(user, parse_secret_names(request.query))
+        return {name: _entry(secret) for name, secret in secrets.items()}
+
+    async def _secrets_v2(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        secrets = self._coordinator.read_secrets(user, parse_secret_names(request.query))
+        return SecretsV2({name: _entry(secret) for name, secret in secrets.items()})
+
+    async def _set_secrets_v1(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        values = parse_secrets_v1(request.body)
+        return await self._offload(partial(self._coordinator.write_secrets, user, values))
+
+    async def _set_secrets_v2(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        values = parse_secrets_v2(request.body)
+        return await self._offload(partial(self._coordinator.write_secrets, user, values))
+
+
+def _entry(secret: Secret) -> SecretEntry:
+    return SecretEntry(
+        secret.type,
+        secret.size,
+        secret.shared,
+        secret.user_defined,
+        secret.certificate or None,
+        secret.valid_for,
+        secret.private or None,
+        secret.public or None,
+    )
+
+
+def _answer(code: int, envelope: Envelope, headers: Mapping[str, str]) -> HttpResponse:
+    return HttpResponse(code, encode_envelope(envelope), headers)
+
+
+def _clean(path: str) -> str:
+    """The path without empty and dot segments; a slash at the end stays."""
+    if not path.startswith("/"):
+        path = "/" + path
+    clean = "/" + posixpath.normpath(path).lstrip("/")
+    if path.endswith("/") and clean != "/":
+        clean += "/"
+    return clean
+
+
+def _redirect(clean: str, request: HttpRequest) -> HttpResponse:
+    target = clean + (f"?{request.query}" if request.query else "")
+    body = f'<a href="{html.escape(target)}">Temporary Redirect</a>.\n\n'.encode()
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponse(307, b"", {"location": target})
+    return HttpResponse(307, b"" if request.method == "HEAD" else body, {**_HTML, "location": target})
+
+
+def _place(exc: BaseException) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""

@@ -1,0 +1,405 @@
+"""The coordinator: every question that can be put to it, as a method, on values.
+
+Reading takes the newest `Holdings` as they are and waits for nobody. Changing goes one way only, `_commit`: under one
+lock the change is made from what is held now, stored and synced, and only then held. So a budget of activations cannot
+be overdrawn by callers that come at once, and what could not be stored has not happened.
+
+Methods may be called from any thread.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+
+from tacit.coordinator.access import authenticate, require_read, require_write
+from tacit.coordinator.activate import (
+    Order,
+    Permission,
+    Release,
+    Verifier,
+    parse_uuid,
+    permit,
+    rehearse,
+    release,
+    require_budget,
+    require_known_type,
+)
+from tacit.coordinator.log import EventLog, manifest_set_line, secret_set_line
+from tacit.coordinator.sealed.changes import encode_change, encode_snapshot, replay
+from tacit.coordinator.sealed.keys import BoundTo, encrypt_to_recovery_key
+from tacit.coordinator.sealed.records import Contents, Position
+from tacit.coordinator.secrets import (
+    ROOT_SECRET_SIZE,
+    NewValue,
+    Secret,
+    generate_shared,
+    parse_new_values,
+)
+from tacit.coordinator.state import (
+    STATUS_TEXT,
+    Activated,
+    Change,
+    Event,
+    Holdings,
+    Identity,
+    SecretsSet,
+    State,
+    advance,
+    apply,
+)
+from tacit.coordinator.store import Store
+from tacit.errors import ManifestError, NotSetError, SecretError, StateError, TacitError
+from tacit.evidence import Role, report_data
+from tacit.evidence.claims import Issuer
+from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
+from tacit.manifest.material import check_material, parse_recovery_key
+from tacit.pki import issue_intermediate, issue_marble_root, issue_root
+
+HEAD_LABEL = b"tacit state head v1\x00"
+"""Before the epoch (8 bytes, big endian) and the head (32) in what the root key signs for clients to remember."""
+
+_SEALED_TO: Mapping[str, BoundTo | None] = {
+    "": "signer",
+    "ProductKey": "signer",
+    "UniqueKey": "measurement",
+    "Disabled": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a coordinator is told at its start.
+
+    `tee` is what it says of itself in its status; `mark` stands in every certificate that it issues where the TEE is
+    not a real one; `names` are the DNS names and addresses of its own certificates.
+    """
+
+    names: tuple[str, ...] = ("localhost",)
+    tee: str = "unattested"
+    mark: str | None = "UNATTESTED"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a coordinator reaches: its TEE, the verifier of marbles, the clock and the source of randomness.
+
+    `issuer` and `verify` are None together, in unattested mode.
+    """
+
+    issuer: Issuer | None
+    verify: Verifier | None
+    clock: Callable[[], datetime]
+    random: Callable[[int], bytes]
+    log: EventLog
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state with its words, and where the sealed state stands, signed by the root key."""
+
+    state: State
+    message: str
+    tee: str
+    position: Position
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteAnswer:
+    """Certificates (PEM, intermediate then root) and evidence for the root; None in unattested mode."""
+
+    chain_pem: bytes
+    evidence: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """Something that was signed, and for what."""
+
+    key: object = None
+    value: bytes = field(default=b"", repr=False)
+
+
+class Coordinator:
+    """One coordinator. `contents` is what its folder held; None for an empty one."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        world: World,
+        *,
+        contents: Contents | None = None,
+        recovery: bool = False,
+    ) -> None:
+        if (world.issuer is None) is not (world.verify is None):
+            raise StateError("a coordinator has both a TEE and a verifier, or neither")
+        self._store = store
+        self._settings = settings
+        self._world = world
+        self._lock = threading.Lock()
+        if contents is not None:
+            holdings = replay(contents.payloads)
+        else:
+            state = State.RECOVERY if recovery else State.ACCEPTING_MANIFEST
+            holdings = Holdings(state, self._new_identity())
+        # One value, replaced whole, so that readers need no lock and never wait for a disk.
+        self._held = holdings, store.position
+        self._signed_head = _Cached()
+        self._quote = _Cached()
+
+    @property
+    def holdings(self) -> Holdings:
+        """What is held now."""
+        return self._held[0]
+
+    # ---- reading
+
+    def status(self) -> Status:
+        """Which state, and where the sealed state stands."""
+        holdings, position = self._held
+        key = (holdings.identity.root.certificate, position)
+        cached = self._signed_head
+        if cached.key != key:
+            signed = HEAD_LABEL + position.epoch.to_bytes(8, "big") + position.head
+            cached = _Cached(key, _root_key(holdings.identity).sign(signed, ECDSA(SHA384())))
+            self._signed_head = cached
+        return Status(holdings.state, STATUS_TEXT[holdings.state], self._settings.tee, position, cached.value)
+
+    def quote(self, nonce: bytes = b"") -> QuoteAnswer:
+        """Evidence for the root certificate; a fresh one where a nonce is given."""
+        identity = self.holdings.identity
+        chain = identity.intermediate.certificate_pem + identity.root.certificate_pem
+        issuer = self._world.issuer
+        if issuer is None:
+            return QuoteAnswer(chain, None)
+        root = identity.root.certificate_der
+        if nonce:
+            return QuoteAnswer(chain, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root, nonce=nonce)))
+        cached = self._quote
+        if cached.key != root:
+            cached = _Cached(root, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root)))
+            self._quote = cached
+        return QuoteAnswer(chain, cached.value)
+
+    def manifest(self) -> tuple[bytes, bytes]:
+        """The manifest as it was uploaded, and the root key's signature over it.
+
+        Raises:
+            NotSetError: there is none yet.
+        """
+        holdings = self.holdings
+        if holdings.manifest is None:
+            raise NotSetError("requested value not set")
+        return holdings.manifest.raw, holdings.signature
+
+    def update_log(self) -> tuple[str, ...]:
+        """The lines of the update log.
+
+        Raises:
+            IllegalTransitionError: no manifest is set.
+        """
+        holdings = self.holdings
+        advance(holdings.state, Event.READ_LOG)
+        return holdings.update_log
+
+    def authenticate(self, certificate: bytes | None) -> str:
+        """The user with this client certificate (DER).
+
+        Raises:
+            UnauthorizedError: there is none.
+        """
+        return authenticate(self.holdings.manifest, certificate)
+
+    def read_secrets(self, user: str, names: Sequence[str]) -> dict[str, Secret]:
+        """Secrets that a user may read, by name.
+
+        Raises:
+            ForbiddenError: one of them the user may not read, or does not exist; nothing is given then.
+        """
+        holdings, manifest = self._opened(Event.READ_SECRETS)
+        require_read(manifest, user, names)
+        self._world.log.info("secrets read", user=user, secrets=sorted(set(names)))
+        return {name: holdings.secrets[name] for name in sorted(set(names))}
+
+    # ---- changing
+
+    def set_manifest(self, raw: bytes) -> dict[str, bytes]:
+        """Set the manifest; gives the recovery secrets, encrypted, by the names of the recovery keys.
+
+        Raises:
+            IllegalTransitionError: there is one already.
+            ManifestError: it was refused; says where and why.
+            StateError: it could not be stored.
+        """
+        world = self._world
+        with self._lock:
+            before = self.holdings
+            after_state = advance(before.state, Event.SET_MANIFEST)
+            manifest = self._accept(raw)
+            now = world.clock()
+            secrets = self._first_secrets(manifest, now)
+            root_secret = world.random(ROOT_SECRET_SIZE)
+            holdings = Holdings(
+                state=after_state,
+                identity=before.identity,
+                manifest=manifest,
+                signature=_root_key(before.identity).sign(raw, ECDSA(SHA256())),
+                secrets=secrets,
+                previous_secrets=secrets,
+                root_secret=root_secret,
+                previous_root_secret=root_secret,
+                update_log=(manifest_set_line(now),),
+            )
+            rehearse(holdings, manifest, secrets=secrets, random=world.random)
+            sealing_key = self._store.create(encode_snapshot(holdings), bound_to=_SEALED_TO[manifest.config.seal_mode])
+            self._held = holdings, self._store.position
+        world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._held[1].epoch)
+        return {
+            name: encrypt_to_recovery_key(sealing_key, parse_recovery_key(pem))
+            for name, pem in manifest.recovery_keys.items()
+        }
+
+    def write_secrets(self, user: str, values: Mapping[str, NewValue]) -> None:
+        """Set user-defined secrets, all or none.
+
+        Raises:
+            SecretError: a value does not fit the manifest's rule.
+            TemplateError: a template could not be filled in with it.
+            ForbiddenError: the user may not set one of them.
+        """
+        world = self._world
+
+        def build(holdings: Holdings) -> Change:
+            manifest = _manifest_of(holdings)
+            try:
+                parsed = parse_new_values(manifest, holdings.secrets, values)
+            except SecretError as exc:
+                raise SecretError(f"parsing new secrets: {exc}") from exc
+            proposed = {**holdings.secrets, **parsed}
+            rehearse(holdings, manifest, secrets=proposed, random=world.random, only=frozenset(parsed))
+            require_write(manifest, user, parsed)
+            now = world.clock()
+            lines = (secret_set_line(now, user=user, secret=name, type_=one.type) for name, one in parsed.items())
+            return SecretsSet(parsed, tuple(lines))
+
+        self._opened(Event.WRITE_SECRETS)
+        self._commit(build)
+        world.log.info("secrets set", user=user, secrets=sorted(values))
+
+    def activate(self, order: Order) -> Release:
+        """What a marble gets, if its evidence is that of an allowed package.
+
+        Raises:
+            IllegalTransitionError: no manifest is set.
+            ActivationError: the manifest or the evidence does not allow it.
+            InputError: not a UUID.
+            PkiError: the signing request cannot be used.
+            TemplateError: the manifest's templates cannot be filled in.
+            StateError: the activation could not be counted; nothing is released.
+        """
+        world = self._world
+        try:
+            released, permission = self._activate(order)
+        except TacitError as exc:
+            world.log.warning(
+                "activation refused", marbleType=order.marble_type[:200], reason=exc.reason, error=str(exc)
+            )
+            raise
+        claims = None if isinstance(permission, Unattested) else permission.claims
+        world.log.info(
+            "marble activated",
+            marbleType=order.marble_type,
+            uuid=released.uuid,
+            tee="unattested" if claims is None else str(claims.tee),
+            measurement="" if claims is None else claims.measurement.hex(),
+            secrets=list(released.secret_names),
+        )
+        return released
+
+    def _activate(self, order: Order) -> tuple[Release, Permission]:
+        holdings, manifest = self._opened(Event.ACTIVATE)
+        marble = require_known_type(manifest, order.marble_type)
+        require_budget(holdings, order.marble_type, marble)
+        permission = permit(manifest, marble, order, verify=self._world.verify)
+        uuid = parse_uuid(order.uuid)
+        released = release(
+            permission,
+            holdings,
+            manifest,
+            order,
+            uuid=uuid,
+            now=self._world.clock(),
+            mark=self._settings.mark,
+        )
+        if marble.max_activations:
+
+            def build(now_held: Holdings) -> Change:
+                # Asked again: others may have come first since.
+                require_budget(now_held, order.marble_type, marble)
+                return Activated(order.marble_type, uuid)
+
+            self._commit(build)
+        return released, permission
+
+    # ---- inside
+
+    def _commit(self, build: Callable[[Holdings], Change]) -> None:
+        """The only way to change what is held: make the change from what is held now, store it, then hold it."""
+        with self._lock:
+            change = build(self.holdings)
+            after = apply(self.holdings, change)
+            if self._store.wants_snapshot:
+                self._store.rewrite(encode_snapshot(after))
+            else:
+                self._store.append(encode_change(change))
+            self._held = after, self._store.position
+
+    def _opened(self, event: Event) -> tuple[Holdings, Manifest]:
+        holdings = self.holdings
+        advance(holdings.state, event)
+        return holdings, _manifest_of(holdings)
+
+    def _accept(self, raw: bytes) -> Manifest:
+        parsed = parse_manifest(raw)
+        for leniency in parsed.leniencies:
+            self._world.log.warning("manifest read leniently", at=leniency)
+        manifest = parsed.manifest
+        try:
+            warnings = check_manifest(manifest)
+        except ManifestError as exc:
+            raise ManifestError(f"checking manifest: {exc}") from exc
+        for warning in warnings:
+            self._world.log.warning("manifest checked", warning=warning)
+        return manifest
+
+    def _first_secrets(self, manifest: Manifest, now: datetime) -> dict[str, Secret]:
+        check_material(manifest)
+        if len(manifest.recovery_keys) > 1:
+            raise ManifestError(
+                f"generating recovery encryption key: {len(manifest.recovery_keys)} recovery keys; "
+                "this coordinator supports one so far: leave one in RecoveryKeys"
+            )
+        issuer = self.holdings.identity.marble_root
+        return generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
+
+    def _new_identity(self) -> Identity:
+        now, names, mark = self._world.clock(), self._settings.names, self._settings.mark
+        root = issue_root(names, now=now, mark=mark)
+        intermediate = issue_intermediate(root, names, now=now, mark=mark)
+        return Identity(root, intermediate, issue_marble_root(intermediate, now=now))
+
+
+def _manifest_of(holdings: Holdings) -> Manifest:
+    if holdings.manifest is None:
+        raise NotSetError("requested value not set")
+    return holdings.manifest
+
+
+def _root_key(identity: Identity) -> EllipticCurvePrivateKey:
+    return cast("EllipticCurvePrivateKey", identity.root.key)

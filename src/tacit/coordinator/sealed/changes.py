@@ -1,0 +1,154 @@
+"""What a record says: everything (a snapshot), or one change.
+
+A payload is a kind (one byte) and a MessagePack map. The manifest stands as it was uploaded and is parsed again, so
+that there is one reading of it; keys are DER.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import msgspec
+from cryptography import x509
+
+from tacit.coordinator.secrets import Secret
+from tacit.coordinator.state import Activated, Change, Holdings, Identity, SecretsSet, State, apply
+from tacit.errors import SealedStateError
+from tacit.manifest import parse_manifest
+from tacit.pki import KeyPair
+from tacit.pki.keys import parse_private_key_der
+
+_SNAPSHOT, _SECRETS, _ACTIVATED = b"S", b"s", b"a"
+
+
+class _Pair(msgspec.Struct, forbid_unknown_fields=True):
+    certificate: bytes
+    key: bytes
+
+
+class _Secret(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    size: int
+    shared: bool
+    user_defined: bool
+    valid_for: int
+    certificate: bytes
+    private: bytes
+    public: bytes
+
+
+class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
+    manifest: bytes
+    signature: bytes
+    root: _Pair
+    intermediate: _Pair
+    marble_root: _Pair
+    root_secret: bytes
+    previous_root_secret: bytes
+    secrets: dict[str, _Secret]
+    previous_secrets: dict[str, _Secret]
+    activations: dict[str, int]
+    update_log: list[str]
+
+
+class _SecretsSet(msgspec.Struct, forbid_unknown_fields=True):
+    secrets: dict[str, _Secret]
+    log_lines: list[str]
+
+
+class _Activated(msgspec.Struct, forbid_unknown_fields=True):
+    marble_type: str
+    uuid: str
+
+
+def encode_snapshot(holdings: Holdings) -> bytes:
+    """Everything that is held, as a payload. A manifest has been set."""
+    if holdings.manifest is None:
+        raise SealedStateError("nothing is sealed before a manifest is set")
+    identity = holdings.identity
+    snapshot = _Snapshot(
+        manifest=holdings.manifest.raw,
+        signature=holdings.signature,
+        root=_pair(identity.root),
+        intermediate=_pair(identity.intermediate),
+        marble_root=_pair(identity.marble_root),
+        root_secret=holdings.root_secret,
+        previous_root_secret=holdings.previous_root_secret,
+        secrets={name: _Secret(**asdict(one)) for name, one in holdings.secrets.items()},
+        previous_secrets={name: _Secret(**asdict(one)) for name, one in holdings.previous_secrets.items()},
+        activations=dict(holdings.activations),
+        update_log=list(holdings.update_log),
+    )
+    return _SNAPSHOT + msgspec.msgpack.encode(snapshot)
+
+
+def encode_change(change: Change) -> bytes:
+    """One change, as a payload."""
+    if isinstance(change, SecretsSet):
+        secrets = {name: _Secret(**asdict(one)) for name, one in change.secrets.items()}
+        return _SECRETS + msgspec.msgpack.encode(_SecretsSet(secrets, list(change.log_lines)))
+    return _ACTIVATED + msgspec.msgpack.encode(_Activated(change.marble_type, change.uuid))
+
+
+def replay(payloads: Sequence[bytes]) -> Holdings:
+    """What is held after all payloads of a file, the first of which is a snapshot.
+
+    Raises:
+        SealedStateError: a payload that this program does not know.
+    """
+    holdings: Holdings | None = None
+    for payload in payloads:
+        kind, body = payload[:1], payload[1:]
+        try:
+            if kind == _SNAPSHOT:
+                holdings = _holdings(msgspec.msgpack.decode(body, type=_Snapshot))
+            elif holdings is not None:
+                holdings = apply(holdings, _change(kind, body))
+            else:
+                raise _unknown(kind)
+        except msgspec.MsgspecError as exc:
+            raise _unknown(kind) from exc
+    if holdings is None:
+        raise SealedStateError("the sealed state holds nothing")
+    return holdings
+
+
+def _change(kind: bytes, body: bytes) -> Change:
+    if kind == _SECRETS:
+        read = msgspec.msgpack.decode(body, type=_SecretsSet)
+        return SecretsSet(_secrets(read.secrets), tuple(read.log_lines))
+    if kind == _ACTIVATED:
+        activated = msgspec.msgpack.decode(body, type=_Activated)
+        return Activated(activated.marble_type, activated.uuid)
+    raise _unknown(kind)
+
+
+def _holdings(read: _Snapshot) -> Holdings:
+    return Holdings(
+        state=State.ACCEPTING_MARBLES,
+        identity=Identity(_key_pair(read.root), _key_pair(read.intermediate), _key_pair(read.marble_root)),
+        manifest=parse_manifest(read.manifest).manifest,
+        signature=read.signature,
+        root_secret=read.root_secret,
+        previous_root_secret=read.previous_root_secret,
+        secrets=_secrets(read.secrets),
+        previous_secrets=_secrets(read.previous_secrets),
+        activations=read.activations,
+        update_log=tuple(read.update_log),
+    )
+
+
+def _secrets(read: dict[str, _Secret]) -> dict[str, Secret]:
+    return {name: Secret(**{key: getattr(one, key) for key in one.__struct_fields__}) for name, one in read.items()}
+
+
+def _pair(pair: KeyPair) -> _Pair:
+    return _Pair(pair.certificate_der, pair.key_der)
+
+
+def _key_pair(read: _Pair) -> KeyPair:
+    return KeyPair(x509.load_der_x509_certificate(read.certificate), parse_private_key_der(read.key))
+
+
+def _unknown(kind: bytes) -> SealedStateError:
+    message = f"the sealed state holds a record of kind {kind!r} that this program does not know; use a newer program"
+    return SealedStateError(message)

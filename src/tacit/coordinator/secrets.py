@@ -1,0 +1,243 @@
+"""How secrets come to be: made at random, derived for one marble, or given by their owners.
+
+Sizes of rules are bits. A symmetric key and a plain secret have the same bytes as `private` and `public`; a certificate
+secret has PKCS#8 and PKIX DER there, and `certificate` in DER.
+
+Source: derivation and words of refusal as recorded from MarbleRun v1.9.1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tacit.errors import SecretError
+from tacit.manifest import Manifest
+from tacit.manifest.model import SecretRule
+from tacit.manifest.template import TemplateSecret
+from tacit.pki import CertificateRequest, KeyPair, issue_secret_certificate
+
+DEFAULT_VALIDITY = 365  # days, where the manifest says nothing
+ROOT_SECRET_SIZE = 32  # bytes
+MAX_DERIVED = 255 * 32  # bytes that HKDF-SHA256 gives
+
+Random = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret as it is held. Values are empty while nobody has set them. `size` is bits, `valid_for` days."""
+
+    type: str
+    size: int
+    shared: bool
+    user_defined: bool
+    valid_for: int
+    certificate: bytes = b""
+    private: bytes = field(default=b"", repr=False)
+    public: bytes = field(default=b"", repr=False)
+
+    def as_template(self) -> TemplateSecret:
+        """The same for a template."""
+        return TemplateSecret(
+            type=self.type,
+            size=self.size,
+            shared=self.shared,
+            user_defined=self.user_defined,
+            valid_for=self.valid_for,
+            cert=self.certificate,
+            private=self.private,
+            public=self.public,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewValue:
+    """What an owner gives: a key, or a certificate (DER) with its private key (PKCS#8 DER)."""
+
+    key: bytes = field(default=b"", repr=False)
+    certificate: bytes = b""
+    private: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Marble:
+    """For whom secrets are derived: the type and the canonical UUID."""
+
+    type: str
+    uuid: str
+    disable_binding: bool = False
+
+
+def unset_secret(rule: SecretRule) -> Secret:
+    """A secret that waits for its owner."""
+    return Secret(rule.type, rule.size, rule.shared, rule.user_defined, rule.valid_for)
+
+
+def generate_shared(manifest: Manifest, *, issuer: KeyPair, now: datetime, random: Random) -> dict[str, Secret]:
+    """All secrets that are held from the start: shared ones made, user-defined ones still empty."""
+    held: dict[str, Secret] = {}
+    for name, rule in manifest.secrets.items():
+        if rule.user_defined:
+            held[name] = unset_secret(rule)
+        elif rule.shared:
+            held[name] = _generate(name, rule, issuer=issuer, now=now, random=random)
+    return held
+
+
+def derive_for_marble(
+    manifest: Manifest,
+    marble: Marble,
+    *,
+    root_secret: bytes,
+    issuer: KeyPair,
+    now: datetime,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> dict[str, Secret]:
+    """The secrets that are this marble's own. Keys come out the same at every activation, certificates are new each time.
+
+    `wanted` spares the making of certificates that no template of the marble names.
+    """
+    own: dict[str, Secret] = {}
+    for name, rule in manifest.secrets.items():
+        if rule.shared or rule.user_defined or not wanted(name):
+            continue
+        if rule.type == "symmetric-key":
+            key = derive_symmetric(root_secret, name, marble, size=rule.size)
+            own[name] = replace(unset_secret(rule), private=key, public=key)
+        else:
+            own[name] = _certificate(name, rule, issuer=issuer, now=now)
+    return own
+
+
+def derive_symmetric(root_secret: bytes, name: str, marble: Marble, *, size: int) -> bytes:
+    """`size` bits from the root secret, for one marble.
+
+    The salt is the UUID and the name without a separator, as MarbleRun has it: a canonical UUID always has 36
+    characters, so no two pairs give one salt. The type is the info; binding switched off leaves it empty.
+
+    Raises:
+        SecretError: more than HKDF can give.
+    """
+    if size // 8 > MAX_DERIVED:
+        raise SecretError(f"secret {name} has {size} bits; at most {8 * MAX_DERIVED} are derived for one marble")
+    info = b"" if marble.disable_binding else marble.type.encode()
+    salt = (marble.uuid + name).encode()
+    return HKDF(SHA256(), size // 8, salt, info).derive(root_secret)
+
+
+def placeholders(
+    manifest: Manifest, held: Mapping[str, Secret], *, issuer: KeyPair, random: Random
+) -> dict[str, Secret]:
+    """The secrets of a rehearsal: what is held, and for the rest values of the right shape that nobody ever gets."""
+    filled = dict(held)
+    for name, rule in manifest.secrets.items():
+        secret = filled.get(name) or unset_secret(rule)
+        if not secret.private:
+            secret = _placeholder(rule, secret, issuer=issuer, random=random)
+        filled[name] = secret
+    return filled
+
+
+def parse_new_values(
+    manifest: Manifest, held: Mapping[str, Secret], values: Mapping[str, NewValue]
+) -> dict[str, Secret]:
+    """What owners give, as secrets of the manifest's rules.
+
+    Raises:
+        SecretError: the first that does not fit, in MarbleRun's words.
+    """
+    if not values:
+        raise SecretError("no new secrets defined")
+    return {name: _parse_new(name, manifest, held, value) for name, value in sorted(values.items())}
+
+
+def _parse_new(name: str, manifest: Manifest, held: Mapping[str, Secret], value: NewValue) -> Secret:
+    rule = manifest.secrets.get(name)
+    if rule is None:
+        raise SecretError("secret manifest specifies a secret which the original manifest does not contain")
+    if not rule.user_defined:
+        raise SecretError(f"secret {name} is not writeable")
+    before = held.get(name) or unset_secret(rule)
+    if rule.type in ("symmetric-key", "plain"):
+        if value.certificate or value.private:
+            raise SecretError(
+                f"secret {name} is set to be of type symmetric-key but specified values for a certificate"
+            )
+        _check_key(name, rule, value.key)
+        return replace(before, private=value.key, public=value.key)
+    if value.key:
+        raise SecretError(f"secret {name} is set to be of type {rule.type} but specified values for a symmetric-key")
+    if not value.certificate or not value.private:
+        missing = "Cert" if not value.certificate else "Private"
+        raise SecretError(f"secret {name} needs both Cert and Private; {missing} is missing")
+    return replace(before, certificate=value.certificate, private=value.private, public=_public_of(value.certificate))
+
+
+def _check_key(name: str, rule: SecretRule, key: bytes) -> None:
+    if rule.type == "symmetric-key":
+        if rule.size == 0 or rule.size % 8:
+            raise SecretError(f"invalid secret size: {name}")
+        if len(key) != rule.size // 8:
+            raise SecretError(f"declared size and actual size don't match: {name}")
+
+
+def _public_of(certificate: bytes) -> bytes:
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _generate(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime, random: Random) -> Secret:
+    if rule.type == "symmetric-key":
+        key = random(rule.size // 8)
+        return replace(unset_secret(rule), private=key, public=key)
+    return _certificate(name, rule, issuer=issuer, now=now)
+
+
+def _certificate(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime) -> Secret:
+    pair = issue_secret_certificate(_request(name, rule), issuer=issuer, now=now)
+    defaulted = not rule.valid_for and rule.certificate.not_after is None
+    return replace(
+        unset_secret(rule),
+        valid_for=DEFAULT_VALIDITY if defaulted else rule.valid_for,
+        certificate=pair.certificate_der,
+        private=pair.key_der,
+        public=pair.public_der,
+    )
+
+
+def _request(name: str, rule: SecretRule) -> CertificateRequest:
+    template = rule.certificate
+    return CertificateRequest(
+        name=name,
+        type=rule.type,
+        size=rule.size,
+        valid_for=rule.valid_for,
+        common_name=template.common_name,
+        serial_number=template.serial_number,
+        subject=template.subject,
+        dns_names=template.dns_names,
+        ip_addresses=template.ip_addresses,
+        email_addresses=template.email_addresses,
+        not_after=template.not_after,
+        key_usage=template.key_usage,
+        ext_key_usage=template.ext_key_usage,
+        is_ca=template.is_ca,
+        max_path_len=template.max_path_len,
+    )
+
+
+def _placeholder(rule: SecretRule, secret: Secret, *, issuer: KeyPair, random: Random) -> Secret:
+    if rule.type == "plain":
+        # Printable: `string` refuses NUL, and a rehearsal must not fail by chance.
+        value = b"placeholder"
+        return replace(secret, private=value, public=value)
+    if rule.type == "symmetric-key":
+        value = random(max(rule.size // 8, 1))
+        return replace(secret, private=value, public=value)
+    certificate = issuer.certificate_der
+    return replace(secret, certificate=certificate, private=random(64), public=_public_of(certificate))

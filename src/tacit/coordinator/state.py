@@ -1,0 +1,127 @@
+"""Which states there are, what is possible in each, and what a coordinator holds.
+
+`NEXT` is the whole state machine: what stands not in it is refused. `Holdings` is one immutable value; a change makes
+another one, so a reader never sees half of it and a change that could not be stored leaves nothing behind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum
+
+from tacit.coordinator.secrets import Secret
+from tacit.errors import IllegalTransitionError
+from tacit.manifest import Manifest
+from tacit.pki import KeyPair
+
+
+class State(IntEnum):
+    """The states, with their numbers on the wire."""
+
+    RECOVERY = 1
+    ACCEPTING_MANIFEST = 2
+    ACCEPTING_MARBLES = 3
+
+
+class Event(Enum):
+    """What can be asked for that depends on the state."""
+
+    SET_MANIFEST = "set a manifest"
+    ACTIVATE = "activate a marble"
+    READ_LOG = "read the update log"
+    READ_SECRETS = "read secrets"
+    WRITE_SECRETS = "set secrets"
+
+
+NEXT: Mapping[tuple[State, Event], State] = {
+    (State.RECOVERY, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MANIFEST, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MARBLES, Event.ACTIVATE): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MARBLES, Event.READ_LOG): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MARBLES, Event.READ_SECRETS): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MARBLES, Event.WRITE_SECRETS): State.ACCEPTING_MARBLES,
+}
+
+STATUS_TEXT: Mapping[State, str] = {
+    State.RECOVERY: (
+        "Coordinator is in recovery mode. Either upload a key to unseal the saved state, or set a new manifest. "
+        "For more information on how to proceed, consult the documentation."
+    ),
+    State.ACCEPTING_MANIFEST: "Coordinator is ready to accept a manifest.",
+    State.ACCEPTING_MARBLES: "Coordinator is running correctly and ready to accept marbles.",
+}
+"""Words of the status answer; users' scripts match on them."""
+
+
+def advance(state: State, event: Event) -> State:
+    """The state after `event`.
+
+    Raises:
+        IllegalTransitionError: `NEXT` has no such move; says what is possible.
+    """
+    after = NEXT.get((state, event))
+    if after is None:
+        allowed = ", ".join(sorted(known.value for at, known in NEXT if at is state)) or "nothing"
+        raise IllegalTransitionError(f"cannot {event.value} in state {state.name}; possible now: {allowed}")
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The coordinator's own keys: root, the intermediate that it signed, and the same key as a root for marbles."""
+
+    root: KeyPair
+    intermediate: KeyPair
+    marble_root: KeyPair
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """All that a coordinator holds. Before a manifest is set, `manifest` is None and only `identity` counts.
+
+    `signature` is the root key's over the manifest. `activations` counts by marble type, where a limit is set.
+    `update_log` are the lines of the update log, oldest first.
+    """
+
+    state: State
+    identity: Identity
+    manifest: Manifest | None = None
+    signature: bytes = b""
+    root_secret: bytes = field(default=b"", repr=False)
+    previous_root_secret: bytes = field(default=b"", repr=False)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    previous_secrets: Mapping[str, Secret] = field(default_factory=dict)
+    activations: Mapping[str, int] = field(default_factory=dict)
+    update_log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsSet:
+    """Users' values for user-defined secrets, and the lines that the update log gets."""
+
+    secrets: Mapping[str, Secret]
+    log_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """One more activation of a type that has a limit."""
+
+    marble_type: str
+    uuid: str
+
+
+Change = SecretsSet | Activated
+
+
+def apply(holdings: Holdings, change: Change) -> Holdings:
+    """What is held after a change."""
+    if isinstance(change, SecretsSet):
+        # Setting a secret is no update: `.Previous` of a secret that an owner sets is the same value.
+        return replace(
+            holdings,
+            secrets={**holdings.secrets, **change.secrets},
+            previous_secrets={**holdings.previous_secrets, **change.secrets},
+            update_log=(*holdings.update_log, *change.log_lines),
+        )
+    count = holdings.activations.get(change.marble_type, 0) + 1
+    return replace(holdings, activations={**holdings.activations, change.marble_type: count})
