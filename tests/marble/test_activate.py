@@ -18,6 +18,7 @@ from tacit.marble.activate import (
     compose_environment,
     find_base_path,
     make_uuid,
+    open_encrypted,
     parse_response,
     parse_settings,
     parse_uuid,
@@ -323,3 +324,19 @@ def test_the_base_path_is_found_in_each_spelling(argv: list[str]) -> None:
 def test_a_missing_base_path_is_refused_in_the_original_s_words(argv: list[str]) -> None:
     with pytest.raises(UsageError, match=r"^missing required flag \[--model_base_path\]$"):
         find_base_path(argv)
+
+
+def test_our_own_server_opens_the_demo_s_model_itself() -> None:
+    argv = ("tacit-serve", "--model_base_path=/models/r")
+    assert open_encrypted(argv, Path("/encrypted/saved_model.pb.encrypted"), Path("model_key")) == (
+        "tacit-serve",
+        "--model_base_path=/models/r",
+        "--model_base_path=/encrypted/saved_model.pb.encrypted",
+        "--model_format=ctr",
+        "--model_key_file=model_key",
+    )
+
+
+def test_a_format_that_the_manifest_says_is_left_alone() -> None:
+    argv = ("tacit-serve", "--model_base_path=/models/r", "--model_format=capsule")
+    assert open_encrypted(argv, Path("/encrypted/saved_model.pb.encrypted"), Path("model_key")) == argv

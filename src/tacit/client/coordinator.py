@@ -240,11 +240,9 @@ class CoordinatorClient:
             ConnectError: refused otherwise, or no answer.
         """
         newer, answer = self._call("GET", "/secrets", query=[("s", name) for name in names])
-        if newer:
-            found = self._decode(answer, _SecretsV2, "/secrets").secrets
-        else:
-            found = self._decode(answer, dict[str, _SecretJson], "/secrets")
-        return {name: _read_secret(value) for name, value in found.items()}
+        value = self._decode(answer, _SecretsV2 if newer else dict[str, _SecretJson], "/secrets")
+        found: Mapping[str, _SecretJson] = value.secrets if newer else value
+        return {name: _read_secret(secret) for name, secret in found.items()}
 
     def set_secrets(self, values: Mapping[str, NewSecret]) -> None:
         """Give user-defined secrets their values, all or none. Raises: as `secrets`."""

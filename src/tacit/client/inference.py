@@ -209,7 +209,7 @@ class RestServingClient:
     def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         answer = self._channel.call(method, path, body=body)
         try:
-            value = msgspec.json.decode(answer.body, type=dict[str, Any])
+            value: dict[str, Any] | None = msgspec.json.decode(answer.body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError):
             value = _decode_with_infinities(answer.body)
         if value is None:
@@ -277,7 +277,7 @@ def _fill_spec(spec: serving_pb2.ModelSpec, model: str, version: int | None, sig
 
 def _state_name(state: int) -> str:
     try:
-        return str(serving_pb2.ModelVersionStatus.State.Name(state))  # type: ignore[arg-type]
+        return str(serving_pb2.ModelVersionStatus.State.Name(state))
     except ValueError:
         return f"STATE {state}"
 

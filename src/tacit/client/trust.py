@@ -77,7 +77,7 @@ class _PackageJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     product_id: int | None = None
     security_version: int | None = None
     accepted_tcb_statuses: tuple[str, ...] | None = None
-    accepted_advisories: tuple[str, ...] = ()
+    accepted_advisories: tuple[str, ...] | None = None
     tee: str | None = None
 
 
@@ -252,8 +252,8 @@ def check_expectation(expectation: Expectation) -> None:
         raise InputError(f"the root {anchor.name!r} vouches for TEE {anchor.tee}, and not for {expectation.tee}")
     if (package.tee or Tee.SGX) != expectation.tee:
         raise InputError(f"the package is for TEE {package.tee or Tee.SGX}, and {expectation.tee} is to be trusted")
-    signed = package.signer_id is not None and package.product_id is not None and package.security_version is not None
-    if package.unique_id is None and not signed:
+    signed = package.signer_id and package.product_id is not None and package.security_version is not None
+    if not package.unique_id and not signed:
         raise InputError(
             "the coordinator's package needs a UniqueID, or SignerID, ProductID and SecurityVersion; "
             "`tacit package-info` prints them"

@@ -206,6 +206,18 @@ def find_base_path(argv: Sequence[str]) -> Path:
     raise UsageError("missing required flag [--model_base_path]")
 
 
+def open_encrypted(argv: tuple[str, ...], model: Path, key: Path) -> tuple[str, ...]:
+    """The arguments with which `tacit-serve` opens the demo's encrypted model itself, so that no plaintext is written.
+
+    Arguments that say the format already are left as they are.
+    """
+    if any(argument.lstrip("-").partition("=")[0] == "model_format" for argument in argv):
+        return argv
+    form = "capsule" if model.suffix == ".capsule" else "ctr"
+    # The last of several equal flags counts.
+    return (*argv, f"--model_base_path={model}", f"--model_format={form}", f"--model_key_file={key}")
+
+
 def _parse_seconds(text: str) -> float:
     try:
         seconds = float(text)

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from tacit.errors import FileInputError, PlaintextError
 from tacit.marble.activate import DEVICE_PATH, parse_uuid
-from tacit.vault import require_tmpfs
+from tacit.vault import decrypt_ctr, open_capsule, parse_key, require_tmpfs
 
 Say = Callable[[str], None]
 
 RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
+_MAX_KEY_FILE = 4096  # bytes
+_PIECE = 1 << 20  # bytes
 _MAX_UUID_FILE = 64  # bytes; a longer one is not a uuid
 
 
@@ -163,8 +165,33 @@ def require_memory_for_model(base: Path) -> Path:
     return folder
 
 
+def decrypt_model(source: Path, key_file: Path, folder: Path) -> None:
+    """Write the plaintext of `source` into `folder`, which was checked to be memory.
+
+    By its name a `.capsule` is one, with all its files; anything else is the demo's own format, one `saved_model.pb`.
+
+    Raises:
+        FileInputError: the key or the model cannot be read, or the memory is full.
+        VaultError: the key does not fit, or the model was altered (the demo's format cannot tell).
+    """
+    try:
+        with key_file.open("rb") as file:
+            key = parse_key(file.read(_MAX_KEY_FILE))
+        if source.suffix == ".capsule":
+            with open_capsule(source, key) as capsule:
+                for name in (file.name for file in capsule.info.files):
+                    _make_folders((folder / name).parent)
+                    with capsule.open(name) as plain, _replacing(folder / name) as target, target.open("wb") as out:
+                        shutil.copyfileobj(plain, out, _PIECE)
+            return
+        with source.open("rb") as sealed, _replacing(folder / "saved_model.pb") as target, target.open("wb") as out:
+            out.writelines(decrypt_ctr(sealed, key))
+    except OSError as exc:
+        raise FileInputError(f"cannot decrypt {source} into {folder}: {exc.filename or ''} {exc.strerror}") from exc
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> Iterator[Path]:
     """A path to write to, that takes the place of `path` when the block ends well, and is removed when it does not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

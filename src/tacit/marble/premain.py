@@ -41,6 +41,7 @@ from tacit.marble.activate import (
     compose_environment,
     find_base_path,
     make_uuid,
+    open_encrypted,
     parse_response,
 )
 from tacit.marble.place import (
@@ -53,12 +54,15 @@ from tacit.marble.place import (
     store_files,
     wait_for_file,
 )
-from tacit.pki import create_csr, generate_key, issue_self_signed
+from tacit.pki import issue_self_signed
+from tacit.pki.csr import create_csr
+from tacit.pki.keys import generate_key
 from tacit.pki.tls import unverified_client_context
 
 MESH_PORT = 2001
 ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between attempts
+KEY_FILE = Path("model_key")  # where the demo's manifest puts the model's key, in base64
 OWN_SERVER = "tacit-serve"
 REPLACED_SERVER = "tensorflow_model_server"
 
@@ -127,7 +131,7 @@ def prepare(
     environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
     program, argv = _find_program(choose_command(activation, command), environment, programs, say)
     if environment.get(b"EDG_DECRYPT_MODEL") == b"1" or settings.decrypt_model:
-        _provide_model(settings, program, argv, say)  # (5)
+        argv = _provide_model(settings, program, argv, say)  # (5)
     return Launch(program, argv, environment)
 
 
@@ -147,7 +151,9 @@ def _activate(settings: Settings, issuer: Issuer | None, *, uuid: str, now: date
     return asyncio.run(fetch_activation(address, request, tls, patience=settings.patience, say=say))  # (3)
 
 
-async def fetch_activation(address: Address, request: bytes, tls: ssl.SSLContext, *, patience: float, say: Say) -> bytes:
+async def fetch_activation(
+    address: Address, request: bytes, tls: ssl.SSLContext, *, patience: float, say: Say
+) -> bytes:
     """The coordinator's answer, waiting up to `patience` seconds for one that can give it.
 
     Raises:
@@ -212,12 +218,13 @@ def _find_program(
     return found, argv
 
 
-def _provide_model(settings: Settings, program: str, argv: Sequence[str], say: Say) -> None:
-    """Step 5: wait for the encrypted model, and decrypt it into memory unless the server does that itself."""
+def _provide_model(settings: Settings, program: str, argv: tuple[str, ...], say: Say) -> tuple[str, ...]:
+    """Step 5: the arguments, once the model is where they say; our own server opens the encrypted one itself."""
     base = find_base_path(argv)
     if Path(program).name == OWN_SERVER:
-        return
+        return open_encrypted(argv, settings.encrypted_model, KEY_FILE)
     folder = require_memory_for_model(base)
     wait_for_file(settings.encrypted_model, say)
-    decrypt_model(settings.encrypted_model, Path("model_key"), folder)
+    decrypt_model(settings.encrypted_model, KEY_FILE, folder)
     say(f"decrypted {settings.encrypted_model} into memory at {folder}")
+    return argv
