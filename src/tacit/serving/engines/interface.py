@@ -1,0 +1,47 @@
+"""What an engine is: a loaded model that turns named tensors into named tensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tacit.graph.signature import Signature
+from tacit.serving.bundle import Bundle
+from tacit.wire.tensor import Tensor
+
+Precision = Literal["f32", "f16", "bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine may use.
+
+    `precision` is the arithmetic of floating-point layers and always stated: an engine's own default may round.
+    `threads` is None for all processors that this process may use.
+    `staging` is a folder on a tmpfs for formats that are only read from a path.
+    """
+
+    precision: Precision = "f32"
+    threads: int | None = None
+    staging: Path = Path("/dev/shm")  # noqa: S108 (memory, and checked to be)
+
+
+class Engine(Protocol):
+    """One loaded model. Never called by two threads at once."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures that it can run."""
+
+    def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        """The outputs asked for; their arrays are the caller's own.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT where the model does not take these shapes.
+        """
+
+    def close(self) -> None:
+        """Give its memory back."""
+
+
+EngineLoader = Callable[[Bundle, EngineOptions], Engine]

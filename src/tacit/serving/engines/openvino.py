@@ -1,0 +1,277 @@
+"""OpenVINO: SavedModel, frozen GraphDef, ONNX and IR, without TensorFlow in the process.
+
+ONNX and IR are read from memory. SavedModel and GraphDef are only read from a path: in place where the files lie
+unencrypted anyway, else from a private folder on a tmpfs that is gone once they are read.
+
+Numbers: floating-point layers run in the precision that the options state. The CPU plugin computes 64-bit integers in
+32 bits, which is enough for indices and token numbers.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.errors import ModelFormatError, RequestError, Status
+from tacit.graph.savedmodel import parse_saved_model
+from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.bundle import Bundle, Kind, Layout, recognise, weights_of
+from tacit.serving.engines.interface import Engine, EngineOptions
+from tacit.serving.engines.onnx import external_files
+from tacit.serving.engines.processors import usable_processors
+from tacit.serving.engines.staging import staged
+from tacit.wire.tensor import ELEMENT_TYPES, Tensor
+
+_MAX_REASON = 300  # characters of the engine's own words in an error
+
+# OpenVINO's names for element types, in TensorFlow's numbers.
+_DTYPES = {
+    "f32": 1,
+    "f64": 2,
+    "i32": 3,
+    "u8": 4,
+    "i16": 5,
+    "i8": 6,
+    "i64": 9,
+    "boolean": 10,
+    "bf16": 14,
+    "u16": 17,
+    "f16": 19,
+    "u32": 22,
+    "u64": 23,
+}
+
+
+def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
+    """A model, compiled for this machine's processor.
+
+    Raises:
+        ModelFormatError: not a model that OpenVINO reads, or one with types or operations that it lacks.
+        PlaintextError: the model needs a path and `options.staging` is not memory.
+    """
+    layout = recognise(bundle.names)
+    library = _import_library()
+    core = library.Core()
+    try:
+        model = _read(core, bundle, layout, options)
+        declared = parse_saved_model(bytes(bundle.read(layout.entry))) if layout.kind is Kind.SAVED_MODEL else {}
+        _expose_outputs(model, declared)
+        compiled = core.compile_model(model, "CPU", _properties(options))
+    except RuntimeError as exc:
+        raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {_reason(exc)}") from exc
+    return OpenVinoEngine(library, compiled, declared)
+
+
+class OpenVinoEngine:
+    """A compiled model with one infer request, whose input buffers are kept from call to call."""
+
+    def __init__(self, library: Any, compiled: Any, declared: Mapping[str, Signature]) -> None:
+        self._library = library
+        self._compiled = compiled
+        inputs = [_port(port, declared, inputs=True) for port in compiled.inputs]
+        outputs = [_port(port, declared, inputs=False) for port in compiled.outputs]
+        self._bindings = _bind_declared(declared, inputs, outputs) if declared else _bind_ports(inputs, outputs)
+        if not self._bindings:
+            raise ModelFormatError(f"OpenVINO can run none of the signatures {', '.join(sorted(declared))}")
+        self._buffers: dict[int, tuple[tuple[int, ...], NDArray[Any]]] = {}
+        self._request = compiled.create_infer_request()
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures whose tensors the compiled model has."""
+        return {key: binding.signature for key, binding in self._bindings.items()}
+
+    def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        """The outputs asked for. Raises: RequestError."""
+        binding = self._bindings[signature]
+        try:
+            for alias, tensor in inputs.items():
+                self._fill(binding.inputs[alias], tensor)
+            self._request.infer()
+            return {alias: self._take(binding, alias) for alias in outputs}
+        except RuntimeError as exc:
+            # The request may be left half-filled: a fresh one serves the next call.
+            self._buffers.clear()
+            self._request = self._compiled.create_infer_request()
+            shapes = ", ".join(f"{alias} {list(tensor.shape)}" for alias, tensor in sorted(inputs.items()))
+            raise RequestError(
+                Status.INVALID_ARGUMENT, f"the model does not take these shapes ({shapes}): {_reason(exc)}"
+            ) from exc
+
+    def close(self) -> None:
+        """Give the compiled model's memory back."""
+        self._buffers.clear()
+        self._request = self._compiled = None
+
+    def _fill(self, port: "_Port", tensor: Tensor) -> None:
+        kept = self._buffers.get(port.index)
+        if kept is None or kept[0] != tensor.shape:
+            buffer = self._library.Tensor(port.element_type, list(tensor.shape))
+            self._request.set_input_tensor(port.index, buffer)
+            kept = self._buffers[port.index] = (tensor.shape, buffer.data)
+        target = kept[1]
+        # OpenVINO shows types that numpy lacks under others of the same width: the bits are what is copied.
+        np.copyto(target.view(tensor.array.dtype) if target.dtype != tensor.array.dtype else target, tensor.array)
+
+    def _take(self, binding: "_Binding", alias: str) -> Tensor:
+        dtype = binding.signature.outputs[alias].dtype
+        found: NDArray[Any] = self._request.get_output_tensor(binding.outputs[alias].index).data
+        memory = ELEMENT_TYPES[dtype].memory
+        return Tensor(dtype, (found.view(memory) if found.dtype != memory else found).copy())
+
+
+# ---- reading
+
+
+def _import_library() -> Any:
+    """OpenVINO without its conversion tools, which bring a telemetry client that nobody asked for (and 60 ms)."""
+    kept_out = "openvino.tools"
+    modules: dict[str, Any] = sys.modules
+    if "openvino" in modules or kept_out in modules:
+        import openvino
+
+        return openvino
+    modules[kept_out] = None
+    try:
+        import openvino
+    finally:
+        del modules[kept_out]
+    return openvino
+
+
+def _read(core: Any, bundle: Bundle, layout: Layout, options: EngineOptions) -> Any:
+    if layout.kind is Kind.IR:
+        return core.read_model(bytes(bundle.read(layout.entry)), bytes(bundle.read(weights_of(layout.entry))))
+    if layout.kind is Kind.ONNX:
+        content = bytes(bundle.read(layout.entry))
+        if not external_files(content, layout, bundle.names):
+            return core.read_model(content)
+    with nullcontext(bundle.place) if bundle.place else staged(bundle, options.staging) as folder:
+        entry = Path(folder, layout.entry)
+        return core.read_model(str(entry.parent if layout.kind is Kind.SAVED_MODEL else entry))
+
+
+def _expose_outputs(model: Any, declared: Mapping[str, Signature]) -> None:
+    """Make the outputs of all signatures outputs of the model: OpenVINO reads those of one signature alone."""
+    present = {name for port in model.outputs for name in port.get_names()}
+    default = declared.get(SERVING_DEFAULT)
+    covered = {spec.name for spec in default.outputs.values()} if default else set()
+    for key, signature in declared.items():
+        if key == SERVING_DEFAULT:
+            continue
+        for spec in signature.outputs.values():
+            if spec.name in covered or spec.name in present:
+                continue
+            covered.add(spec.name)
+            try:
+                model.add_outputs([spec.name])
+            except RuntimeError:
+                continue  # not reachable from the default signature; that signature is left out
+
+
+def _properties(options: EngineOptions) -> dict[str, Any]:
+    chosen: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",  # one stream over all processors: twice the streams, twice the latency
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "ENABLE_CPU_PINNING": False,  # pinning costs a system call per inference and fights with other processes
+    }
+    threads = options.threads or usable_processors()
+    if options.threads or threads < (_host_processors() or threads):
+        chosen["INFERENCE_NUM_THREADS"] = threads
+    return chosen
+
+
+def _host_processors() -> int | None:
+    import os
+
+    return os.cpu_count()
+
+
+def _reason(exc: Exception) -> str:
+    """The engine's own words without its source lines, on one line."""
+    lines = [line.strip() for line in str(exc).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    text = " ".join(said or [line for line in lines if line] or ["no reason given"])
+    return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
+
+
+# ---- signatures and ports
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """An input or output of the compiled model; `names` are those that a signature may call it by."""
+
+    index: int
+    names: tuple[str, ...]
+    element_type: Any
+    dtype: int
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    signature: Signature
+    inputs: Mapping[str, _Port]
+    outputs: Mapping[str, _Port]
+
+
+def _port(port: Any, declared: Mapping[str, Signature], *, inputs: bool) -> _Port:
+    names = sorted(port.get_names())
+    default = declared.get(SERVING_DEFAULT)
+    if default:
+        # The SavedModel reader renames the default signature's tensors to their aliases.
+        specs = default.inputs if inputs else default.outputs
+        names += [spec.name for alias, spec in specs.items() if alias in names]
+    kind = port.get_element_type().get_type_name()
+    if kind not in _DTYPES:
+        what = "input" if inputs else "output"
+        raise ModelFormatError(
+            f"{what} {names[0] if names else port.index} is of type {kind}, which OpenVINO does not serve"
+        )
+    partial = port.get_partial_shape()
+    shape = None
+    if not partial.rank.is_dynamic:
+        shape = tuple(-1 if size.is_dynamic else size.get_length() for size in partial)
+    return _Port(port.index, tuple(names), port.get_element_type(), _DTYPES[kind], shape)
+
+
+def _bind_ports(inputs: Sequence[_Port], outputs: Sequence[_Port]) -> dict[str, _Binding]:
+    """One signature with the graph's own names, for formats that know no signatures."""
+    by_alias = [{_alias(port): port for port in ports} for ports in (inputs, outputs)]
+    specs = [
+        {alias: TensorSpec(port.names[0], port.dtype, port.shape) for alias, port in ports.items()}
+        for ports in by_alias
+    ]
+    return {SERVING_DEFAULT: _Binding(Signature(specs[0], specs[1]), by_alias[0], by_alias[1])}
+
+
+def _alias(port: _Port) -> str:
+    if not port.names:
+        raise ModelFormatError(f"port {port.index} has no name that a request could use")
+    return port.names[0].removesuffix(":0")
+
+
+def _bind_declared(
+    declared: Mapping[str, Signature], inputs: Sequence[_Port], outputs: Sequence[_Port]
+) -> dict[str, _Binding]:
+    """The declared signatures that feed every input of the compiled model and ask for outputs that it has."""
+    bindings = {}
+    for key, signature in declared.items():
+        fed = {alias: _find(inputs, alias, spec) for alias, spec in signature.inputs.items()}
+        asked = {alias: _find(outputs, alias, spec) for alias, spec in signature.outputs.items()}
+        feeds = {alias: port for alias, port in fed.items() if port}
+        answers = {alias: port for alias, port in asked.items() if port}
+        complete = len(feeds) == len(fed) == len(inputs) and len(answers) == len(asked)
+        if complete and all(port.dtype == signature.inputs[alias].dtype for alias, port in feeds.items()):
+            bindings[key] = _Binding(signature, feeds, answers)
+    return bindings
+
+
+def _find(ports: Sequence[_Port], alias: str, spec: TensorSpec) -> _Port | None:
+    return next((p for p in ports if spec.name in p.names), None) or next((p for p in ports if alias in p.names), None)

@@ -1,0 +1,36 @@
+"""A model in memory for a reader that wants a path: a private folder on a tmpfs, gone right after reading."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tacit.serving.bundle import Bundle, check_name
+from tacit.vault import require_tmpfs
+
+
+@contextmanager
+def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
+    """A folder (mode 0700) with the bundle's files, on `tmpfs`; removed on leaving, whatever happened.
+
+    Raises:
+        PlaintextError: `tmpfs` is not memory; nothing was written.
+        ModelFormatError: a file's name leads out of the folder.
+    """
+    require_tmpfs(tmpfs)
+    for name in bundle.names:
+        check_name(name)
+    folder = Path(tempfile.mkdtemp(prefix="tacit-", dir=tmpfs))
+    try:
+        for name in bundle.names:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # O_EXCL and O_NOFOLLOW: the folder is ours alone, and stays so.
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(bundle.read(name))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

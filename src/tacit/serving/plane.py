@@ -1,0 +1,245 @@
+"""The data plane: what every protocol asks, in no protocol's words.
+
+A prediction goes through these steps, in TensorFlow Serving's order; the first that fails gives the answer, with that
+server's status and leading words, since clients match on them.
+  (1) find the model and its version
+  (2) find the signature
+  (3) the number of inputs, (4) their names
+  (5) decode each input
+  (6) the outputs that are asked for
+  (7) element types; shapes are the model's own business, a signature's shape refuses nobody
+  (8) run
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol, TypeVar
+
+from tacit.errors import RequestError, Status
+from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.batch import QueueClosedError
+from tacit.wire.tensor import Tensor, type_name
+
+Wire = TypeVar("Wire")
+
+
+class State(IntEnum):
+    """Where a version is in its life. Source: tensorflow_serving/apis/get_model_status.proto."""
+
+    UNKNOWN = 0
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version's state; `code` and `message` say why it ended, and are OK and empty otherwise."""
+
+    version: int
+    state: State
+    code: Status = Status.OK
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which model: by version, by label, or the latest where both are None."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+
+class Served(Protocol):
+    """A loaded version."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """What it answers, by signature key."""
+
+    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
+        """The outputs, once the engine gets to it. Raises: QueueClosedError, RequestError."""
+
+
+class Models(Protocol):
+    """What is served: the repository, or a fake."""
+
+    def find(self, selector: Selector) -> Served:
+        """The loaded version that is meant. Raises: RequestError."""
+
+    def statuses(self, model: str) -> Sequence[VersionStatus]:
+        """All versions that are known, highest first; empty for an unknown model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Outputs by alias, and which version made them."""
+
+    model: str
+    version: int
+    signature: str
+    outputs: Mapping[str, Tensor]
+
+
+class Plane:
+    """Answers status, metadata and predictions from the models that it is given."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def find(self, selector: Selector) -> Served:
+        """The loaded version that is meant; version 0 means the latest where there is no version 0.
+
+        Raises:
+            RequestError: NOT_FOUND or INVALID_ARGUMENT.
+        """
+        if not selector.model:
+            raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        if selector.version == 0 and all(s.version != 0 for s in self._models.statuses(selector.model)):
+            selector = Selector(selector.model)
+        return self._models.find(selector)
+
+    def statuses(self, selector: Selector) -> Sequence[VersionStatus]:
+        """Versions and their states, highest first. A label is not looked at: all versions come back.
+
+        Raises:
+            RequestError: NOT_FOUND, or INVALID_ARGUMENT without a name.
+        """
+        if not selector.model:
+            raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        found = self._models.statuses(selector.model)
+        if not found:
+            raise RequestError(Status.NOT_FOUND, f"Could not find any versions of model {selector.model}")
+        if selector.version is None or (selector.version == 0 and all(s.version for s in found)):
+            return found
+        chosen = [status for status in found if status.version == selector.version]
+        if not chosen:
+            raise RequestError(Status.NOT_FOUND, f"Could not find version {selector.version} of model {selector.model}")
+        return chosen
+
+    async def predict(
+        self,
+        selector: Selector,
+        signature_key: str,
+        inputs: Mapping[str, Wire],
+        *,
+        decode: Callable[[str, Wire], Tensor],
+        output_filter: Sequence[str] = (),
+    ) -> Prediction:
+        """A whole prediction, steps (1) to (8); `decode` turns one input of the protocol's kind into a tensor.
+
+        Raises:
+            RequestError: with the first step's status and text.
+        """
+        key = signature_key or SERVING_DEFAULT
+        served = self.find(selector)  # (1)
+        signature = served.signatures.get(key)  # (2)
+        if signature is None:
+            raise RequestError(Status.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.')
+        check_aliases(signature, inputs)  # (3) (4)
+        tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
+        outputs = choose_outputs(signature, output_filter)  # (6)
+        return await self.run(selector, served, key, tensors, outputs=outputs)
+
+    async def run(
+        self,
+        selector: Selector,
+        served: Served,
+        signature_key: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        outputs: Sequence[str],
+    ) -> Prediction:
+        """Steps (7) and (8), for inputs that are decoded and named already.
+
+        Raises:
+            RequestError: wrong types, a shape that the model refuses, or a queue that is full.
+        """
+        check_types(served.signatures[signature_key], inputs)  # (7)
+        try:
+            waiting = served.submit(signature_key, inputs, outputs)  # (8)
+        except QueueClosedError:
+            # Unloaded after it was found: whoever took its place answers, or nobody does and that is the answer.
+            served = self.find(selector)
+            waiting = served.submit(signature_key, inputs, outputs)
+        result = await asyncio.wrap_future(waiting)
+        return Prediction(served.name, served.version, signature_key, result)
+
+
+def check_aliases(signature: Signature, sent: Iterable[str]) -> None:
+    """Refuse inputs that are too many, too few or of other names than the signature's.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    given, wanted = set(sent), set(signature.inputs)
+    if len(given) != len(wanted):
+        raise RequestError(
+            Status.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(given)}!={len(wanted)} len({_braces(given)}) != "
+            f"len({_braces(wanted)}). Sent extra: {_braces(given - wanted)}. "
+            f"Missing but required: {_braces(wanted - given)}.",
+        )
+    if missing := sorted(wanted - given):
+        raise RequestError(
+            Status.INVALID_ARGUMENT,
+            f"Signature input alias: {missing[0]}(feed name: {signature.inputs[missing[0]].name}) not found in request "
+            f"and no default value provided. Inputs expected to be in the request {_braces(wanted)}, "
+            "or default input alias set: ",
+        )
+
+
+def choose_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
+    """The aliases to answer with: those asked for, or all.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for one that is unknown or asked for twice.
+    """
+    if not output_filter:
+        return tuple(signature.outputs)
+    chosen: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise RequestError(
+                Status.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{_braces(signature.outputs)}.",
+            )
+        if alias in chosen:
+            raise RequestError(Status.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+        chosen.append(alias)
+    return tuple(chosen)
+
+
+def check_types(signature: Signature, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse an input of another element type than the signature's: nothing is cast.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    for position, alias in enumerate(sorted(inputs)):
+        spec: TensorSpec = signature.inputs[alias]
+        if inputs[alias].dtype != spec.dtype:
+            raise RequestError(
+                Status.INVALID_ARGUMENT,
+                f"Expects arg[{position}] to be {type_name(spec.dtype)} but {type_name(inputs[alias].dtype)} "
+                f"is provided (input {alias})",
+            )
+
+
+def _braces(names: Iterable[str]) -> str:
+    return "{" + ", ".join(sorted(names)) + "}"

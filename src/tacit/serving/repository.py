@@ -1,0 +1,266 @@
+"""The models and versions that are served, and how they come and go.
+
+The storage is looked at again and again. A version that has appeared is loaded, the highest first; one that is no
+longer wanted is unloaded only once a wanted one is available, so that a version that fails never takes a good one
+down. A version that failed is tried again when one of its files changes (an upload may have been half done). A model
+that has not arrived yet is waited for.
+
+Readers never wait: each look publishes new tables in place of the old ones.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from tacit.errors import (
+    ModelFormatError,
+    ModelNotAllowedError,
+    RequestError,
+    Status,
+    TacitError,
+    VaultError,
+)
+from tacit.graph.signature import Signature
+from tacit.serving.batch import EngineQueue
+from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
+from tacit.serving.plane import Selector, State, VersionStatus
+from tacit.serving.sources import Access, Source, list_sources, open_source
+from tacit.wire.tensor import Tensor
+
+_MAX_ENDED = 32  # versions that ended and are still told of
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which versions are wanted: the given numbers, else the `latest` n, else (n = 0) all."""
+
+    latest: int = 1
+    specific: frozenset[int] = frozenset()
+
+    def choose(self, sources: Sequence[Source]) -> list[Source]:
+        """The wanted ones of these, which come highest first."""
+        if self.specific:
+            return [source for source in sources if source.version in self.specific]
+        return list(sources[: self.latest] if self.latest else sources)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model that is to be served."""
+
+    base: Path
+    access: Access
+    policy: VersionPolicy = VersionPolicy()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.access.model
+
+
+class Observer(Protocol):
+    """Told of everything that happens, one event each."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Take one event."""
+
+
+class LoadedModel:
+    """A version in memory: its engine behind a queue."""
+
+    def __init__(self, name: str, version: int, engine: Engine) -> None:
+        self.name = name
+        self.version = version
+        self.signatures: Mapping[str, Signature] = engine.signatures
+        self._engine = engine
+        self._queue: EngineQueue[dict[str, Tensor]] = EngineQueue(f"{name}/{version}")
+
+    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
+        """The outputs, once the engine gets to it. Raises: QueueClosedError, RequestError."""
+        return self._queue.submit(partial(self._engine.infer, signature, inputs, outputs))
+
+    def close(self) -> None:
+        """Answer what waits, then give the memory back."""
+        self._queue.close()
+        self._engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    status: VersionStatus
+    stamp: tuple[tuple[str, int, int], ...] = ()
+    loaded: LoadedModel | None = None
+
+
+_Table = Mapping[int, _Entry]
+
+
+class Repository:
+    """Implements `plane.Models` over the storage."""
+
+    def __init__(
+        self, models: Sequence[ModelConfig], *, load: EngineLoader, options: EngineOptions, observe: Observer
+    ) -> None:
+        self._configs = {config.name: config for config in models}
+        self._load = load
+        self._options = options
+        self._observe = observe
+        self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
+        self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
+
+    # -- what requests ask
+
+    def find(self, selector: Selector) -> LoadedModel:
+        """The loaded version that is meant. Raises: RequestError NOT_FOUND, or INVALID_ARGUMENT for a label."""
+        version = selector.version
+        if selector.label is not None:
+            config = self._configs.get(selector.model)
+            if config is None:
+                raise _not_found(selector.model, None)
+            version = config.labels.get(selector.label)
+            if version is None:
+                raise RequestError(Status.INVALID_ARGUMENT, f"Unrecognized servable version label: {selector.label}")
+        table = self._tables.get(selector.model, {})
+        if version is None:
+            version = max((number for number, entry in table.items() if entry.loaded), default=None)
+            if version is None:
+                raise _not_found(selector.model, None)
+        entry = table.get(version)
+        if entry is None or entry.loaded is None:
+            raise _not_found(selector.model, version)
+        return entry.loaded
+
+    def statuses(self, model: str) -> Sequence[VersionStatus]:
+        """All versions that are known, highest first."""
+        table = self._tables.get(model, {})
+        return [table[version].status for version in sorted(table, reverse=True)]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a version that answers."""
+        return all(any(entry.loaded for entry in table.values()) for table in self._tables.values())
+
+    # -- what the storage says
+
+    def run(self, stop: threading.Event, *, interval: float, announce: Callable[[], None]) -> None:
+        """Look at the storage every `interval` seconds until stopped; once only for 0.
+
+        `announce` is called when every model has become available for the first time.
+        """
+        announced = False
+        while True:
+            self.poll()
+            if self.ready and not announced:
+                announced = True
+                announce()
+            if stop.wait(interval) if interval > 0 else True:
+                return
+
+    def poll(self) -> None:
+        """Look at the storage once: load what is new, unload what is no longer wanted."""
+        for config in self._configs.values():
+            try:
+                sources = list_sources(config.base, config.access)
+            except TacitError as exc:
+                self._tell(config.name, "model-storage-failed", str(exc))
+                continue
+            if not sources and not self._tables[config.name]:
+                self._tell(
+                    config.name,
+                    "model-awaited",
+                    f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
+                )
+                continue
+            if sources or config.base.exists():
+                self._follow(config, config.policy.choose(sources))
+
+    def close(self) -> None:
+        """Unload everything; what waits in the queues is answered first."""
+        for name, table in self._tables.items():
+            self._tables[name] = MappingProxyType({})
+            for entry in table.values():
+                if entry.loaded:
+                    entry.loaded.close()
+
+    def _follow(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
+        for source in wanted:
+            entry = self._tables[config.name].get(source.version)
+            if entry is None or (entry.loaded is None and entry.stamp != source.stamp):
+                self._load_version(config, source)
+        numbers = {source.version for source in wanted}
+        table = self._tables[config.name]
+        if wanted and not any(table[number].loaded for number in numbers if number in table):
+            return  # nothing that is wanted works: what works is kept
+        for number in sorted(set(table) - numbers):
+            if table[number].loaded:
+                self._unload_version(config.name, number)
+
+    def _load_version(self, config: ModelConfig, source: Source) -> None:
+        name, version = config.name, source.version
+        self._publish(name, _Entry(VersionStatus(version, State.LOADING), source.stamp))
+        begin = time.monotonic()
+        try:
+            with closing(open_source(source, config.access)) as bundle:
+                engine = self._load(bundle, self._options)
+            loaded = LoadedModel(name, version, engine)
+        except (TacitError, MemoryError) as exc:
+            message = str(exc) or "out of memory"
+            self._publish(name, _Entry(VersionStatus(version, State.END, _status_of(exc), message), source.stamp))
+            reason = exc.reason if isinstance(exc, TacitError) else "memory"
+            self._observe("model-failed", model=name, version=version, reason=reason, error=message)
+            return
+        self._publish(name, _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded))
+        self._told.pop(name, None)
+        self._observe(
+            "model-available",
+            model=name,
+            version=version,
+            format=str(config.access.format),
+            signatures=sorted(loaded.signatures),
+            seconds=round(time.monotonic() - begin, 3),
+        )
+
+    def _unload_version(self, name: str, version: int) -> None:
+        entry = self._tables[name][version]
+        assert entry.loaded  # noqa: S101 (only loaded versions are unloaded; for the type checker)
+        loaded = entry.loaded
+        # First nobody finds it, then it finishes what it was asked before.
+        self._publish(name, _Entry(VersionStatus(version, State.UNLOADING)))
+        loaded.close()
+        self._publish(name, _Entry(VersionStatus(version, State.END)))
+        self._observe("model-unloaded", model=name, version=version)
+
+    def _publish(self, name: str, entry: _Entry) -> None:
+        table = {**self._tables[name], entry.status.version: entry}
+        ended = sorted(number for number, old in table.items() if old.status.state is State.END)
+        for number in ended[:-_MAX_ENDED]:
+            del table[number]
+        self._tables[name] = MappingProxyType(table)
+
+    def _tell(self, name: str, event: str, message: str) -> None:
+        if self._told.get(name) != message:
+            self._told[name] = message
+            self._observe(event, model=name, message=message)
+
+
+def _not_found(model: str, version: int | None) -> RequestError:
+    wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
+    return RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+
+def _status_of(exc: Exception) -> Status:
+    if isinstance(exc, ModelNotAllowedError):
+        return Status.PERMISSION_DENIED
+    if isinstance(exc, VaultError):
+        return Status.DATA_LOSS
+    if isinstance(exc, ModelFormatError):
+        return Status.INVALID_ARGUMENT
+    return Status.RESOURCE_EXHAUSTED if isinstance(exc, MemoryError) else Status.UNKNOWN

@@ -1,0 +1,304 @@
+"""What lies in the operator's storage, and how it is opened.
+
+A base path holds versions, each a child whose whole name is a number:
+
+    plain     BASE/N/ with the model's files; or the base path is itself a .onnx, .pb or .xml file (version 1)
+    capsule   BASE/N/*.capsule or BASE/N.capsule; or the base path is itself a .capsule (its own version)
+    ctr       BASE/N/*.encrypted or BASE/N.encrypted; or the base path is itself a .encrypted (version 1)
+
+Which of the three it is was said by the manifest or by a flag. It is never tried out: a fallback would let whoever
+owns the storage choose the weakest.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from tacit.errors import FileInputError, ModelFormatError, ModelNotAllowedError, TacitError, UsageError
+from tacit.serving.bundle import Bundle, MemoryBundle, weights_of
+from tacit.vault import Capsule, CapsuleInfo, decrypt_ctr, open_capsule, parse_key
+
+_MAX_FILES = 10_000  # of one model; a listing beyond that is somebody's disk, not a model
+_MAX_KEY_FILE = 4096
+_PLAIN_SUFFIXES = (".onnx", ".pb", ".xml")
+
+
+class Format(StrEnum):
+    """How a model lies in the storage."""
+
+    CAPSULE = "capsule"
+    CTR = "ctr"
+    PLAIN = "plain"
+
+
+_SUFFIXES = {Format.CAPSULE: (".capsule",), Format.CTR: (".encrypted",), Format.PLAIN: _PLAIN_SUFFIXES}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """What the manifest allows a model to be. `id` is 32 bytes, or empty where the manifest names none."""
+
+    format: Format
+    id: bytes = b""
+    min_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One version in the storage. `stamp` differs whenever a file of it was changed."""
+
+    version: int
+    path: Path
+    stamp: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the versions of one model are opened: their format, what the manifest says of them, and their key."""
+
+    model: str
+    format: Format
+    rule: ModelRule | None = None
+    key: bytes = field(default=b"", repr=False)
+
+
+class _RuleJson(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    format: Format
+    id: str = ""
+    min_version: int = 0
+    key: str = ""
+
+
+def parse_rules(text: str) -> Mapping[str, ModelRule]:
+    """The manifest's rules by model name, from the environment that activation made.
+
+    Raises:
+        UsageError: not the JSON that a coordinator writes.
+    """
+    try:
+        wire = msgspec.json.decode(text, type=dict[str, _RuleJson])
+        return {name: ModelRule(rule.format, bytes.fromhex(rule.id), rule.min_version) for name, rule in wire.items()}
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise UsageError(f"TACIT_MODELS is not what a coordinator writes: {exc}") from exc
+
+
+def load_key(path: Path) -> bytes:
+    """A model's key from a file: 32 bytes, or their base64.
+
+    Raises:
+        FileInputError: no such file, or too large to be a key.
+        CapsuleKeyError: not a key.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_KEY_FILE + 1)
+    except OSError as exc:
+        raise FileInputError(f"cannot read the model's key {path}: {exc.strerror}") from exc
+    if len(text) > _MAX_KEY_FILE:
+        raise FileInputError(f"{path} is larger than a key can be; expected 32 bytes or their base64")
+    return parse_key(text)
+
+
+def list_sources(base: Path, access: Access) -> list[Source]:
+    """The versions in the storage, highest first; empty while none has arrived.
+
+    Raises:
+        FileInputError: the base path cannot be listed, though it is there.
+    """
+    suffixes = _SUFFIXES[access.format]
+    try:
+        if base.suffix in suffixes:
+            return [Source(_file_version(base, access), base, _stamp(base))] if base.is_file() else []
+        if not base.is_dir():
+            return []
+        found: dict[int, Source] = {}
+        for child in sorted(base.iterdir()):
+            source = _child(child, access.format, suffixes)
+            if source:
+                found.setdefault(source.version, source)
+    except OSError as exc:
+        raise FileInputError(f"cannot list {exc.filename or base}: {exc.strerror}") from exc
+    return sorted(found.values(), key=lambda source: source.version, reverse=True)
+
+
+def open_source(source: Source, access: Access) -> Bundle:
+    """The files of a version, checked against the manifest's rule where there is one.
+
+    Raises:
+        ModelNotAllowedError: authentic perhaps, but not what the manifest allows.
+        VaultError: the key does not fit, or the file was altered.
+        FileInputError: it cannot be read.
+    """
+    try:
+        if access.format is Format.CAPSULE:
+            return _open_capsule(source, access)
+        if access.format is Format.CTR:
+            return _open_ctr(source, access)
+        return _open_plain(source, access)
+    except OSError as exc:
+        raise FileInputError(f"cannot read {exc.filename or source.path}: {exc.strerror}") from exc
+
+
+# ---- listing
+
+
+def _child(child: Path, storage: Format, suffixes: Sequence[str]) -> Source | None:
+    if storage is not Format.PLAIN and child.suffix in suffixes and _is_number(child.stem):
+        return Source(int(child.stem), child, _stamp(child))
+    if not _is_number(child.name) or not child.is_dir():
+        return None
+    if storage is Format.PLAIN:
+        return Source(int(child.name), child, _stamp(child))
+    files = [file for file in sorted(child.iterdir()) if file.suffix in suffixes]
+    return Source(int(child.name), files[0], _stamp(files[0])) if files else None
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and int(name) < 2**63
+
+
+def _file_version(base: Path, access: Access) -> int:
+    """The version of a base path that is a single file: a capsule knows its own."""
+    if access.format is not Format.CAPSULE:
+        return 1
+    try:
+        with open_capsule(base, access.key) as capsule:
+            return capsule.info.version
+    except TacitError:
+        return 1  # opening it to load it will fail again, and be reported with its reason
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    entries = []
+    for file in _files(path) if path.is_dir() else iter([path]):
+        state = file.stat()
+        entries.append((str(file), state.st_size, state.st_mtime_ns))
+    return tuple(entries)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for count, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        if count >= _MAX_FILES:
+            raise ModelFormatError(f"{folder} holds more than {_MAX_FILES} files; a model has fewer")
+        yield file
+
+
+# ---- opening
+
+
+@dataclass(frozen=True, slots=True)
+class FolderBundle:
+    """Plain files, read in place."""
+
+    place: Path
+    names: tuple[str, ...]
+
+    def read(self, name: str) -> bytes:
+        """One file's content."""
+        return (self.place / name).read_bytes()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapsuleBundle:
+    """An open capsule: each content is verified as it is read."""
+
+    capsule: Capsule
+    place: None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Relative names."""
+        return tuple(file.name for file in self.capsule.info.files)
+
+    def read(self, name: str) -> bytearray:
+        """One file's content."""
+        return self.capsule.read(name)
+
+    def close(self) -> None:
+        """Close the file below."""
+        self.capsule.close()
+
+
+def _open_capsule(source: Source, access: Access) -> Bundle:
+    capsule = open_capsule(source.path, access.key)
+    try:
+        _check_capsule(capsule.info, source, access)
+    except ModelNotAllowedError:
+        capsule.close()
+        raise
+    return CapsuleBundle(capsule)
+
+
+def _check_capsule(info: CapsuleInfo, source: Source, access: Access) -> None:
+    rule = access.rule
+    if info.version != source.version:
+        raise ModelNotAllowedError(
+            f"{source.path} is called version {source.version} but was sealed as version {info.version}; "
+            "a capsule serves only as the version that its owner gave it"
+        )
+    if rule:
+        _check_id(access.model, rule, info.id)
+        _check_version(access.model, rule, info.version)
+        if not rule.id and info.name != access.model:
+            raise ModelNotAllowedError(
+                f"{source.path} was sealed as model {info.name!r}, not {access.model!r}; "
+                'seal it under that name, or give its id in the manifest ("ID")'
+            )
+
+
+def _open_ctr(source: Source, access: Access) -> Bundle:
+    # Read once: what is hashed is what is decrypted.
+    sealed = source.path.read_bytes()
+    if access.rule:
+        _check_id(access.model, access.rule, hashlib.sha256(sealed).digest())
+        _check_version(access.model, access.rule, source.version)
+    return MemoryBundle({source.path.name.removesuffix(".encrypted"): b"".join(decrypt_ctr(sealed, access.key))})
+
+
+def _open_plain(source: Source, access: Access) -> Bundle:
+    bundle = _plain_bundle(source.path)
+    if access.rule is None:
+        return bundle
+    # Under a rule the storage is the operator's: everything is read once, and only what was hashed is loaded.
+    held = MemoryBundle({name: bundle.read(name) for name in bundle.names})
+    _check_id(access.model, access.rule, _folder_digest(held))
+    _check_version(access.model, access.rule, source.version)
+    return held
+
+
+def _plain_bundle(path: Path) -> FolderBundle:
+    if path.is_dir():
+        return FolderBundle(path, tuple(file.relative_to(path).as_posix() for file in _files(path)))
+    beside = [weights_of(path.name)] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
+    return FolderBundle(path.parent, (path.name, *beside))
+
+
+def _folder_digest(bundle: Bundle) -> bytes:
+    """The id of plain files: SHA-256 over name lengths, names and content digests, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(bundle.names):
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded + hashlib.sha256(bundle.read(name)).digest())
+    return digest.digest()
+
+
+def _check_id(model: str, rule: ModelRule, found: bytes) -> None:
+    if rule.id and rule.id != found:
+        raise ModelNotAllowedError(
+            f"the manifest allows model {model} with id {rule.id.hex()}, the storage holds {found.hex()}; "
+            "put back the allowed one, or update the manifest"
+        )
+
+
+def _check_version(model: str, rule: ModelRule, found: int) -> None:
+    if found < rule.min_version:
+        raise ModelNotAllowedError(
+            f"the manifest allows model {model} from version {rule.min_version}, the storage holds version {found}"
+        )

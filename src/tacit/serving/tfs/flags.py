@@ -1,0 +1,179 @@
+"""TensorFlow Serving's command line: every flag of its known, `--name=value` or `--name value`, bools bare too.
+
+A flag either acts here, or is accepted and named in one log line (`accepted`), so that command lines that people have
+keep working and nobody believes in a setting that does nothing. An unknown flag is refused with the nearest name.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tacit.errors import UsageError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag: its default tells its type, `acts` whether this server does anything with it."""
+
+    default: Value
+    help: str = ""
+    acts: bool = True
+
+
+def _accepted(default: Value) -> Flag:
+    return Flag(default, acts=False)
+
+
+FLAGS: Final[Mapping[str, Flag]] = {
+    # TensorFlow Serving's, and what they do here
+    "port": Flag(8500, "gRPC port; 0 turns it off"),
+    "rest_api_port": Flag(0, "REST port; 0 turns it off"),
+    "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
+    "model_name": Flag("default", "name of the one model"),
+    "model_base_path": Flag("", "folder with its versions, or one model file"),
+    "model_config_file": Flag("", "text file with several models; wins over the two above"),
+    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once"),
+    "ssl_config_file": Flag("", "text file with server_key, server_cert, custom_ca, client_verify; for both ports"),
+    "tensorflow_session_parallelism": Flag(0, "threads of the engine; 0 uses all processors allowed"),
+    "tensorflow_intra_op_parallelism": Flag(0, "the same"),
+    "enable_serialization_as_tensor_content": Flag(False, "answer with tensor_content in place of typed values"),
+    "version": Flag(False, "print the version and end"),
+    "help": Flag(False, "print this and end"),
+    # ours
+    "model_format": Flag("plain", "plain, capsule or ctr; an attested manifest's Models says it instead"),
+    "model_key_file": Flag("", "key of a sealed model; an attested server gets it from the coordinator"),
+    "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16 or bf16"),
+    "threads": Flag(0, "threads of the engine; 0 uses all processors allowed"),
+    "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
+    "host": Flag("", "address to listen on; empty listens on all"),
+    "max_message_bytes": Flag(1 << 30, "largest request or answer"),
+    "port_file": Flag(
+        "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"
+    ),
+    # known, and without effect here
+    "grpc_socket_path": _accepted(""),
+    "rest_api_num_threads": _accepted(0),
+    "rest_api_timeout_in_ms": _accepted(30000),
+    "model_config_file_poll_wait_seconds": _accepted(0),
+    "enable_batching": _accepted(False),
+    "batching_parameters_file": _accepted(""),
+    "enable_per_model_batching_parameters": _accepted(False),
+    "allow_version_labels_for_unavailable_models": _accepted(False),
+    "num_load_threads": _accepted(0),
+    "num_unload_threads": _accepted(0),
+    "max_num_load_retries": _accepted(5),
+    "load_retry_interval_micros": _accepted(60_000_000),
+    "flush_filesystem_caches": _accepted(True),
+    "tensorflow_inter_op_parallelism": _accepted(0),
+    "tensorflow_session_config_file": _accepted(""),
+    "platform_config_file": _accepted(""),
+    "use_alts_credentials": _accepted(False),
+    "saved_model_tags": _accepted("serve"),
+    "grpc_channel_arguments": _accepted(""),
+    "grpc_max_threads": _accepted(0),
+    "enable_model_warmup": _accepted(True),
+    "num_request_iterations_for_warmup": _accepted(0),
+    "monitoring_config_file": _accepted(""),
+    "enable_signature_method_name_check": _accepted(False),
+    "enable_profiler": _accepted(True),
+    "enable_grpc_healthcheck_service": _accepted(False),
+    "per_process_gpu_memory_fraction": _accepted(0.0),
+    "prefer_tflite_model": _accepted(False),
+    "num_tflite_pools": _accepted(0),
+    "num_tflite_interpreters_per_pool": _accepted(1),
+    "remove_unused_fields_from_bundle_metagraph": _accepted(True),
+    "xla_cpu_compilation_enabled": _accepted(False),
+    "xla_gpu_compilation_enabled": _accepted(False),
+    "mixed_precision": _accepted(""),
+    "thread_pool_factory_config_file": _accepted(""),
+    "skip_initialize_tpu": _accepted(False),
+}
+
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Values by flag name, and the names of those that were given and have no effect here."""
+
+    values: Mapping[str, Value]
+    accepted: Sequence[str] = field(default=())
+
+    def text(self, name: str) -> str:
+        """A flag that is text."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> int:
+        """A flag that is a whole number."""
+        return int(self.values[name])
+
+    def switch(self, name: str) -> bool:
+        """A flag that is on or off."""
+        return bool(self.values[name])
+
+
+def parse_flags(arguments: Sequence[str]) -> Flags:
+    """The command line after the program's name.
+
+    Raises:
+        UsageError: an unknown flag, or a value that does not fit.
+    """
+    values = {name: flag.default for name, flag in FLAGS.items()}
+    accepted = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-") or argument.strip("-") == "":
+            raise UsageError(f"unexpected argument {argument!r}; flags look like --model_name=NAME")
+        name, equals, given = argument.lstrip("-").partition("=")
+        flag = FLAGS.get(name)
+        if flag is None:
+            raise UsageError(_unknown(name))
+        if not equals:
+            given = _next_value(name, flag, rest)
+        values[name] = _convert(name, flag.default, given)
+        if not flag.acts:
+            accepted.append(name)
+    return Flags(values, tuple(dict.fromkeys(accepted)))
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = ["tacit-serve: serves models to TensorFlow Serving's clients", ""]
+    for name, flag in FLAGS.items():
+        if flag.acts:
+            lines.append(f"  --{name}={str(flag.default).lower() if isinstance(flag.default, bool) else flag.default}")
+            lines.append(f"        {flag.help}")
+    lines += ["", "Accepted without effect: " + ", ".join(name for name, flag in FLAGS.items() if not flag.acts)]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.6)
+    return f"unknown flag --{name}" + (f"; did you mean --{near[0]}?" if near else "; --help lists all of them")
+
+
+def _next_value(name: str, flag: Flag, rest: list[str]) -> str:
+    if isinstance(flag.default, bool):
+        # A bare bool is true; a word after it is taken only if it can be nothing else.
+        return rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+    if not rest:
+        raise UsageError(f"--{name} needs a value: --{name}={flag.default or 'VALUE'}")
+    return rest.pop(0)
+
+
+def _convert(name: str, default: Value, given: str) -> Value:
+    if isinstance(default, bool):
+        if given.lower() in _TRUE + _FALSE:
+            return given.lower() in _TRUE
+        raise UsageError(f"--{name}={given}: expected true or false")
+    if isinstance(default, str):
+        return given
+    try:
+        return type(default)(given)
+    except ValueError as exc:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise UsageError(f"--{name}={given}: expected {kind}") from exc

@@ -1,0 +1,316 @@
+"""TensorFlow Serving's REST interface: status, metadata and predict.
+
+    GET  /v1/models/NAME[/versions/N or /labels/L]             states of the versions
+    GET  the same + /metadata                                   signatures
+    POST the same + :predict                                    a prediction, row by row or by column
+
+Source: tensorflow_serving/model_servers/http_rest_api_handler.cc, tensorflow.org/tfx/serving/api_rest.
+"""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import orjson
+
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import RequestError, Status
+from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.plane import Plane, Selector
+from tacit.serving.tfs.values import encode_value, parse_json, parse_value
+from tacit.wire.pb.tensorflow_pb2 import DataType
+from tacit.wire.tensor import DT_STRING, Tensor
+
+MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated; TensorFlow Serving's limit
+
+_HTTP_CODES = {
+    Status.OK: 200,
+    Status.INVALID_ARGUMENT: 400,
+    Status.FAILED_PRECONDITION: 400,
+    Status.OUT_OF_RANGE: 400,
+    Status.UNAUTHENTICATED: 401,
+    Status.PERMISSION_DENIED: 403,
+    Status.NOT_FOUND: 404,
+    Status.ALREADY_EXISTS: 409,
+    Status.ABORTED: 409,
+    Status.RESOURCE_EXHAUSTED: 429,
+    Status.CANCELLED: 499,
+    Status.UNIMPLEMENTED: 501,
+    Status.UNAVAILABLE: 503,
+    Status.DEADLINE_EXCEEDED: 504,
+}
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_INFERENCE = re.compile(_MODEL + r":(?P<verb>predict|classify|regress)", re.IGNORECASE | re.ASCII)
+_METADATA = re.compile(_MODEL + r"/metadata", re.IGNORECASE | re.ASCII)
+_STATUS = re.compile(_MODEL, re.IGNORECASE | re.ASCII)
+_JSON_HEADERS = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class RestOptions:
+    """`cors` adds the headers that let a web page of any origin call."""
+
+    cors: bool = False
+
+
+class TfsRest:
+    """The HTTP handler; its `handle` goes to `edge.serve_http`."""
+
+    def __init__(self, plane: Plane, options: RestOptions | None = None) -> None:
+        self._plane = plane
+        self._options = options or RestOptions()
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """The answer to one request; errors are JSON with one key, `error`."""
+        response = await self._answer(request)
+        if not self._options.cors:
+            return response
+        allowed = {
+            "access-control-allow-origin": "*",
+            "access-control-allow-methods": "POST, GET",
+            "access-control-allow-headers": "Content-Type",
+        }
+        return HttpResponse(response.status, response.body, {**response.headers, **allowed})
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.lower().startswith("/v1/"):
+            return HttpResponse(404, b"<html><body>Not Found</body></html>\n", {"content-type": "text/html"})
+        if request.method == "OPTIONS" and self._options.cors:
+            asked = re.match(r"https?://", request.headers.get("origin", ""))
+            return HttpResponse(200 if asked else 400, b"", {})
+        try:
+            return HttpResponse(200, await self._route(request), _JSON_HEADERS)
+        except RequestError as exc:
+            body = orjson.dumps({"error": str(exc)})
+            return HttpResponse(_HTTP_CODES.get(exc.status, 500), body, _JSON_HEADERS)
+
+    async def _route(self, request: HttpRequest) -> bytes:
+        path = request.path
+        if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
+            if found["verb"] == "predict":
+                return await self._predict(_selector(found), _body(request))
+            if found["verb"] in ("classify", "regress"):
+                raise RequestError(Status.UNIMPLEMENTED, f":{found['verb']} is not served here yet; :predict is")
+        elif request.method == "GET":
+            if path.lower().rstrip("/") == "/v1/models":
+                raise RequestError(Status.INVALID_ARGUMENT, "Missing model name in request.")
+            if found := _METADATA.fullmatch(path):
+                return self._metadata(_selector(found))
+            if found := _STATUS.fullmatch(path):
+                return self._status(_selector(found))
+        raise RequestError(Status.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
+
+    def _status(self, selector: Selector) -> bytes:
+        versions = [
+            {
+                "version": str(status.version),
+                "state": status.state.name,
+                "status": {"error_code": status.code.name, "error_message": status.message},
+            }
+            for status in self._plane.statuses(selector)
+        ]
+        return orjson.dumps({"model_version_status": versions}, option=orjson.OPT_INDENT_2)
+
+    def _metadata(self, selector: Selector) -> bytes:
+        served = self._plane.find(selector)
+        signatures = {key: _signature_json(signature) for key, signature in served.signatures.items()}
+        answer = {
+            "model_spec": {"name": served.name, "signature_name": "", "version": str(served.version)},
+            "metadata": {"signature_def": {"signature_def": signatures}},
+        }
+        return orjson.dumps(answer, option=orjson.OPT_INDENT_2)
+
+    async def _predict(self, selector: Selector, body: bytes) -> bytes:
+        served = self._plane.find(selector)
+        document = parse_json(body)
+        if not isinstance(document, dict):
+            raise _refusal("Request data is not valid. Is not object")
+        key = document.get("signature_name", "")
+        if not isinstance(key, str):
+            raise _refusal("'signature_name' key must be a string value.")
+        key = key or SERVING_DEFAULT
+        signature = served.signatures.get(key)
+        if signature is None:
+            raise _refusal(f'Serving signature name: "{key}" not found in signature def')
+        in_rows = _is_in_rows(document)
+        inputs = _parse_rows(document["instances"], signature) if in_rows else _parse_columns(document, signature)
+        prediction = await self._plane.run(selector, served, key, inputs, outputs=tuple(signature.outputs))
+        return _encode_rows(prediction.outputs) if in_rows else _encode_columns(prediction.outputs)
+
+
+def _refusal(message: str) -> RequestError:
+    return RequestError(Status.INVALID_ARGUMENT, message)
+
+
+# ---- requests
+
+
+def _selector(found: re.Match[str]) -> Selector:
+    version = None
+    if found["version"] is not None:
+        # 2^63 and above cannot be a version; int() is not asked about hundreds of digits.
+        digits = found["version"].lstrip("0") or "0"
+        version = int(digits) if len(digits) < 20 else 2**63
+        if version >= 2**63:
+            raise _refusal(f"Failed to convert version: {found['version'][:40]} to numeric.")
+    label = unquote(found["label"]) if found["label"] else None
+    return Selector(unquote(found["name"]), version=version, label=label)
+
+
+def _body(request: HttpRequest) -> bytes:
+    if "gzip" not in request.headers.get("content-encoding", "").lower():
+        return request.body
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        body = inflater.decompress(request.body, MAX_INFLATED)
+    except zlib.error as exc:
+        raise _refusal(f"the body is not gzip, though Content-Encoding says so: {exc}") from exc
+    if inflater.unconsumed_tail:
+        raise _refusal(f"the body is more than {MAX_INFLATED} bytes once inflated; send it uncompressed or in parts")
+    if not inflater.eof:
+        raise _refusal("the gzip body was cut short")
+    return body
+
+
+def _is_in_rows(document: Mapping[str, Any]) -> bool:
+    rows, columns = "instances" in document, "inputs" in document
+    if rows and columns:
+        raise _refusal("Request has both 'instances' and 'inputs' keys; expecting only one of them")
+    if not rows and not columns:
+        raise _refusal("Missing 'inputs' or 'instances' key")
+    return rows
+
+
+def _parse_rows(instances: Any, signature: Signature) -> dict[str, Tensor]:
+    """Inputs from a list with one entry per row; the rows become the first dimension."""
+    if not isinstance(instances, list):
+        raise _refusal("Expecting 'instances' value to be an list/array")
+    if not instances:
+        raise _refusal("No values in 'instances' array")
+    if not _is_row_object(instances[0]):
+        if len(signature.inputs) != 1:
+            raise _refusal(
+                f"instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+                f"tensorinfo_map: {sorted(signature.inputs)}"
+            )
+        for index, row in enumerate(instances):
+            if _is_row_object(row):
+                raise _refusal(f"Expecting value/list but got object at item {index} of input list")
+        ((alias, spec),) = signature.inputs.items()
+        return {alias: _stack(instances, spec)}
+    for index, row in enumerate(instances):
+        if not _is_row_object(row):
+            raise _refusal(f"Expecting object but got list at item {index} of input list")
+        for alias in row:
+            if alias not in signature.inputs:
+                raise _refusal(f"Processing instances object at index: {index} does not have named input: {alias}")
+        if missing := sorted(set(signature.inputs) - set(row)):
+            raise _refusal(f"Failed to process element: {index} of 'instances' list. Missing named input: {missing[0]}")
+    return {alias: _stack([row[alias] for row in instances], spec) for alias, spec in signature.inputs.items()}
+
+
+def _is_row_object(row: Any) -> bool:
+    """Whether a row names its inputs; an object with b64 alone is a value."""
+    return isinstance(row, dict) and set(row) != {"b64"}
+
+
+def _stack(rows: Sequence[Any], spec: TensorSpec) -> Tensor:
+    try:
+        return parse_value(list(rows), spec.dtype)
+    except RequestError:
+        _explain_rows(rows, spec)
+        raise
+
+
+def _explain_rows(rows: Sequence[Any], spec: TensorSpec) -> None:
+    """Say which row differs from the first, in TensorFlow Serving's words, where that is what is wrong."""
+    first = parse_value(rows[0], spec.dtype)
+    for row in rows[1:]:
+        tensor = parse_value(row, spec.dtype)
+        if tensor.array.size != first.array.size:
+            raise _refusal(f"Expecting tensor size: {first.array.size} but got: {tensor.array.size}")
+        if tensor.shape != first.shape:
+            raise _refusal(f"Expecting shape {_show(first.shape)} but got: {_show(tensor.shape)}")
+
+
+def _show(shape: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _parse_columns(document: Mapping[str, Any], signature: Signature) -> dict[str, Tensor]:
+    """Inputs from whole tensors: one bare value for one input, or an object with every input's name."""
+    inputs = document["inputs"]
+    if not _is_row_object(inputs):
+        if len(signature.inputs) != 1:
+            raise _refusal(
+                f"inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                f"tensorinfo_map: {sorted(signature.inputs)}"
+            )
+        ((alias, spec),) = signature.inputs.items()
+        return {alias: parse_value(inputs, spec.dtype)}
+    for alias in signature.inputs:
+        if alias not in inputs:
+            raise _refusal(f"Missing named input: {alias} in 'inputs' object.")
+    return {alias: parse_value(inputs[alias], spec.dtype) for alias, spec in signature.inputs.items()}
+
+
+# ---- answers
+
+
+def _encode_columns(outputs: Mapping[str, Tensor]) -> bytes:
+    if len(outputs) == 1:
+        ((alias, tensor),) = outputs.items()
+        return b'{"outputs":' + _encode(alias, tensor) + b"}"
+    members = (orjson.dumps(alias) + b":" + _encode(alias, tensor) for alias, tensor in sorted(outputs.items()))
+    return b'{"outputs":{' + b",".join(members) + b"}}"
+
+
+def _encode_rows(outputs: Mapping[str, Tensor]) -> bytes:
+    rows = None
+    for alias, tensor in sorted(outputs.items()):
+        if not tensor.shape:
+            raise _refusal(f"Tensor name: {alias} has no shape information")
+        if rows is not None and tensor.shape[0] != rows:
+            raise _refusal(f"Tensor name: {alias} has inconsistent batch size: {tensor.shape[0]} expecting: {rows}")
+        rows = tensor.shape[0]
+    if len(outputs) == 1:
+        ((alias, tensor),) = outputs.items()
+        return b'{"predictions":' + _encode(alias, tensor) + b"}"
+    predictions = []
+    for row in range(rows or 0):
+        members = (
+            orjson.dumps(alias) + b":" + _encode(alias, Tensor(tensor.dtype, np.asarray(tensor.array[row])))
+            for alias, tensor in sorted(outputs.items())
+        )
+        predictions.append(b"{" + b",".join(members) + b"}")
+    return b'{"predictions":[' + b",".join(predictions) + b"]}"
+
+
+def _encode(alias: str, tensor: Tensor) -> bytes:
+    return encode_value(tensor, as_bytes=tensor.dtype == DT_STRING and alias.endswith("_bytes"))
+
+
+def _signature_json(signature: Signature) -> dict[str, Any]:
+    """A SignatureDef with every field that TensorFlow Serving prints, those at their defaults too."""
+    return {
+        "inputs": {alias: _spec_json(spec) for alias, spec in sorted(signature.inputs.items())},
+        "outputs": {alias: _spec_json(spec) for alias, spec in sorted(signature.outputs.items())},
+        "method_name": signature.method,
+        "defaults": {},
+    }
+
+
+def _spec_json(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "dtype": DataType.Name(spec.dtype),
+        "tensor_shape": {
+            "dim": [{"size": str(size), "name": ""} for size in spec.shape or ()],
+            "unknown_rank": spec.shape is None,
+        },
+        "name": spec.name,
+    }
