@@ -11,7 +11,7 @@ from tacit.errors import PlatformError
 from tacit.evidence.claims import TrustAnchor
 from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral
 from tacit.evidence.sgx.quote import parse_quote, unwrap
-from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform
+from tacit.evidence.simulated.platform import SimulatedPlatform, parse_public_platform
 
 _PLATFORM_FILE = "platform.json"
 
@@ -43,9 +43,9 @@ def _load(folder: Path) -> SimulatedPlatform:
             raw = stream.read(MAX_COLLATERAL_SIZE + 1)
     except FileNotFoundError as exc:
         raise PlatformError(
-            f"no simulated platform at {file}: make one with 'tacit platform init', or bring the one of the machine "
+            f"no simulated platform in {folder}: make one with 'tacit platform init', or bring the one of the machine "
             "that you want to verify with 'tacit platform import FILE'"
         ) from exc
     except OSError as exc:
-        raise PlatformError(f"{file} cannot be read: {exc.strerror}") from exc
-    return parse_platform(raw, source=str(file)).public()
+        raise PlatformError(f"the simulated platform in {folder} cannot be read: {exc.strerror}") from exc
+    return parse_public_platform(raw, source=str(file))

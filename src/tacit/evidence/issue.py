@@ -143,8 +143,12 @@ def import_platform(file: Path, folder: Path, *, replace: bool = False) -> None:
 
     Raises:
         PlatformError: not an exported platform; or the folder holds another one and `replace` was not said.
+        FileInputError: the file cannot be read.
     """
-    platform = parse_platform(_read(file), source=str(file))
+    try:
+        platform = _parse_file(file)
+    except OSError as exc:
+        raise FileInputError(f"{file} cannot be read: {exc.strerror}; 'tacit platform export' makes one") from exc
     if (folder / PLATFORM_FILE).exists() and not replace:
         held = _load_platform(folder)
         if held.root != platform.root:
@@ -188,22 +192,21 @@ def _store(target: Path, content: bytes) -> None:
         temporary.replace(target)
 
 
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(MAX_COLLATERAL_SIZE + 1)
-    except FileNotFoundError as exc:
-        raise PlatformError(
-            f"no simulated platform at {file}: make one with 'tacit platform init', or bring one with "
-            "'tacit platform import FILE'"
-        ) from exc
-    except OSError as exc:
-        raise PlatformError(f"{file} cannot be read: {exc.strerror}") from exc
+def _parse_file(file: Path) -> SimulatedPlatform:
+    with file.open("rb") as stream:
+        return parse_platform(stream.read(MAX_COLLATERAL_SIZE + 1), source=str(file))
 
 
 def _load_platform(folder: Path) -> SimulatedPlatform:
-    file = folder / PLATFORM_FILE
-    return parse_platform(_read(file), source=str(file))
+    try:
+        return _parse_file(folder / PLATFORM_FILE)
+    except FileNotFoundError as exc:
+        raise PlatformError(
+            f"no simulated platform in {folder}: make one with 'tacit platform init', or bring one with "
+            "'tacit platform import FILE'"
+        ) from exc
+    except OSError as exc:
+        raise PlatformError(f"the simulated platform in {folder} cannot be read: {exc.strerror}") from exc
 
 
 # ---- what a program is
@@ -225,7 +228,7 @@ def load_inventory(program: str) -> Inventory:
         python=f"{python_platform.python_implementation()} {python_platform.python_version()}",
         files=hash_files(modules.values()),
         distributions=distributions,
-        missing=missing,
+        missing=missing | (set(roots) - set(there)),
     )
 
 
