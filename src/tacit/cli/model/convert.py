@@ -18,7 +18,9 @@ def split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def convert(graph_file: Path, folder: Path, *, inputs: Sequence[str], outputs: Sequence[str], dtypes: str, force: bool) -> Path:
+def convert(
+    graph_file: Path, folder: Path, *, inputs: Sequence[str], outputs: Sequence[str], dtypes: str, force: bool
+) -> Path:
     """Write `folder`/saved_model.pb from a frozen graph and give its path.
 
     Raises: FileInputError, ModelFormatError.

@@ -53,7 +53,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """Where the model is, its SHA-256 (hex), and what happened: it was there, fetched, or fetched for the first time."""
+    """Where the model is, its SHA-256 (hex), whether it was fetched now, and whether that was the first time."""
 
     path: Path
     sha256: str
@@ -145,18 +145,20 @@ def _fetch(url: str, out: BinaryIO, *, largest: int, progress: Advance, timeout:
         # httpx has no class of its own for a failed handshake; OpenSSL's text names it.
         if "CERTIFICATE" in str(exc) or "SSL" in str(exc):
             raise TlsError(f"{url}: TLS failed ({exc}); is a proxy in between, or this machine's clock wrong?") from exc
-        raise UnreachableError(f"{url}: cannot be reached ({exc}); check the network, or give a mirror with --url") from exc
+        raise UnreachableError(
+            f"{url}: cannot be reached ({exc}); check the network, or give a mirror with --url"
+        ) from exc
     except httpx.TransportError as exc:
         raise PeerError(f"{url}: the connection broke ({exc}); nothing was kept, try again") from exc
     except httpx.TooManyRedirects as exc:
         raise PeerError(f"{url}: redirected more than {MAX_REDIRECTS} times") from exc
 
 
-def _receive(
-    response: httpx.Response, url: str, write: Callable[[bytes], int], largest: int, progress: Advance
-) -> str:
+def _receive(response: httpx.Response, url: str, write: Callable[[bytes], int], largest: int, progress: Advance) -> str:
     if response.status_code != 200:
-        raise PeerError(f"{url}: the server answered {response.status_code} {response.reason_phrase}; give another --url")
+        raise PeerError(
+            f"{url}: the server answered {response.status_code} {response.reason_phrase}; give another --url"
+        )
     if response.headers.get("content-encoding", "identity") != "identity":
         raise PeerError(f"{url}: the server sent a compressed body that was not asked for; give another --url")
     announced = response.headers.get("content-length", "")
@@ -165,7 +167,9 @@ def _receive(
     for chunk in response.iter_raw(COPY_SIZE):
         done += len(chunk)
         if max(done, total) > largest:
-            raise PeerError(f"{url}: {max(done, total)} bytes are more than this model can have ({largest}); nothing was kept")
+            raise PeerError(
+                f"{url}: {max(done, total)} bytes are more than this model can have ({largest}); nothing was kept"
+            )
         digest.update(chunk)
         write(chunk)
         progress(done, total)
@@ -204,7 +208,9 @@ def _load_record(path: Path) -> dict[str, RecordJson]:
     if not path.exists():
         return {}
     try:
-        return msgspec.json.decode(load_file(path, what="a record of downloads", largest=MAX_RECORD), type=dict[str, RecordJson])
+        return msgspec.json.decode(
+            load_file(path, what="a record of downloads", largest=MAX_RECORD), type=dict[str, RecordJson]
+        )
     except msgspec.DecodeError as exc:
         raise FileInputError(f"{path}: not a record of downloads ({exc}); correct it or delete it") from exc
 

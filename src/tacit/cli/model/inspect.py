@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tacit.cli.model.convert import SAVED_MODEL
-from tacit.cli.model.files import load_file
+from tacit.cli.model.files import file_size, load_file
 from tacit.errors import ModelFormatError
 from tacit.graph import Graph, Signature, TensorSpec, dtype_name, parse_graph, parse_saved_model, tensor_spec
 from tacit.graph.graphdef import MAX_MODEL_BYTES
@@ -50,3 +50,25 @@ def _ends(graph: Graph) -> Iterator[str]:
 def _tensor(what: str, key: str, spec: TensorSpec) -> str:
     shape = "unknown rank" if spec.shape is None else "[" + ", ".join(str(size) for size in spec.shape) + "]"
     return f"  {what} {key}: {dtype_name(spec.dtype)} {shape}"
+
+
+def describe_capsule(path: Path, key_file: Path | None) -> list[str]:
+    """Lines about a capsule: what anybody sees, and with its key the name, version and files, which are verified.
+
+    Raises: FileInputError, VaultError.
+    """
+    from tacit.cli.model.encrypt import MAX_MODEL, load_key
+    from tacit.vault.files import open_capsule, read_capsule_header
+
+    size = file_size(path, what="a capsule", largest=MAX_MODEL)
+    if key_file is None:
+        info = read_capsule_header(path)
+        return [
+            f"{path}: capsule, {size} bytes",
+            f"ID: {info.id.hex()}",
+            "its name and files are shown with: --key KEY",
+        ]
+    with open_capsule(path, load_key(key_file)) as opened:
+        info = opened.info
+    lines = [f"{path}: capsule, {size} bytes", f"ID: {info.id.hex()}", f"Name: {info.name}, version {info.version}"]
+    return [*lines, *(f"  {file.name}: {file.size} bytes" for file in info.files)]
