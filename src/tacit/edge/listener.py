@@ -1,0 +1,106 @@
+"""What every edge shares: requests and answers as values, listeners, and how a port is taken."""
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tacit.errors import ConnectError, InputError, PortInUseError
+
+BACKLOG = 512  # connections that wait to be accepted
+MAX_ERROR = 1024  # bytes of an error's text on gRPC; longer header lists are refused by clients
+_CUT = "...TRUNCATED"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request. `path` is raw (percent-encoded), header names are lower case.
+
+    `peer_certificate` is the client's certificate (DER) if it showed one; nobody has judged it.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer_certificate: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcCall:
+    """What surrounds a gRPC message: the method's path, ASCII metadata, the client's certificate, seconds that are left."""
+
+    method: str
+    metadata: Mapping[str, str]
+    peer_certificate: bytes | None
+    deadline: float | None
+
+
+HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+GrpcHandler = Callable[[bytes, GrpcCall], Awaitable[bytes]]
+"""One message in, one out. Raises RequestError with the status that the caller is to see."""
+
+
+class Listener(Protocol):
+    """Something that listens on `port`, until it is closed."""
+
+    port: int
+
+    async def close(self, grace: float) -> None:
+        """Stop accepting, let what runs finish for `grace` seconds, and end."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens on `host` and `port` (0: any free one).
+
+    Raises:
+        PortInUseError: somebody else holds the port.
+        InputError: there is no such address on this machine, or the port needs more rights.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError, OverflowError) as exc:
+        raise InputError(f"cannot listen on {host}:{port}: {host!r} is no address of this machine") from exc
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not host:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # both families on one port
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        raise bind_error(host, port, exc) from exc
+    return sock
+
+
+def bind_error(host: str, port: int, exc: OSError) -> ConnectError | InputError:
+    """What a failure to take a port means for the person who asked for it."""
+    where = f"{host or '*'}:{port}"
+    if exc.errno == errno.EADDRINUSE:
+        return PortInUseError(
+            f"cannot listen on {where}: another process holds the port; end it, or choose another port"
+        )
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return InputError(f"cannot listen on {where}: not permitted; ports below 1024 need more rights")
+    return InputError(f"cannot listen on {where}: {exc.strerror or exc}")
+
+
+def cut(message: str) -> str:
+    """An error's text that fits into a gRPC trailer."""
+    raw = message.encode()
+    return message if len(raw) <= MAX_ERROR else raw[:MAX_ERROR].decode("utf-8", "ignore") + _CUT
