@@ -9,7 +9,7 @@ security version, (6) TCB status, (7) advisories. (2) and (4) to (7) are MarbleR
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 
 from tacit.errors import (
     AppraisalError,
@@ -36,10 +36,10 @@ class Appraisal:
 
     claims: Claims
     package: Package
-    made_by: object = field(repr=False, compare=False, default=None)
+    made_by: InitVar[object] = None  # not kept, so that no copy with other claims can be made of one
 
-    def __post_init__(self) -> None:
-        if self.made_by is not _BY_APPRAISE:
+    def __post_init__(self, made_by: object) -> None:
+        if made_by is not _BY_APPRAISE:
             message = "an Appraisal is made by appraise() alone"
             raise AppraisalError(message)
 

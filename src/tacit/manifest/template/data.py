@@ -5,7 +5,7 @@ fields, maps, and nothing. A record has exactly the fields listed here; no attri
 reached from a template.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,14 +84,31 @@ def root_record(data: TemplateData) -> Record:
             "CoordinatorIntermediate": _secret(data.coordinator_intermediate),
         },
     )
-    previous = Record("manifest.PreviousSecrets", {"Secrets": _secrets(data.previous_secrets)})
-    fields = {"MarbleRun": reserved, "Marblerun": reserved, "Secrets": _secrets(data.secrets), "Previous": previous}
+    previous = Record("manifest.PreviousSecrets", {"Secrets": _entries(data.previous_secrets)})
+    fields = {"MarbleRun": reserved, "Marblerun": reserved, "Secrets": _entries(data.secrets), "Previous": previous}
     return Record("manifest.TemplateSecrets", fields)
 
 
-def _secrets(secrets: Mapping[str, TemplateSecret]) -> Entries:
-    values = {_latin(name): _secret(secret) for name, secret in secrets.items()}
-    return Entries("map[string]manifest.Secret", values, _secret(NO_SECRET))
+class _Secrets(Mapping[str, object]):
+    """Secrets as records, made when they are asked for: a template names few of perhaps thousands."""
+
+    __slots__ = ("_secrets",)
+
+    def __init__(self, secrets: Mapping[str, TemplateSecret]) -> None:
+        self._secrets = secrets
+
+    def __getitem__(self, name: str) -> object:
+        return _secret(self._secrets[name.encode("latin-1").decode("utf-8", "surrogateescape")])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(_latin, self._secrets)
+
+    def __len__(self) -> int:
+        return len(self._secrets)
+
+
+def _entries(secrets: Mapping[str, TemplateSecret]) -> Entries:
+    return Entries("map[string]manifest.Secret", _Secrets(secrets), _secret(NO_SECRET))
 
 
 def _secret(secret: TemplateSecret) -> Record:

@@ -5,12 +5,15 @@ What else Go has (`define`, `template`, `block`, `with`, `break`, `continue`) is
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NoReturn
 
 from tacit.manifest.template.lex import Item, Token, lex, template_error
 
 MAX_DEPTH = 50
 """Parentheses and blocks within each other."""
+CACHED = 1024
+"""Templates whose steps are kept."""
 
 _GO_ONLY = frozenset(["call", "ge", "gt", "html", "js", "le", "lt", "print", "println", "slice", "urlquery"])
 
@@ -122,8 +125,11 @@ class Branch:
 Step = Text | Action | Branch
 
 
+@lru_cache(maxsize=CACHED)
 def parse(text: str, functions: frozenset[str]) -> tuple[Step, ...]:
     """What a template does. `functions` are those that it may call.
+
+    Kept for the next activation: the text is the manifest's, which is public, and steps hold no secret.
 
     Raises:
         TemplateError: with the line, in Go's words where Go has them.
@@ -372,7 +378,7 @@ class _Parser:
         try:
             if len(written) > 40 or "'" in written:
                 raise ValueError(written)
-            value = int(written, 10 if written.lstrip("+-").isdigit() and not _octal(written) else 0)
+            value = int(written, 8 if _octal(written) else 0)
         except ValueError:
             self.fail(item, f"number {written[:40]} is not supported in a manifest; only whole numbers are")
         if not -(2**63) <= value < 2**63:
@@ -406,8 +412,9 @@ _ESCAPE_WIDTHS = {"x": 2, "u": 4, "U": 8}
 
 
 def _octal(written: str) -> bool:
+    """Whether a leading zero makes it octal, which Python does not take without an `o`."""
     digits = written.lstrip("+-")
-    return len(digits) > 1 and digits[0] == "0"
+    return len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_"
 
 
 def _unquote(body: str) -> str:

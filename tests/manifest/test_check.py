@@ -1,0 +1,213 @@
+"""Each check of a manifest, in MarbleRun's words where it has the check."""
+
+from typing import Any
+
+import pytest
+
+from fakes.manifests import SIGNER_ID, UNIQUE_ID, minimal, raw
+from tacit.errors import ManifestError
+from tacit.manifest import check_manifest, parse_manifest
+from tacit.manifest.check import find_defects
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+SYMMETRIC = {"Type": "symmetric-key", "Size": 256, "Shared": True}
+USER_PLAIN = {"Type": "plain", "UserDefined": True}
+
+
+def check(environ: dict[str, str] | None = None, **sections: Any) -> tuple[str, ...]:
+    return check_manifest(parse_manifest(raw(minimal(**sections))).manifest, environ=environ or {})
+
+
+def refusal(**sections: Any) -> str:
+    with pytest.raises(ManifestError) as caught:
+        check(**sections)
+    return str(caught.value)
+
+
+def package(**fields: Any) -> dict[str, Any]:
+    return {"Packages": {"server": fields}}
+
+
+def role(kind: str, names: list[str], *actions: str, **secrets: Any) -> dict[str, Any]:
+    return {
+        "Roles": {"r": {"ResourceType": kind, "ResourceNames": names, "Actions": list(actions)}},
+        "Secrets": secrets,
+    }
+
+
+def tls(**tag: Any) -> dict[str, Any]:
+    return {"TLS": {"t": tag}}
+
+
+def marble(**fields: Any) -> dict[str, Any]:
+    return {"Marbles": {"m": {"Package": "server"} | fields}}
+
+
+def model(secret: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    return {"Models": {"digits": fields}, "Secrets": {"k": secret} if secret else {}}
+
+
+def test_a_minimal_manifest_passes_without_warnings() -> None:
+    assert check() == ()
+
+
+REFUSALS = [
+    ({"Packages": {}}, "no allowed packages defined"),
+    ({"Marbles": {}}, "no allowed marbles defined"),
+    (marble(Package="nope"), "manifest does not contain marble package nope"),
+    (
+        package(UniqueID=UNIQUE_ID, ProductID=0),
+        "manifest specifies both UniqueID *and* SignerID/ProductID/SecurityVersion in package server",
+    ),
+    (package(ProductID=1, SecurityVersion=1), "manifest misses value for SignerID in package server"),
+    (package(SignerID=SIGNER_ID, SecurityVersion=1), "manifest misses value for ProductID in package server"),
+    (package(SignerID=SIGNER_ID, ProductID=1), "manifest misses value for SecurityVersion in package server"),
+    (package(TEE="simulated"), "manifest misses value for SignerID in package server"),
+    (marble(TLS=["x"]), "manifest misses TLS entry for x"),
+    (tls(Incoming=[{}]), "manifest misses Port in TLS.Incoming.t"),
+    (
+        tls(Incoming=[{"Port": "1", "Cert": "c", "DisableClientAuth": True}]),
+        "TLS.Incoming.t references undefined secret c",
+    ),
+    (
+        tls(Incoming=[{"Port": "1", "Cert": "c"}]) | {"Secrets": {"c": {"Type": "cert-ed25519"}}},
+        "TLS.Incoming.t defines Cert but does not disable client authentication",
+    ),
+    (tls(Incoming=[{"Port": "1", "DisableClientAuth": True}]), "TLS.Incoming.t disables client authentication"),
+    (tls(Outgoing=[{"Port": "1"}]), "manifest misses Addr in TLS.Outgoing.t"),
+    (tls(Outgoing=[{"Addr": "a"}]), "manifest misses Port in TLS.Outgoing.t"),
+    ({"Users": {"u": {}}}, "manifest does not contain a certificate for user u"),
+    (
+        {"Users": {"u": {"Certificate": CERTIFICATE, "Roles": ["r"]}}},
+        "manifest specifies role r for user u, but role does not exist",
+    ),
+    (
+        {"Users": {"u": {"Certificate": CERTIFICATE}, "v": {"Certificate": CERTIFICATE}}},
+        "manifest contains the same certificate for users v and u",
+    ),
+    (role("Packages", ["x"]), "role r: resource x of type Packages is not defined in manifest"),
+    (role("Secrets", ["x"], "ReadSecret"), "role r: resource x of type Secrets is not defined in manifest"),
+    (role("Packages", ["server"], "ReadSecret"), "unknown action: ReadSecret for type Packages in role: r"),
+    (role("Secrets", ["x"], "Fly"), "unknown action: Fly for type Secrets in role: r"),
+    (role("Manifest", [], "x"), "unknown action: x for type Manifest in role: r"),
+    (role("Manifest", ["x"], "UpdateManifest"), "role r: resource names are not allowed for type Manifest"),
+    (role("Marbles", ["a", "b"], "x"), "unrecognized resource type: {Marbles [a b] [x]} for role: r"),
+    (
+        role("Secrets", ["s"], "WriteSecret", s=SYMMETRIC),
+        "manifest specifies write permission for role r and secret s, but secret is not user-defined",
+    ),
+    (
+        role("Secrets", ["s"], "ReadSecret", s={"Type": "symmetric-key", "Size": 128}),
+        "manifest specifies read permission for role r and per-marble-unique secret s",
+    ),
+    (
+        {"Secrets": {"s": {"Type": "cert-rsa", "ValidFor": 1, "Cert": {"NotAfter": "2031-01-02T03:04:05Z"}}}},
+        "ambiguous certificate validity duration for secret: s, both NotAfter and ValidFor are specified",
+    ),
+    ({"Secrets": {"s": {"Type": "weird"}}}, "unknown type: weird for secret: s"),
+    (
+        {"Config": {"UpdateThreshold": 1}},
+        "not enough users with manifest update permissions (0) to meet the threshold of 1",
+    ),
+    ({"Config": {"SealMode": "productkey"}}, "unknown seal mode: productkey"),
+    ({"Config": {"FeatureGates": ["Foo"]}}, "unknown feature gate: Foo"),
+    (
+        {"Config": {"RecoveryThreshold": 2}},
+        "not enough recovery keys (0) defined to meet the recovery threshold of 2",
+    ),
+    ({"Config": {"RecoveryThreshold": 1}}, "invalid recovery threshold: if set, threshold must be at least 2"),
+]
+
+
+@pytest.mark.parametrize(("sections", "words"), REFUSALS, ids=[words for _, words in REFUSALS])
+def test_refusals_have_the_recorded_words(sections: dict[str, Any], words: str) -> None:
+    assert refusal(**sections) == words
+
+
+OURS = [
+    (package(UniqueID=UNIQUE_ID, TEE="tdx"), "Packages.server.TEE"),
+    (marble(Models=["x"]), "Marbles.m.Models"),
+    (marble(AllowedNames=["no name"]), "Marbles.m.AllowedNames"),
+    (marble(AllowedNames=[""]), "Marbles.m.AllowedNames"),
+    (marble(AllowedNames=["a.*.b"]), "Marbles.m.AllowedNames"),
+    (marble(Parameters={"Env": {"A=B": ""}}), "Marbles.m.Parameters.Env"),
+    (marble(Parameters={"Files": {"": ""}}), "Marbles.m.Parameters.Files"),
+    (model(Format="pickle"), "Models.digits.Format"),
+    (model(Format="capsule"), "Models.digits.Key"),
+    (model(Format="ctr", Key="nope"), "Models.digits.Key"),
+    (model(SYMMETRIC | {"Size": 128}, Format="capsule", Key="k"), "Models.digits.Key"),
+    (model({"Type": "symmetric-key", "Size": 256}, Format="capsule", Key="k"), "Models.digits.Key"),
+    (model({"Type": "cert-ed25519"}, Format="capsule", Key="k"), "Models.digits.Key"),
+    (model(SYMMETRIC, Format="plain", Key="k"), "Models.digits.Key"),
+]
+
+
+@pytest.mark.parametrize(("sections", "path"), OURS)
+def test_our_extensions_are_checked_and_the_path_is_named(sections: dict[str, Any], path: str) -> None:
+    assert refusal(**sections).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        model(SYMMETRIC, Format="capsule", Key="k", ID="ab" * 32),
+        model({"Type": "symmetric-key", "Size": 256, "UserDefined": True}, Format="capsule", Key="k", ID="ab" * 32),
+        model(USER_PLAIN, Format="capsule", Key="k", ID="ab" * 32),
+        marble(AllowedNames=["a.example", "*.b.example", "10.0.0.1", "::1", "localhost"]),
+        role("Secrets", ["s"], "readsecret", "WRITESECRET", s=USER_PLAIN),
+        package(UniqueID=UNIQUE_ID, TEE="simulated"),
+        package(SignerID=SIGNER_ID, ProductID=0, SecurityVersion=0, TEE="sgx"),
+        {"Config": {"SealMode": "Disabled", "FeatureGates": ["signquoteendpoint", "MonotonicCounter"]}},
+    ],
+)
+def test_what_is_right_passes_without_warnings(sections: dict[str, Any]) -> None:
+    assert check(**sections) == ()
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (package(UniqueID=UNIQUE_ID, Debug=True), "Debug is true"),
+        (package(Debug=True), "manifest misses value for SignerID in package server"),
+        (package(UniqueID=UNIQUE_ID, AcceptedTCBStatuses=["Revoked"]), "Revoked is never accepted"),
+        (package(UniqueID="YOUR_ID"), "no enclave can match it"),
+        (marble(Parameters={"Env": {"MARBLE_PREDEFINED_ROOT_CA": "x"}}), "reserved"),
+        (model(SYMMETRIC, Format="ctr", Key="k"), "altered"),
+        (model(SYMMETRIC, Format="capsule", Key="k"), "Models.digits.ID"),
+    ],
+)
+def test_what_is_weak_is_warned_of(sections: dict[str, Any], words: str) -> None:
+    assert any(words in warning for warning in check(**sections))
+
+
+def test_t19_an_unused_package_may_be_incomplete_as_it_is_never_asked() -> None:
+    assert check(Packages={"server": {"UniqueID": UNIQUE_ID}, "other": {}}) == ()
+
+
+def test_a_threshold_counts_users_that_may_update() -> None:
+    users = {"u": {"Certificate": CERTIFICATE, "Roles": ["r"]}}
+    roles = {"r": {"ResourceType": "Manifest", "Actions": ["updatemanifest"]}}
+    assert check(Users=users, Roles=roles, Config={"UpdateThreshold": 1}) == ()
+    assert "(1)" in refusal(Users=users, Roles=roles, Config={"UpdateThreshold": 2})
+
+
+HSM = {"EDG_MAA_URL", "EDG_AZURE_HSM_VAULT_URL", "EDG_AZURE_HSM_KEY_NAME", "EDG_AZURE_CLIENT_ID", "EDG_AZURE_TENANT_ID"}
+
+
+def test_sealing_with_an_hsm_names_the_variables_that_are_missing() -> None:
+    environ = dict.fromkeys(HSM - {"EDG_MAA_URL"}, "x") | {"EDG_AZURE_CLIENT_SECRET": "x"}
+    with pytest.raises(ManifestError, match=r"variables are not set: \[EDG_MAA_URL\]$"):
+        check(environ, Config={"FeatureGates": ["AzureHSMSealing"]})
+
+
+def test_sealing_with_an_hsm_is_refused_by_name_when_nothing_is_missing() -> None:
+    environ = dict.fromkeys(HSM | {"EDG_AZURE_CLIENT_SECRET"}, "x")
+    with pytest.raises(ManifestError, match="take AzureHSMSealing out"):
+        check(environ, Config={"FeatureGates": ["azurehsmsealing"]})
+
+
+def test_of_several_defects_the_first_is_always_the_same_and_all_can_be_had() -> None:
+    marbles = {name: {"Package": name} for name in ("c", "a", "b")}
+    manifest = parse_manifest(raw(minimal(Marbles=marbles, Config={"SealMode": "x"}))).manifest
+    expected = [f"manifest does not contain marble package {name}" for name in "abc"]
+    assert list(find_defects(manifest)) == [*expected, "unknown seal mode: x"]
