@@ -1,7 +1,6 @@
 """The template language: what it gives, what it refuses, and that secrets stay text."""
 
 import base64
-import time
 from contextlib import suppress
 
 import pytest
@@ -267,10 +266,8 @@ def test_t21_output_has_a_limit() -> None:
 
 def test_t21_nested_ranges_have_a_limit() -> None:
     data = TemplateData(secrets={f"s{number}": TemplateSecret() for number in range(30)})
-    start = time.monotonic()
     with pytest.raises(TemplateError, match="steps"):
         file("{{ range $.Secrets }}" * 20 + "{{ end }}" * 20, data)
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("opening", ["{{ if true }}", "{{ (", "{{ range .Secrets }}"])
