@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fakes.tee import NOW, make_platform, shared_platform
+from fakes.tee import NOW, other_platform, shared_platform
 from tacit.errors import CollateralTimeError, EvidenceFormatError, FileInputError, InputError, PlatformError, TacitError
 from tacit.evidence import Claims, Tee, verify_evidence
 from tacit.evidence import issue as issuing
@@ -117,7 +117,7 @@ def test_public_export_holds_no_secret(folder: Path, tmp_path: Path) -> None:
 
 
 def test_another_platform_is_not_pushed_out_unless_told(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_bytes(render_platform(make_platform()))
+    (tmp_path / "other.json").write_bytes(render_platform(other_platform()))
     before = (folder / "platform.json").read_bytes()
     with pytest.raises(PlatformError, match="another simulated platform"):
         import_platform(tmp_path / "other.json", folder)
@@ -179,7 +179,7 @@ def change(edit: Callable[[dict[str, Any]], object]) -> bytes:
     return json.dumps(value).encode()
 
 
-OTHER = json.loads(render_platform(make_platform()))
+OTHER = json.loads(render_platform(other_platform()))
 DAMAGE = {
     "empty": b"",
     "no-json": b"\0\1\2",
@@ -223,7 +223,9 @@ def test_damaged_platform_is_refused(name: str, folder: Path) -> None:
     assert "PRIVATE" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name, raw in DAMAGE.items() if b"PRIVATE" not in raw or b"CERT" not in raw])
+@pytest.mark.parametrize(
+    "name", ["empty", "list", "no-public", "foreign-root", "foreign-pck", "no-collateral", "twice"]
+)
 def test_verifier_refuses_a_damaged_platform_too(name: str, folder: Path) -> None:
     (folder / "platform.json").write_bytes(DAMAGE[name])
     with pytest.raises(PlatformError, match="cannot be used"):
@@ -283,7 +285,7 @@ def test_seal_key_is_the_same_after_a_restart(folder: Path) -> None:
 
 
 def test_t26_seal_keys_of_different_purposes_differ(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_bytes(render_platform(make_platform()))
+    (tmp_path / "other.json").write_bytes(render_platform(other_platform()))
     import_platform(tmp_path / "other.json", tmp_path / "other")
     keys = set()
     for place in (folder, tmp_path / "other"):

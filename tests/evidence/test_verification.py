@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fakes.tee import NOW, FakeTee, forge_collateral, make_platform, shared_platform
+from fakes.tee import NOW, FakeTee, forge_collateral, make_platform, other_platform, shared_platform
 from tacit.errors import (
     BindingError,
     CollateralError,
@@ -205,7 +205,7 @@ def test_t07_own_root_without_the_mark_is_no_sgx_anchor(monkeypatch: pytest.Monk
         verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, forged, now=NOW)
     with pytest.raises(UntrustedRootError, match="not marked SIMULATED"):
         verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, platform.anchor, now=NOW)
-    with pytest.raises(UntrustedRootError, match="another key"):
+    with pytest.raises(UntrustedRootError, match="another root"):
         verify_evidence(tee.issue_evidence(bytes(64)), tee.collateral, INTEL, now=NOW)
 
 
@@ -255,14 +255,14 @@ def test_t06_the_verifier_reads_no_environment() -> None:
 
 @both
 def test_evidence_of_another_platform_is_refused(debug: bool) -> None:
-    tee, other = FakeTee(debug=debug), make_platform()
-    with pytest.raises(UntrustedRootError, match="another key"):
+    tee, other = FakeTee(debug=debug), other_platform()
+    with pytest.raises(UntrustedRootError, match="another root"):
         verify_evidence(tee.issue_evidence(bytes(64)), other.collateral, other.anchor, now=NOW)
 
 
 @both
 def test_chain_with_the_right_root_but_another_issuer_is_refused(debug: bool) -> None:
-    tee, other = FakeTee(debug=debug), make_platform()
+    tee, other = FakeTee(debug=debug), other_platform()
     assert other.keys is not None
     quote = issue_quote(
         tee.enclave, bytes(64), attestation_key=other.keys.attestation, pck_key=other.keys.pck,
@@ -524,7 +524,7 @@ def test_t09_text_changed_after_signing_is_refused(field: str, debug: bool) -> N
 
 @both
 def test_t09_collateral_signed_by_a_foreign_signer_is_refused(debug: bool) -> None:
-    tee, other = FakeTee(debug=debug), make_platform()
+    tee, other = FakeTee(debug=debug), other_platform()
     assert other.keys is not None
     signer = authority.Signer(tee.platform.tcb_signer, other.keys.tcb_signer)
     with pytest.raises(CollateralError):
@@ -613,7 +613,7 @@ def test_t09_missing_part_of_collateral_is_refused(field: str, debug: bool) -> N
 @both
 def test_t09_collateral_of_another_platform_is_refused(debug: bool) -> None:
     with pytest.raises((CollateralError, UntrustedRootError)):
-        verify(FakeTee(debug=debug), make_platform().collateral)
+        verify(FakeTee(debug=debug), other_platform().collateral)
 
 
 def test_refusal_that_nobody_knows_is_still_a_refusal() -> None:

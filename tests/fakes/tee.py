@@ -4,7 +4,7 @@
     evidence = tee.issue_evidence(report_data(...))
     claims = verify_evidence(evidence, tee.collateral, tee.anchor, now=NOW)
 
-Several TEEs on one platform: `FakeTee(platform=tee.platform, measurement=...)`. On another: `FakeTee(platform=make_platform())`.
+Several TEEs on one platform: `FakeTee(platform=tee.platform, measurement=...)`. On another: `FakeTee(platform=other_platform())`.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +34,12 @@ def make_platform(*, now: datetime = NOW) -> SimulatedPlatform:
 @cache
 def shared_platform() -> SimulatedPlatform:
     """One platform for all tests of a process: making keys takes half a second."""
+    return make_platform()
+
+
+@cache
+def other_platform() -> SimulatedPlatform:
+    """A second platform, for tests in which two must not trust each other."""
     return make_platform()
 
 

@@ -130,7 +130,12 @@ def parse_chain(pem: bytes, refuse: type[EvidenceError] = EvidenceFormatError) -
     if pem.count(b"-----BEGIN") > MAX_CHAIN:
         raise refuse(f"a certificate chain of {pem.count(b'-----BEGIN')}; at most {MAX_CHAIN} are read")
     try:
-        return tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
+        chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
+        for one in chain:
+            # The library parses these when they are first asked for, so that is done here, where its errors are caught.
+            _ = one.subject, one.issuer, one.not_valid_before_utc, one.not_valid_after_utc
+            _ = one.public_key(), one.extensions, one.signature_hash_algorithm
+        return chain
     except FOREIGN_ERRORS as exc:
         raise refuse(f"a certificate chain that does not parse: {exc}") from exc
 
@@ -143,6 +148,7 @@ def parse_crl(der: bytes, name: str) -> x509.CertificateRevocationList:
     """
     try:
         crl = x509.load_der_x509_crl(der)
+        _ = crl.issuer, crl.last_update_utc, crl.extensions, crl.signature_hash_algorithm
         if crl.next_update_utc is None:
             raise ValueError("it has no nextUpdate, so it would be valid for ever")
     except FOREIGN_ERRORS as exc:

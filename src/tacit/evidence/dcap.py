@@ -5,7 +5,7 @@
 (1) Take off Open Enclave's envelope, if there; parse the quote, every byte of it (`sgx.quote`).
 (2) Refuse attributes that no known enclave has (`sgx.quote`).
 (3) Check that the anchor fits its own kind of TEE, and that the quote's certificates are of that kind and end at the
-    anchor's key (`anchor`). From here on only the pinned root counts.
+    anchor's root (`anchor`). From here on only the pinned root counts.
 (4) Check that everything dated is in force: certificates, both CRLs, TCB info, QE identity. The library accepts a
     CRL from the future, so this is done here (`collateral.check_validity`).
 (5) Verify: PCK chain to the root; revocation by both CRLs; TCB info and QE identity signed by the TCB signer and made
@@ -56,11 +56,12 @@ _REFUSALS: tuple[tuple[str, type[EvidenceError]], ...] = (
     (r"unknown variant|no matching tcb level|below minimum", TcbError),
     (r"invalid for (tcb_info|qe_identity)|unknownrevocationstatus|parse .*crl|invalidcrlsignature", CollateralError),
     (r"fmspc mismatch|pce_?id mismatch|component count|decode (tcbinfo|qe ?identity)", CollateralError),
-    (r"invalid key length|non-sgx tcb info|unsupported qe identity|tcb ?info (id|version)|crl", CollateralError),
+    (r"(tcb info|qe identity) leaf|invalid key length|tcb ?info (id|version)|crl", CollateralError),
+    (r"non-sgx tcb info|unsupported qe identity", CollateralError),
     (r"report signature is invalid|invalid for qe_report|report hash mismatch", EvidenceSignatureError),
     (r"qe (mrsigner|isvprodid|attributes|miscselect)|qe report validation", EvidenceSignatureError),
     (r"unknownissuer|invalidsignatureforpublickey|ca ?used ?as|entityusedasca|certificate chain", UntrustedRootError),
-    (r"decode quote|unsupported|vendor id|cert format|extract pck|intel extension|subobject|sequence|oid",
+    (r"decode quote|parse pck|unsupported|vendor id|cert format|extract pck|intel extension|subobject|sequence|oid",
      EvidenceFormatError),
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Our own evaluation of an SGX quote: every signature, list and level, in Python.
 
 Used where the library gives no answer (it refuses debug enclaves unseen) and, in tests, beside it on every vector.
-The caller has parsed the quote, checked that its chain ends at the anchor's key, and that all is in force.
+The caller has parsed the quote, checked that its chain ends at the anchor's root, and that all is in force.
 
 (1) Certificates: the PCK chain and the TCB signers' chains lead to the pinned root, by name, signature, CA bit.
 (2) Lists: the root's CRL is signed by the root, the PCK CRL by the CA that issued the PCK certificate; nothing that
