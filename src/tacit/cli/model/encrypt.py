@@ -20,7 +20,7 @@ from tacit.cli.model.files import (
     make_folder,
     refuse_existing,
     replacing,
-    replacing_folder,
+    new_folder,
     store_new,
 )
 from tacit.cli.model.progress import Advance
@@ -170,7 +170,7 @@ def decrypt_capsule(capsule: Path, key_file: Path, folder: Path, *, on_disk: boo
     file_size(capsule, what="a capsule", largest=MAX_MODEL)
     refuse_existing(folder, force=False, flag="another --out")
     _check_target(folder, on_disk=on_disk)
-    with open_capsule(capsule, load_key(key_file)) as opened, replacing_folder(folder, mode=0o700) as part:
+    with open_capsule(capsule, load_key(key_file)) as opened, new_folder(folder, mode=0o700) as part:
         total, done = sum(file.size for file in opened.info.files), 0
         for file in opened.info.files:
             place = part / _inside(file.name)

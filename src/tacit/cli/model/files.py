@@ -108,8 +108,8 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
-    """An empty folder to fill that becomes `path` at the end of the block, or leaves nothing behind.
+def new_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
+    """An empty folder to fill that becomes `path`, which is not there yet, at the end of the block; or nothing is left.
 
     Raises: FileInputError.
     """
@@ -119,13 +119,7 @@ def replacing_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         yield temporary
         temporary.chmod(mode)
-        # The old one steps aside and is removed only after the new one stands in its place.
-        old = temporary.with_suffix(".old") if path.exists() else None
-        if old is not None:
-            path.rename(old)
         temporary.rename(path)
-        if old is not None:
-            shutil.rmtree(old)
     except OSError as exc:
         raise file_error(path, exc) from exc
     finally:
