@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import httpx
 
@@ -69,9 +69,8 @@ class HttpsChannel:
             with self._client.stream(
                 method, url, params=list(query), content=body, headers=dict(headers or {})
             ) as response:
-                return Answer(
-                    response.status_code, response.reason_phrase, _read(response, url), _certificate(response)
-                )
+                certificate = _certificate(response)  # before the body: a server may close right behind that
+                return Answer(response.status_code, response.reason_phrase, _read(response, url), certificate)
         except httpx.ConnectTimeout as exc:
             raise UnreachableError(
                 f"{self._address} does not answer within {CONNECT_TIMEOUT:.0f} s; is it running there?"
@@ -114,7 +113,8 @@ def _read(response: httpx.Response, url: str) -> bytes:
 def _certificate(response: httpx.Response) -> bytes | None:
     stream = response.extensions.get("network_stream")
     tls = None if stream is None else stream.get_extra_info("ssl_object")
-    return None if tls is None else tls.getpeercert(binary_form=True)
+    # By position: what httpcore gives here is Python's inner TLS object, which takes no names.
+    return None if tls is None else cast("bytes | None", tls.getpeercert(True))
 
 
 def _connect_error(address: Address, exc: httpx.ConnectError) -> UnreachableError | TlsError:
