@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -15,11 +16,16 @@ def disk_full() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def write_half(out: BinaryIO, failure: BaseException) -> None:
+    with out:
+        out.write(b"half")
+        raise failure
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
     with pytest.raises(FileInputError, match=r"x: no space left"), replacing(tmp_path / "x") as out:
-        out.write(b"half")
-        raise disk_full()
+        write_half(out, disk_full())
     assert (tmp_path / "x").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -27,15 +33,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
 def test_an_interruption_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x") as out:
-        out.write(b"half")
-        raise KeyboardInterrupt
+        write_half(out, KeyboardInterrupt())
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileInputError, match="no space left"), new_folder(tmp_path / "x") as part:
-        (part / "half").write_text("half")
-        raise disk_full()
+        write_half((part / "half").open("wb"), disk_full())
     assert not list(tmp_path.iterdir())
 
 

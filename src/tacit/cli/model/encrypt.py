@@ -18,9 +18,9 @@ from tacit.cli.model.files import (
     file_size,
     load_file,
     make_folder,
+    new_folder,
     refuse_existing,
     replacing,
-    new_folder,
     store_new,
 )
 from tacit.cli.model.progress import Advance
