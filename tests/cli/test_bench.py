@@ -58,6 +58,17 @@ def test_every_call_has_its_line_in_the_originals_form(secure: PredictionServer,
     assert all(re.fullmatch(form, line) for line in queries)
 
 
+def test_an_intermediate_certificate_alone_is_trusted(tmp_path: Path) -> None:
+    # `tacit certificate intermediate` gives one that another certificate signed; nothing above it is known here.
+    intermediate = trustme.CA().create_child_ca()
+    leaf = intermediate.issue_cert("localhost")
+    chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+    (tmp_path / "i.crt").write_bytes(intermediate.cert_pem.bytes())
+    with prediction_server((leaf.private_key_pem.bytes(), chain)) as server:
+        done = run_bench(server.port, "--crt", tmp_path / "i.crt", "--cnum", 1, "--loop", 1)
+    assert done.code == 0, done.err
+
+
 def test_without_a_certificate_the_lines_say_insecure(plain: PredictionServer) -> None:
     assert (
         run_bench(plain.port, "--cnum", 1, "--loop", 1)
