@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
@@ -39,8 +40,9 @@ MODEL_KEY_SIZE = 32  # bytes
 
 _HYPHENS = (8, 13, 18, 23)
 _URN = "urn:uuid:"
-_DYNAMIC = re.compile(rb"range|with|printf|\$|index")
-"""What lets a template reach a secret without writing its name after `.Secrets.`."""
+_NAMED = re.compile(rb"""\.Secrets\.([^\s{}().|,;:="'`]+)|\bindex\s+[^\s"`]*\.Secrets\s+["`]([^"`\\]*)["`]""")
+_UNNAMED = re.compile(rb"\.Secrets(?!\.)|(?<![\w.)])\.(?!\w)")
+"""`.Secrets` as a whole, or the dot itself: a template with one of these may reach any secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,22 @@ def rehearse(
 
 def mentions(content: rules.Content, name: str) -> bool:
     """Whether a template may use the secret of this name. Says yes when in doubt."""
-    return content.templates and (name.encode() in content.data or _DYNAMIC.search(content.data) is not None)
+    named = named_secrets(content)
+    return named is None or name in named
+
+
+@lru_cache(maxsize=65536)
+def named_secrets(content: rules.Content) -> frozenset[str] | None:
+    """The secrets that a template names; None where it may reach any."""
+    if not content.templates or b"{{" not in content.data:
+        return frozenset()
+    names = frozenset((dotted or quoted).decode("utf-8", "replace") for dotted, quoted in _NAMED.findall(content.data))
+    return None if _actions_reach_out(content.data) else names
+
+
+def _actions_reach_out(data: bytes) -> bool:
+    """Whether it is within the braces, not in the text around them, that a whole map or the dot is used."""
+    return any(_UNNAMED.search(_NAMED.sub(b"", action)) for action in re.findall(rb"\{\{(.*?)\}\}", data, re.DOTALL))
 
 
 def ttls_config(
@@ -248,7 +265,12 @@ def _leaf(
 def _used_secrets(manifest: Manifest, rule: rules.Marble) -> frozenset[str]:
     """The secrets that this type's templates, ports and models may use."""
     contents = [*rule.parameters.files.values(), *rule.parameters.env.values()]
-    used = {name for name in manifest.secrets if any(mentions(content, name) for content in contents)}
+    named = [named_secrets(content) for content in contents]
+    used = (
+        set(manifest.secrets)
+        if None in named
+        else {name for one in named for name in one or () if name in manifest.secrets}
+    )
     used |= {port.certificate for tag in rule.tls for port in manifest.tls[tag].incoming if port.certificate}
     used |= {manifest.models[name].key for name in rule.models if manifest.models[name].key}
     return frozenset(used)

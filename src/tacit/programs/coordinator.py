@@ -1,0 +1,298 @@
+"""The program `tacit-coordinator`: checks marbles against one manifest, and gives them their keys.
+
+    tacit-coordinator [--unattested]
+
+It listens for clients (HTTPS) and for marbles (gRPC). The environment is read here and nowhere else; the variables are
+MarbleRun's, and an empty one counts as unset:
+
+- EDG_COORDINATOR_CLIENT_ADDR (:4433), EDG_COORDINATOR_MESH_ADDR (:2001): host and port; port 0 takes a free one.
+- EDG_COORDINATOR_DNS_NAMES (localhost): names and addresses of the coordinator's certificates, comma between.
+- EDG_COORDINATOR_SEAL_DIR (./marblerun-coordinator-data): folder of the sealed state.
+- EDG_STARTUP_MANIFEST: file with a manifest to start with, in an empty folder.
+- EDG_COORDINATOR_DEV_MODE=1: a log for people. EDG_DEBUG_LOGGING=1: a log of everything.
+- TACIT_PLATFORM: folder of the simulated platform.
+- OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
+  certificates and log say so.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from tacit import __version__
+from tacit.coordinator.activate import Verifier
+from tacit.coordinator.api.mesh import MAX_MESSAGE, MeshApi
+from tacit.coordinator.api.rest import MAX_BODY, ClientApi
+from tacit.coordinator.core import Coordinator, Settings, World
+from tacit.coordinator.log import EventLog, open_log
+from tacit.coordinator.sealed.records import Contents
+from tacit.coordinator.store import SealedFolder
+from tacit.edge import Listener, serve_grpc, serve_http
+from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
+from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
+from tacit.evidence.claims import Issuer
+from tacit.evidence.fetch import fetch_collateral, load_anchor
+from tacit.evidence.issue import default_platform_folder, load_simulated_tee
+from tacit.pki import KeyPair
+from tacit.pki.tls import server_context
+
+NAME = "tacit-coordinator"
+WORKERS = 4  # threads for what takes long: activations, manifests, secrets
+GRACE = 5.0  # seconds that running requests get at the end
+MAX_MANIFEST = 4 << 20  # bytes
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the environment and the command line say."""
+
+    client: tuple[str, int]
+    mesh: tuple[str, int]
+    names: tuple[str, ...]
+    seal_folder: Path
+    startup_manifest: Path | None
+    platform: Path | None
+    unattested: bool
+    debug: bool
+    development: bool
+    unsupported: tuple[str, ...]
+
+
+def main() -> None:
+    """Run the program."""
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run until told to end; the exit code."""
+    keep_memory_private()
+    try:
+        config = read_config(argv, environ)
+        log = open_log(sys.stderr, clock=now, debug=config.debug, development=config.development)
+        asyncio.run(serve(config, log))
+    except UsageError as exc:
+        return _fail(exc, code=2)
+    except TacitError as exc:
+        return _fail(exc, code=1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """The configuration.
+
+    Raises:
+        UsageError: an address that is none, or something that this coordinator does not offer.
+    """
+    options = _parser().parse_args(argv)
+    given = {name: value for name, value in environ.items() if value}
+    if given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
+        raise UsageError(
+            "several coordinators with one state (EDG_DISTRIBUTED_COORDINATOR, EDG_STORE_BACKEND) are not offered; "
+            "unset both, and give the one coordinator a folder of its own"
+        )
+    unattested = options.unattested or given.get("OE_SIMULATION") == "1"
+    folder = Path(given.get("EDG_CWD", ".")) / "marblerun-coordinator-data"
+    startup = given.get("EDG_STARTUP_MANIFEST")
+    names = given.get("EDG_COORDINATOR_DNS_NAMES", "localhost").split(",")
+    return Config(
+        client=parse_address("EDG_COORDINATOR_CLIENT_ADDR", given.get("EDG_COORDINATOR_CLIENT_ADDR", ":4433")),
+        mesh=parse_address("EDG_COORDINATOR_MESH_ADDR", given.get("EDG_COORDINATOR_MESH_ADDR", ":2001")),
+        names=tuple(name.strip() for name in names if name.strip()),
+        seal_folder=Path(given.get("EDG_COORDINATOR_SEAL_DIR", folder)),
+        startup_manifest=Path(startup) if startup else None,
+        platform=None if unattested else default_platform_folder(given),
+        unattested=unattested,
+        debug=given.get("EDG_DEBUG_LOGGING") == "1",
+        development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
+        unsupported=tuple(name for name in ("EDG_COORDINATOR_PROMETHEUS_ADDR",) if name in given),
+    )
+
+
+def parse_address(variable: str, text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; an empty host means every address of the machine.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in bare and bare == host):
+        raise UsageError(f'{variable} is "{text}"; expected HOST:PORT, such as localhost:4433, [::1]:4433 or :4433')
+    return bare, int(port)
+
+
+async def serve(config: Config, log: EventLog) -> None:
+    """Serve until a signal says to end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("starting coordinator", version=__version__)
+    for variable in config.unsupported:
+        log.warning("not offered by this coordinator yet, and ignored", variable=variable)
+    issuer, verify = load_tee(config, log)
+    with closing(SealedFolder(config.seal_folder, issuer)) as folder, ThreadPoolExecutor(WORKERS) as executor:
+        coordinator = open_coordinator(config, log, folder, issuer, verify)
+        async with AsyncExitStack() as stack:
+            await _listen(stack, config, log, coordinator, executor)
+            await stop.wait()
+            log.info("ending")
+
+
+async def _listen(
+    stack: AsyncExitStack, config: Config, log: EventLog, coordinator: Coordinator, executor: ThreadPoolExecutor
+) -> None:
+    def credentials(which: str) -> tuple[bytes, bytes]:
+        # Asked at every handshake: a new manifest in recovery mode changes the certificates.
+        pair: KeyPair = getattr(coordinator.holdings.identity, which)
+        return pair.certificate_pem, pair.key_pem
+
+    api = ClientApi(coordinator, executor=executor, log=log)
+    mesh = MeshApi(coordinator, executor=executor, log=log)
+    host, port = config.mesh
+    tls = server_context(partial(credentials, "marble_root"), client_certificates="require", alpn=["h2"])
+    listener: Listener = await serve_grpc(mesh.handlers, host=host, port=port, tls=tls, max_message=MAX_MESSAGE)
+    stack.push_async_callback(listener.close, GRACE)
+    log.info(f"mesh API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
+    host, port = config.client
+    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["http/1.1"])
+    listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
+    stack.push_async_callback(listener.close, GRACE)
+    log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
+
+
+def load_tee(config: Config, log: EventLog) -> tuple[Issuer | None, Verifier | None]:
+    """The TEE around this process and the verifier of marbles, or neither in unattested mode.
+
+    Raises:
+        PlatformError: there is no platform; says how to make one.
+    """
+    if config.unattested:
+        log.warning("UNATTESTED: no evidence is asked for, and whoever asks gets what the manifest gives to its name")
+        return None, None
+    if config.platform is None:
+        raise UsageError("no folder for the simulated platform: set TACIT_PLATFORM")
+    issuer = load_simulated_tee(config.platform, program="coordinator", now=now())
+    info = issuer.package_info
+    log.warning(
+        "SIMULATED: this TEE protects nothing from whoever reads its folder",
+        platform=str(config.platform),
+        measurement=info.unique_id.hex(),
+        signer=info.signer_id.hex(),
+    )
+    return issuer, make_verifier(config.platform)
+
+
+def make_verifier(platform: Path) -> Verifier:
+    """Evidence of this platform's TEEs, bound to the client certificate of its connection, becomes claims."""
+    anchor = load_anchor(platform)
+
+    def verify(evidence: bytes, certificate: bytes) -> Claims:
+        collateral = fetch_collateral(evidence, folder=platform)
+        claims = verify_evidence(evidence, collateral, anchor, now=now())
+        verify_binding(claims, role=Role.MARBLE, key=certificate)
+        return claims
+
+    return verify
+
+
+def open_coordinator(
+    config: Config, log: EventLog, folder: SealedFolder, issuer: Issuer | None, verify: Verifier | None
+) -> Coordinator:
+    """The coordinator as its folder has it.
+
+    Raises:
+        StateError: the state was damaged or cannot be read.
+        ManifestError: the startup manifest was refused.
+    """
+    contents: Contents | None = None
+    recovery = False
+    try:
+        contents = folder.load()
+    except SealingKeyError as exc:
+        recovery = True
+        log.error("cannot unseal the state; starting in recovery mode with temporary certificates", error=str(exc))
+    if contents and contents.torn:
+        log.warning("a record that was never answered for stands unfinished in the state file", bytes=contents.torn)
+    if issuer is None:
+        log.warning("the sealing key lies in clear beside the state")
+    marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee is Tee.SIMULATED else None
+    settings = Settings(config.names, "unattested" if issuer is None else str(issuer.tee), marked)
+    world = World(issuer, verify, now, secrets.token_bytes, log)
+    coordinator = Coordinator(folder, settings, world, contents=contents, recovery=recovery)
+    if config.startup_manifest is not None:
+        _set_startup_manifest(coordinator, config.startup_manifest)
+    status = coordinator.status()
+    log.info("coordinator ready", state=int(status.state), epoch=status.position.epoch, tee=status.tee)
+    return coordinator
+
+
+def _set_startup_manifest(coordinator: Coordinator, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_MANIFEST + 1)
+    except OSError as exc:
+        raise FileInputError(f"cannot read EDG_STARTUP_MANIFEST {path}: {exc.strerror}") from exc
+    try:
+        coordinator.set_manifest(raw)
+    except IllegalTransitionError as exc:
+        raise IllegalTransitionError(
+            "Cannot set startup manifest: server is not in expected state; the folder already holds a state: "
+            "unset EDG_STARTUP_MANIFEST to go on with it"
+        ) from exc
+
+
+def keep_memory_private() -> None:
+    """No core files, and no reading of this process's memory by others of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    description, _, _ = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description=description,
+        epilog=(__doc__ or "").split("\n\n", 2)[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--unattested", action="store_true", help="release to marbles without evidence")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    return parser
+
+
+def _fail(exc: TacitError, *, code: int) -> int:
+    text = " ".join(str(exc).split("\n"))
+    print(f"{NAME}: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- for the person who started it
+    return code
+
+
+if __name__ == "__main__":
+    main()
