@@ -10,7 +10,7 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
-from tacit.manifest.codec.decode import Flag, Place, Report, Struct, Text
+from tacit.manifest.codec.decode import Flag, ListOf, Place, Report, Struct, Text, Whole
 from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.model import Content
 
@@ -90,6 +90,12 @@ class ContentKind:
 
     def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
         """The content, decoded."""
+        own = Report()
+        content = self._decode(node, place, current, own)
+        report.adopt(own.findings)
+        return content
+
+    def _decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
         if node.shape is Shape.STRING:
             return Content(Text().decode(node, place, "", report).encode())
         if node.shape is Shape.NULL:
@@ -131,7 +137,10 @@ class Blob:
         return b""
 
     def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
-        """The bytes."""
+        """The bytes; Go also takes them as a list of numbers."""
+        if node.shape is Shape.ARRAY:
+            report.tolerate(place, node.offset, "a list of numbers was read as bytes; write them as base64")
+            return bytes(ListOf(Whole("uint8", 255)).decode(node, place, [], report))
         text = Text(self.go_type).decode(node, place, None, report)
         if text is None:
             return b"" if node.shape is Shape.NULL else current

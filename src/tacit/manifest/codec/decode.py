@@ -55,8 +55,9 @@ class Place:
         shown = f".{name}" if _NAME.fullmatch(name) else f'["{name}"]'
         return replace(self, path=(self.path + shown).removeprefix("."))
 
-    def within(self, struct: str, name: str) -> "Place":
-        """The place of a field of a struct."""
+    def within(self, go_type: str, name: str) -> "Place":
+        """The place of a field of a struct. One without a name leaves the name of the struct around it."""
+        struct = self.struct if go_type.startswith("struct ") else go_type.rpartition(".")[2]
         return Place(f"{self.path}.{name}".removeprefix("."), struct, (*self.fields, name))
 
     def at(self, index: int) -> "Place":
@@ -77,6 +78,12 @@ class Report:
     def wrong(self, place: Place, offset: int, message: str, wire: str) -> None:
         """Note what both readings refuse."""
         self.findings.append(Finding(Weight.WRONG, place.path, offset, message, wire))
+
+    def adopt(self, findings: list[Finding]) -> None:
+        """Take over what was found in a value that Go decodes on its own: a wrong type ends the reading there."""
+        for one in findings:
+            weight = Weight.FATAL if one.weight is Weight.WRONG else one.weight
+            self.findings.append(replace(one, weight=weight))
 
     def fatal(self, place: Place, offset: int, message: str, wire: str) -> None:
         """Note what both readings refuse, the lenient one at once."""
@@ -287,7 +294,7 @@ class Struct:
         for member in node.members:
             name = self.recognise(member, place, seen, report)
             if name is not None:
-                inner = place.within(self.go_type.rpartition(".")[2], name)
+                inner = place.within(self.go_type, name)
                 values[name] = self.fields[name].decode(member.value, inner, values[name], report)
         return values
 
