@@ -165,6 +165,9 @@ def length(value: object) -> int:
 
 def index(value: object, *keys: object) -> object:
     """An entry of a map by name, a byte by number."""
+    if value is None:
+        message = "index of untyped nil"
+        raise CallError(message)
     for key in keys:
         value = _index_once(value, key)
     return value
