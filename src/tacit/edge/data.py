@@ -104,5 +104,5 @@ def _server_credentials(credentials: Credentials, client_roots: bytes | None) ->
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=client_roots)
 
     return grpc.dynamic_ssl_server_credentials(
-        configure(), lambda: configure(), require_client_authentication=client_roots is not None
+        configure(), configure, require_client_authentication=client_roots is not None
     )
