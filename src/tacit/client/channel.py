@@ -36,11 +36,12 @@ class HttpsChannel:
     def __init__(self, address: Address, tls: ssl.SSLContext | None, *, timeout: float = 30.0) -> None:
         self._address = address
         self._base = f"{'http' if tls is None else 'https'}://{address}"
+        self._connect_timeout = min(timeout, CONNECT_TIMEOUT)
         self._client = httpx.Client(
             verify=tls if tls is not None else False,
             trust_env=False,
             follow_redirects=False,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(timeout, connect=self._connect_timeout),
         )
         self._timeout = timeout
 
@@ -73,7 +74,7 @@ class HttpsChannel:
                 return Answer(response.status_code, response.reason_phrase, _read(response, url), certificate)
         except httpx.ConnectTimeout as exc:
             raise UnreachableError(
-                f"{self._address} does not answer within {CONNECT_TIMEOUT:.0f} s; is it running there?"
+                f"{self._address} does not answer within {self._connect_timeout:.0f} s; is it running there?"
             ) from exc
         except httpx.TimeoutException as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc

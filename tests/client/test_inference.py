@@ -1,0 +1,409 @@
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+import tacit
+from fakes.coordinator import FakeCoordinator
+from fakes.tee import NOW
+from tacit.client import connect as connect_module
+from tacit.client.inference import RestServingClient, ServingClient, TensorSpec, VersionStatus, fit_to
+from tacit.client.session import Model
+from tacit.client.trust import UNATTESTED, Expectation, TrustStore
+from tacit.errors import InputError, NotSetError, NotTrustedError, RequestError, Status, TlsError, UnreachableError
+from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_root, parse_csr
+from tacit.pki.csr import create_csr
+from tacit.pki.keys import generate_key
+from tacit.wire.pb import serving_pb2
+from tacit.wire.tensor import DT_STRING, Tensor, encode_tensor, parse_tensor
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+
+
+@dataclass
+class Mesh:
+    root: KeyPair
+    intermediate: KeyPair
+    leaf: KeyPair
+
+    @property
+    def chain(self) -> bytes:
+        return self.leaf.certificate_pem + self.intermediate.certificate_pem
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    root = issue_root(("localhost",), now=NOW)
+    intermediate = issue_intermediate(root, ("localhost",), now=NOW)
+    return Mesh(root, intermediate, leaf_for("localhost", intermediate))
+
+
+def leaf_for(name: str, intermediate: KeyPair) -> KeyPair:
+    csr = parse_csr(create_csr(generate_key(), (name,)))
+    uuid = "0d8d9e3a-5a7c-4a94-9c1e-0e0b7a1c2d3e"
+    return issue_leaf(csr, issuer=intermediate, uuid=uuid, marble_type="tf", allowed_names=None, now=NOW)
+
+
+@dataclass
+class FakeServer:
+    """A model `double` with float input `x` and output `y` = 2x, and one `pair` with two of each."""
+
+    port: int = 0
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
+    answers: dict[str, Callable[[bytes, grpc.ServicerContext], bytes]] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+
+def metadata(signatures: Mapping[str, tuple[list[str], list[str]]]) -> bytes:
+    found = serving_pb2.SignatureDefMap()
+    for name, (inputs, outputs) in signatures.items():
+        for names, target in ((inputs, "inputs"), (outputs, "outputs")):
+            for tensor in names:
+                info = getattr(found.signature_def[name], target)[tensor]
+                info.dtype = 1
+                info.tensor_shape.dim.add(size=-1)
+                info.tensor_shape.dim.add(size=2)
+    answer = serving_pb2.GetModelMetadataResponse()
+    answer.metadata["signature_def"].value = found.SerializeToString()
+    return answer.SerializeToString()
+
+
+def double(raw: bytes, context: grpc.ServicerContext) -> bytes:
+    request = serving_pb2.PredictRequest.FromString(raw)
+    answer = serving_pb2.PredictResponse()
+    answer.model_spec.name = request.model_spec.name
+    answer.model_spec.version.value = 7
+    for name, proto in request.inputs.items():
+        tensor = parse_tensor(proto)
+        output = Tensor(tensor.dtype, tensor.array if tensor.dtype == DT_STRING else tensor.array * 2)
+        encode_tensor(output, answer.outputs[name.replace("x", "y")])
+    return answer.SerializeToString()
+
+
+def status(raw: bytes, context: grpc.ServicerContext) -> bytes:
+    answer = serving_pb2.GetModelStatusResponse()
+    answer.model_version_status.add(version=7, state=30)
+    answer.model_version_status.add(version=6, state=50).status.error_message = "gone"
+    return answer.SerializeToString()
+
+
+@pytest.fixture
+def server(mesh: Mesh) -> Iterator[FakeServer]:
+    fake = FakeServer()
+    pair = {"serving_default": (["x1", "x2"], ["y1", "y2"])}
+    fake.answers = {
+        PREDICT: double,
+        STATUS: status,
+        METADATA: lambda raw, context: metadata(
+            pair if b"pair" in raw else {"serving_default": (["x"], ["y"]), "other": (["x"], ["y"])}
+        ),
+    }
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+            answer = fake.answers.get(details.method)
+            if answer is None:
+                return None
+
+            def call(raw: bytes, context: grpc.ServicerContext) -> bytes:
+                fake.requests.append((details.method, raw))
+                return answer(raw, context)
+
+            return grpc.unary_unary_rpc_method_handler(call)
+
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    running = grpc.server(ThreadPoolExecutor(2), handlers=[Handler()], options=options)
+    credentials = grpc.ssl_server_credentials([(mesh.leaf.key_pem, mesh.chain)])
+    fake.port = running.add_secure_port("127.0.0.1:0", credentials)
+    running.start()
+    yield fake
+    running.stop(0).wait()
+
+
+@pytest.fixture
+def model(server: FakeServer, mesh: Mesh) -> Iterator[Model]:
+    client = ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=5)
+    model = Model("double", client, address=server.address, tee="simulated", version=None)
+    yield model
+    model.close()
+
+
+# ---- gRPC
+
+
+def test_an_array_goes_in_and_an_array_comes_out(model: Model) -> None:
+    answer = model.predict(np.array([[1, 2]], np.float32))
+    assert answer.dtype == np.float32
+    assert answer.tolist() == [[2, 4]]
+
+
+def test_lists_take_the_declared_type(model: Model) -> None:
+    assert model.predict([[1, 2]]).dtype == np.float32
+
+
+def test_names_in_mean_names_out(model: Model) -> None:
+    assert {name: value.tolist() for name, value in model.predict({"x": [[1.5, 2]]}).items()} == {"y": [[3, 4]]}
+
+
+def test_several_inputs_are_given_by_name(server: FakeServer, mesh: Mesh) -> None:
+    client = ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=5)
+    with client:
+        pair = Model("pair", client, address=server.address, tee="simulated", version=None)
+        assert sorted(pair.predict({"x1": [[1, 1]], "x2": [[2, 2]]})) == ["y1", "y2"]
+        with pytest.raises(InputError, match="has 2 inputs: give {name: array} for x1, x2"):
+            pair.predict([[1, 1]])
+
+
+def test_large_tensors_pass_both_ways(model: Model) -> None:
+    big = np.ones((1_000_000, 2), np.float32)
+    assert model.predict(big).shape == big.shape
+
+
+def test_strings_and_bytes_are_sent(server: FakeServer, mesh: Mesh) -> None:
+    with ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=5) as client:
+        for array in (np.array(["a", "é"]), np.array([b"a", "é".encode()], dtype=object)):
+            assert client.predict("double", {"x": array}).outputs["y"].tolist() == [b"a", "é".encode()]
+
+
+def test_the_version_that_answered_is_told(server: FakeServer, mesh: Mesh) -> None:
+    with ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=5) as client:
+        assert client.predict("double", {"x": np.ones(2)}, version=7, outputs=("y",)).version == 7
+    request = serving_pb2.PredictRequest.FromString(server.requests[-1][1])
+    assert request.model_spec.version.value == 7
+    assert list(request.output_filter) == ["y"]
+
+
+def test_versions_are_listed_with_their_state(server: FakeServer, mesh: Mesh) -> None:
+    with ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=5) as client:
+        assert client.status("double") == (VersionStatus(7, "AVAILABLE", ""), VersionStatus(6, "END", "gone"))
+
+
+def test_the_signature_is_asked_once(model: Model, server: FakeServer) -> None:
+    model.predict([[1, 2]])
+    model.predict([[1, 2]])
+    assert [method for method, _ in server.requests] == [METADATA, PREDICT, PREDICT]
+    assert model.signature().inputs == {"x": TensorSpec(1, (-1, 2))}
+
+
+def test_a_signature_that_is_not_there_is_told_with_those_that_are(model: Model) -> None:
+    with pytest.raises(InputError, match="it has: other, serving_default"):
+        model.predict([[1, 2]], signature_name="classify")
+
+
+def test_a_refusal_keeps_its_canonical_status(model: Model, server: FakeServer) -> None:
+    server.answers[PREDICT] = lambda raw, context: context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+    with pytest.raises(RequestError, match="^Servable not found$") as refused:
+        model.predict([[1, 2]])
+    assert refused.value.status is Status.NOT_FOUND
+
+
+def test_a_server_that_takes_too_long_is_given_up(server: FakeServer, mesh: Mesh) -> None:
+    import time
+
+    server.answers[STATUS] = lambda raw, context: time.sleep(0.6) or b""
+    client = ServingClient(server.address, roots_pem=mesh.intermediate.certificate_pem, timeout=0.2)
+    with client, pytest.raises(RequestError) as refused:
+        client.status("double")
+    assert refused.value.status is Status.DEADLINE_EXCEEDED
+
+
+def test_t40_a_server_of_another_coordinator_is_refused(server: FakeServer) -> None:
+    other = issue_intermediate(issue_root((), now=NOW), (), now=NOW)
+    client = ServingClient(server.address, roots_pem=other.certificate_pem, timeout=5)
+    with client, pytest.raises(TlsError, match="does not lead to the attested coordinator"):
+        client.status("double")
+
+
+def test_t40_the_server_s_name_is_checked(mesh: Mesh) -> None:
+    leaf = leaf_for("elsewhere.test", mesh.intermediate)
+    running = grpc.server(ThreadPoolExecutor(1))
+    port = running.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(leaf.key_pem, leaf.certificate_pem)]))
+    running.start()
+    client = ServingClient(f"localhost:{port}", roots_pem=mesh.intermediate.certificate_pem, timeout=5)
+    with client, pytest.raises(TlsError, match="EDG_MARBLE_DNS_NAMES=localhost"):
+        client.status("double")
+    running.stop(0).wait()
+
+
+def test_the_root_alone_is_enough_to_verify_a_server(server: FakeServer, mesh: Mesh) -> None:
+    with ServingClient(server.address, roots_pem=mesh.root.certificate_pem, timeout=5) as client:
+        assert client.status("double")
+
+
+def test_t06_a_plaintext_server_is_not_spoken_to() -> None:
+    running = grpc.server(ThreadPoolExecutor(1))
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    client = ServingClient(f"localhost:{port}", roots_pem=issue_root((), now=NOW).certificate_pem, timeout=5)
+    with client, pytest.raises((TlsError, UnreachableError)):
+        client.status("double")
+    running.stop(0).wait()
+
+
+def test_an_address_where_nobody_answers_is_named() -> None:
+    client = ServingClient("localhost:1", roots_pem=issue_root((), now=NOW).certificate_pem, timeout=5)
+    with client, pytest.raises(UnreachableError, match="localhost:1"):
+        client.status("double")
+
+
+# ---- types
+
+
+@pytest.mark.parametrize(
+    ("value", "declared", "expected"),
+    [
+        (np.array([1.5]), 1, np.float32),
+        (np.array([1], np.uint8), 1, np.float32),
+        (np.array([1], np.int64), 3, np.int32),
+        ([1, 2], 1, np.float32),
+        ([1, 2], 9, np.int64),
+        ([1, 2], 4, np.uint8),
+        ([1.0, 2.0], 3, np.int32),
+        (np.array([1], np.float32), 1, np.float32),
+    ],
+)
+def test_values_take_the_declared_type_within_their_kind(value: object, declared: int, expected: type) -> None:
+    assert fit_to(TensorSpec(declared, None), "x", value).dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "declared"),
+    [(np.array([1.5]), 3), ([1.5], 3), ([300], 4), ([-1], 4), (["a"], 1), ([[1], [1, 2]], 1), (np.array([1j]), 1)],
+)
+def test_values_that_would_change_their_meaning_are_refused(value: object, declared: int) -> None:
+    with pytest.raises(InputError, match="'x'"):
+        fit_to(TensorSpec(declared, None), "x", value)
+
+
+# ---- REST
+
+
+@pytest.fixture
+def rest() -> Iterator[tuple[FakeCoordinator, RestServingClient]]:
+    """The fake coordinator's web server, with a server's answers."""
+    with FakeCoordinator() as web:
+        client = RestServingClient(f"localhost:{web.port}", roots_pem=web.root.certificate_pem, timeout=5)
+        yield web, client
+        client.close()
+
+
+def test_rest_sends_columns_and_reads_outputs(rest: tuple[FakeCoordinator, RestServingClient]) -> None:
+    web, client = rest
+    web.answers["POST", "/v1/models/double/versions/7:predict"] = (200, b'{"outputs": {"y": [[2.0, NaN]]}}')
+    answer = client.predict("double", {"x": np.array([[1, 2]], np.float32)}, version=7, signature_name="s")
+    assert np.isnan(answer.outputs["y"][0, 1])
+    assert json.loads(web.requests[-1][2]) == {"inputs": {"x": [[1.0, 2.0]]}, "signature_name": "s"}
+
+
+def test_rest_sends_bytes_as_base64(rest: tuple[FakeCoordinator, RestServingClient]) -> None:
+    web, client = rest
+    web.answers["POST", "/v1/models/m:predict"] = (200, b'{"outputs": ["a"]}')
+    assert client.predict("m", {"x": np.array([b"\0\1"], object)}).outputs["output"].tolist() == ["a"]
+    assert json.loads(web.requests[-1][2]) == {"inputs": {"x": [{"b64": "AAE="}]}}
+
+
+def test_rest_refusals_become_statuses(rest: tuple[FakeCoordinator, RestServingClient]) -> None:
+    web, client = rest
+    web.answers["GET", "/v1/models/none"] = (404, b'{"error": "no such model"}')
+    with pytest.raises(RequestError, match="^no such model$") as refused:
+        client.status("none")
+    assert refused.value.status is Status.NOT_FOUND
+
+
+def test_rest_lists_versions(rest: tuple[FakeCoordinator, RestServingClient]) -> None:
+    web, client = rest
+    version = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    web.answers["GET", "/v1/models/m"] = (200, json.dumps({"model_version_status": [version]}).encode())
+    assert client.status("m") == (VersionStatus(7, "AVAILABLE", ""),)
+
+
+def test_rest_cannot_hold_infinities() -> None:
+    client = RestServingClient("localhost:1", roots_pem=issue_root((), now=NOW).certificate_pem)
+    with client, pytest.raises(InputError, match="use gRPC"):
+        client.predict("m", {"x": np.array([np.inf])})
+
+
+# ---- sessions
+
+
+def test_a_session_reaches_the_servers_that_its_coordinator_vouches_for(
+    coordinator: FakeCoordinator,
+    trust: TrustStore,
+    platform: Path,
+    server: FakeServer,
+    mesh: Mesh,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coordinator.root, coordinator.intermediate = mesh.root, mesh.intermediate
+    found = connect_module.AttestedCoordinator(
+        host=coordinator.host,
+        root_pem=mesh.root.certificate_pem,
+        intermediate_pem=mesh.intermediate.certificate_pem,
+        claims=None,
+        appraisal=connect_module.Unattested("a test"),
+        status=connect_module.CoordinatorStatus(3, ""),
+        manifest=None,
+        epoch=1,
+        head=b"",
+    )
+    with tacit.Session(found) as session:
+        assert session.model("double", address=server.address).predict([[1, 2]]).tolist() == [[2, 4]]
+        assert session.simulated
+        assert "UNATTESTED" in repr(session)
+        assert "UNATTESTED" in repr(session.model("double", address=server.address))
+
+
+def test_connect_attests_and_says_simulated(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5) as session:
+        assert session.tee == "simulated"
+        assert session.simulated
+        assert repr(session) == f"<tacit.Session {coordinator.host} SIMULATED>"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_connect_finds_what_the_user_trusts(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(trust.path.parent.parent))
+    monkeypatch.setenv("TACIT_PLATFORM", str(platform))
+    assert tacit.connect(coordinator.host, timeout=5).tee == "simulated"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(platform))
+    with pytest.raises(NotTrustedError):
+        tacit.connect(coordinator.host, timeout=5)
+
+
+def test_a_coordinator_without_a_manifest_vouches_for_nobody(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    coordinator.code = 2
+    with pytest.raises(NotSetError, match="vouches for no server"):
+        tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5)
+
+
+def test_a_session_without_evidence_says_so(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> None:
+    coordinator.tee, coordinator.marked = None, "unattested"
+    trust.store_expectation(coordinator.host, Expectation(UNATTESTED))
+    session = tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5)
+    assert repr(session) == f"<tacit.Session {coordinator.host} UNATTESTED>"
+
+
+def test_the_package_imports_its_client_only_when_asked() -> None:
+    import subprocess
+    import sys
+
+    script = "import sys, tacit; assert 'tacit.client' not in sys.modules; tacit.connect; assert 'tacit.client' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = tacit.nothing  # type: ignore[attr-defined]
