@@ -1,0 +1,242 @@
+"""`tacit-coordinator` as it is started: ports, ends, refusals, and what a cut of power leaves."""
+
+import asyncio
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpclib
+import pytest
+
+from fakes.core import PLAIN_MANIFEST, UUID, encode
+from fakes.programs import CoordinatorProcess, activate, make_platform_folder
+from tacit.coordinator.store import DATA_NAME, KEY_NAME
+from tacit.evidence.issue import load_simulated_tee
+
+PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_platform_folder(tmp_path_factory.mktemp("platform"))
+
+
+def post_manifest(coordinator: CoordinatorProcess, manifest: dict[str, Any]) -> None:
+    with coordinator.http() as http:
+        body = {"manifest": base64.b64encode(encode(manifest)).decode()}
+        answer = http.post("/api/v2/manifest", json=body)
+        assert answer.status_code == 200, answer.text
+
+
+def status(coordinator: CoordinatorProcess) -> dict[str, Any]:
+    with coordinator.http() as http:
+        data: dict[str, Any] = http.get("/api/v2/status").json()["data"]
+        return data
+
+
+async def test_a_manifest_over_https_and_an_attested_activation_over_grpc(platform: Path, tmp_path: Path) -> None:
+    tee = load_simulated_tee(platform, program="marble", now=datetime.now(UTC))
+    manifest = {
+        "Packages": {"p": {"TEE": "simulated", "UniqueID": tee.package_info.unique_id.hex()}},
+        "Marbles": {"m": {"Package": "p", "Parameters": {"Argv": ["a"], "Env": {"X": "{{ hex .Secrets.k }}"}}}},
+        "Secrets": {"k": {"Type": "symmetric-key", "Size": 128, "Shared": True}},
+    }
+    with CoordinatorProcess(tmp_path, platform=platform) as coordinator:
+        assert status(coordinator)["code"] == 2
+        assert status(coordinator)["tacit"]["tee"] == "simulated"
+        post_manifest(coordinator, manifest)
+        answer = await activate(coordinator.mesh, "m", uuid=UUID, issuer=tee)
+        assert list(answer.parameters.argv) == ["a"]
+        assert len(bytes.fromhex(answer.parameters.env["X"].decode())) == 16
+        with pytest.raises(grpclib.GRPCError) as caught:
+            await activate(coordinator.mesh, "m", uuid=UUID)
+        assert caught.value.status is grpclib.Status.PERMISSION_DENIED
+        assert str(caught.value.message).startswith("marble verification failed: invalid quote: ")
+        assert coordinator.end() == 0
+
+
+def start(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *arguments], env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+
+def refused(environ: dict[str, str], *arguments: str) -> str:
+    """The one plain line that a refused start ends with."""
+    done = start(environ, *arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    plain = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(plain) == 1, done.stderr
+    return plain[0]
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {
+        "HOME": str(tmp_path),
+        "OE_SIMULATION": "1",
+        "EDG_COORDINATOR_CLIENT_ADDR": "127.0.0.1:0",
+        "EDG_COORDINATOR_MESH_ADDR": "127.0.0.1:0",
+        "EDG_COORDINATOR_SEAL_DIR": str(tmp_path / "seal"),
+        **more,
+    }
+
+
+def test_help_and_version_are_given() -> None:
+    assert "EDG_COORDINATOR_SEAL_DIR" in start({}, "--help").stdout
+    assert start({}, "--version").stdout.startswith("tacit-coordinator 0.")
+
+
+@pytest.mark.parametrize("address", ["4433", "localhost", "localhost:x", "localhost:70000", "::1:4433"])
+def test_a_bad_address_is_named(tmp_path: Path, address: str) -> None:
+    line = refused(environment(tmp_path, EDG_COORDINATOR_CLIENT_ADDR=address))
+    assert "EDG_COORDINATOR_CLIENT_ADDR" in line
+    assert address in line
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in refused(environment(tmp_path, EDG_COORDINATOR_MESH_ADDR=f"127.0.0.1:{port}"))
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "seal").write_bytes(b"")
+    assert "EDG_COORDINATOR_SEAL_DIR" in refused(environment(tmp_path))
+
+
+def test_a_missing_platform_says_how_to_make_one(tmp_path: Path) -> None:
+    environ = environment(tmp_path, OE_SIMULATION="", TACIT_PLATFORM=str(tmp_path / "none"))
+    assert "tacit platform init" in refused(environ)
+
+
+def test_a_damaged_state_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with CoordinatorProcess(tmp_path) as coordinator:
+        post_manifest(coordinator, PLAIN_MANIFEST)
+        coordinator.end()
+    data = tmp_path / "seal" / DATA_NAME
+    altered = bytearray(data.read_bytes())
+    altered[-30] ^= 1
+    data.write_bytes(altered)
+    assert "was altered" in refused(environment(tmp_path))
+
+
+def test_a_second_coordinator_on_one_folder_is_refused(tmp_path: Path) -> None:
+    with CoordinatorProcess(tmp_path):
+        assert "another coordinator uses" in refused(environment(tmp_path))
+
+
+def test_an_unknown_flag_and_a_shared_store_are_wrong_usage(tmp_path: Path) -> None:
+    assert start(environment(tmp_path), "--bogus").returncode == 2
+    assert "EDG_DISTRIBUTED_COORDINATOR" in refused(environment(tmp_path, EDG_DISTRIBUTED_COORDINATOR="1"))
+
+
+def test_a_startup_manifest_is_for_an_empty_folder(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(encode(PLAIN_MANIFEST))
+    with CoordinatorProcess(tmp_path, environ={"EDG_STARTUP_MANIFEST": str(manifest)}) as coordinator:
+        assert status(coordinator)["code"] == 3
+        coordinator.end()
+    line = refused(environment(tmp_path, EDG_STARTUP_MANIFEST=str(manifest)))
+    assert "Cannot set startup manifest" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with CoordinatorProcess(tmp_path) as coordinator:
+        coordinator.process.send_signal(number)
+        assert coordinator.process.wait(timeout=20) == 0
+        assert "Traceback" not in coordinator.log_file.read_text()
+
+
+def test_the_log_says_what_this_coordinator_is_not(tmp_path: Path, platform: Path) -> None:
+    with CoordinatorProcess(tmp_path) as coordinator:
+        assert any(line["msg"].startswith("UNATTESTED") for line in coordinator.log())
+    with CoordinatorProcess(tmp_path, platform=platform) as coordinator:
+        assert any(line["msg"].startswith("SIMULATED") for line in coordinator.log())
+
+
+def test_without_its_key_it_starts_in_recovery_mode_and_takes_a_new_manifest(tmp_path: Path, platform: Path) -> None:
+    with CoordinatorProcess(tmp_path, platform=platform) as coordinator:
+        post_manifest(coordinator, PLAIN_MANIFEST)
+        coordinator.end()
+    (tmp_path / "seal" / KEY_NAME).unlink()
+    with CoordinatorProcess(tmp_path, platform=platform) as coordinator:
+        assert status(coordinator)["code"] == 1
+        post_manifest(coordinator, PLAIN_MANIFEST)
+        assert status(coordinator)["code"] == 3
+        coordinator.end()
+    assert (tmp_path / "seal" / f"{DATA_NAME}.old").exists()
+    with CoordinatorProcess(tmp_path, platform=platform) as coordinator:
+        assert status(coordinator)["code"] == 3
+
+
+async def test_nothing_that_was_answered_is_lost_when_it_is_killed_at_any_moment(tmp_path: Path) -> None:
+    """Activations are counted and sealed; the process dies while some are under way; the count never goes back."""
+    chance = Random(7)
+    budget = {**PLAIN_MANIFEST, "Marbles": {"m": {"Package": "p", "MaxActivations": 100_000}}}
+    answered, epoch = 0, 0
+    for attempt in range(10):
+        with CoordinatorProcess(tmp_path) as coordinator:
+            if attempt == 0:
+                post_manifest(coordinator, budget)
+            at_start = status(coordinator)["tacit"]["epoch"]
+            # The manifest is the first record, then one for each activation that was answered, and perhaps one more
+            # for each that was under way.
+            assert answered + 1 <= at_start
+            assert at_start >= epoch
+            epoch = at_start
+            answered = at_start - 1
+
+            async def keep_activating(address: str = coordinator.mesh) -> int:
+                done = 0
+                try:
+                    while True:
+                        await activate(address, "m", uuid=UUID)
+                        done += 1
+                except (grpclib.GRPCError, grpclib.exceptions.StreamTerminatedError, OSError, AssertionError):
+                    return done
+
+            running = [asyncio.create_task(keep_activating()) for _ in range(2)]
+            await asyncio.sleep(chance.uniform(0.01, 0.25))
+            coordinator.kill()
+            answered += sum(await asyncio.gather(*running))
+    assert answered > 10
+
+
+def test_start_is_quick(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with CoordinatorProcess(tmp_path):
+        assert time.monotonic() - began < 10
+
+
+def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) -> None:
+    manifest = {
+        **PLAIN_MANIFEST,
+        "Marbles": {"m": {"Package": "p", "Parameters": {"Env": {"X": "{{ hex .Secrets.k }}", "L": "canary-literal"}}}},
+        "Secrets": {"k": {"Type": "symmetric-key", "Size": 128, "Shared": True}},
+    }
+    with CoordinatorProcess(tmp_path, environ={"EDG_DEBUG_LOGGING": "1"}) as coordinator:
+        post_manifest(coordinator, manifest)
+        answer = asyncio.run(activate(coordinator.mesh, "m", uuid=UUID))
+        with coordinator.http() as http:
+            http.post("/api/v2/manifest", content=b'{"manifest": "canary-body"}')
+            http.get("/api/v2/secrets?s=canary-query")
+            http.get("/canary-path", headers={"x-canary": "canary-header"})
+        coordinator.end()
+        text = coordinator.log_file.read_text()
+    assert json.loads(text.splitlines()[0])["msg"] == "starting coordinator"
+    for value in (
+        answer.parameters.env["X"].decode(),
+        "canary-literal",
+        "canary-body",
+        "canary-query",
+        "canary-header",
+    ):
+        assert value not in text
