@@ -16,12 +16,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.channel import Answer, HttpsChannel
 from tacit.errors import InputError, NotSetError, PeerError, UnauthorizedError
 from tacit.pki import KeyPair
 from tacit.pki.tls import client_context
+from tacit.wire import rest
 
 _T = TypeVar("_T")
 
@@ -94,67 +96,9 @@ class _Envelope(msgspec.Struct):
     message: str = ""
 
 
-class _MarkJson(msgspec.Struct):
-    tee: str
-    epoch: int
-    head: str
-    signature: bytes
+class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """A value in a person's file: the wire's `NewSecretEntry`, but strict about names."""
 
-
-class _StatusV2(msgspec.Struct):
-    code: int
-    message: str
-    tacit: _MarkJson | None = None
-
-
-class _StatusV1(msgspec.Struct):
-    code: int = msgspec.field(name="StatusCode")
-    message: str = msgspec.field(name="StatusMessage")
-    tacit: _MarkJson | None = None
-
-
-class _QuoteV2(msgspec.Struct):
-    cert: str
-    quote: bytes | None = None
-
-
-class _QuoteV1(msgspec.Struct):
-    cert: str = msgspec.field(name="Cert")
-    quote: bytes | None = msgspec.field(name="Quote", default=None)
-
-
-class _ManifestV2(msgspec.Struct):
-    signature: bytes | None = msgspec.field(name="manifestSignatureRootECDSA")
-    fingerprint: str = msgspec.field(name="manifestFingerprint")
-    manifest: bytes | None = None
-
-
-class _ManifestV1(msgspec.Struct):
-    signature: bytes | None = msgspec.field(name="ManifestSignatureRootECDSA")
-    fingerprint: str = msgspec.field(name="ManifestSignature")
-    manifest: bytes | None = msgspec.field(name="Manifest")
-
-
-class _Recovery(msgspec.Struct):
-    secrets: dict[str, bytes] = msgspec.field(name="RecoverySecrets", default_factory=dict)
-
-
-class _SecretJson(msgspec.Struct):
-    type: str = msgspec.field(name="Type", default="")
-    size: int = msgspec.field(name="Size", default=0)
-    shared: bool = msgspec.field(name="Shared", default=False)
-    user_defined: bool = msgspec.field(name="UserDefined", default=False)
-    valid_for: int = msgspec.field(name="ValidFor", default=0)
-    certificate: bytes | None = msgspec.field(name="Cert", default=None)
-    private: bytes | None = msgspec.field(name="Private", default=None)
-    public: bytes | None = msgspec.field(name="Public", default=None)
-
-
-class _SecretsV2(msgspec.Struct):
-    secrets: dict[str, _SecretJson]
-
-
-class _NewSecretJson(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     key: bytes = msgspec.field(name="Key", default=b"")
     certificate: bytes = msgspec.field(name="Cert", default=b"")
     private: bytes = msgspec.field(name="Private", default=b"")
@@ -181,9 +125,9 @@ class CoordinatorClient:
     def status(self) -> CoordinatorStatus:
         """Where the coordinator stands. Raises: ConnectError."""
         newer, answer = self._call("GET", "/status")
-        value = self._decode(answer, _StatusV2 if newer else _StatusV1, "/status")
+        value = self._decode(answer, rest.StatusV2 if newer else rest.StatusV1, "/status")
         mark = value.tacit
-        if mark is None:
+        if not isinstance(mark, rest.StateMark):
             return CoordinatorStatus(value.code, value.message)
         try:
             head = bytes.fromhex(mark.head)
@@ -202,7 +146,7 @@ class CoordinatorClient:
         """
         query = [("nonce", base64.urlsafe_b64encode(nonce).decode())] if nonce else []
         newer, answer = self._call("GET", "/quote", query=query)
-        value = self._decode(answer, _QuoteV2 if newer else _QuoteV1, "/quote")
+        value = self._decode(answer, rest.QuoteV2 if newer else rest.QuoteV1, "/quote")
         if answer.certificate is None:
             raise PeerError(f"{self._channel.url('/quote')} showed no certificate")
         return Quote(value.cert.encode(), value.quote or b""), answer.certificate, newer
@@ -215,11 +159,11 @@ class CoordinatorClient:
             ConnectError: no answer, or an error.
         """
         newer, answer = self._call("GET", "/manifest")
-        value = self._decode(answer, _ManifestV2 if newer else _ManifestV1, "/manifest")
-        if not value.manifest or not value.signature:
+        value = self._decode(answer, rest.ManifestV2 if newer else rest.ManifestV1, "/manifest")
+        if not value.manifest or not value.root_signature:
             raise NotSetError("the coordinator has no manifest yet; set one with `tacit manifest set`")
         try:
-            return StoredManifest(value.manifest, bytes.fromhex(value.fingerprint), value.signature)
+            return StoredManifest(value.manifest, bytes.fromhex(value.fingerprint), value.root_signature)
         except ValueError as exc:
             raise PeerError(f"{self._channel.url('/manifest')}: the fingerprint is no hexadecimal text") from exc
 
@@ -228,8 +172,8 @@ class CoordinatorClient:
 
         Raises: ConnectError, with the coordinator's own words about what is wrong with it.
         """
-        _, answer = self._call("POST", "/manifest", body_v1=raw, body_v2=_encode({"manifest": raw}))
-        value = self._decode(answer, _Recovery | None, "/manifest")
+        _, answer = self._call("POST", "/manifest", body_v1=raw, body_v2=_encode(rest.ManifestSetV2(raw)))
+        value = self._decode(answer, rest.RecoverySecrets | None, "/manifest")
         return {} if value is None else value.secrets
 
     def secrets(self, names: Sequence[str]) -> Mapping[str, ReadSecret]:
@@ -240,14 +184,14 @@ class CoordinatorClient:
             ConnectError: refused otherwise, or no answer.
         """
         newer, answer = self._call("GET", "/secrets", query=[("s", name) for name in names])
-        value = self._decode(answer, _SecretsV2 if newer else dict[str, _SecretJson], "/secrets")
-        found: Mapping[str, _SecretJson] = value.secrets if newer else value
+        value = self._decode(answer, rest.SecretsV2 if newer else dict[str, rest.SecretEntry], "/secrets")
+        found: Mapping[str, rest.SecretEntry] = value.secrets if newer else value
         return {name: _read_secret(secret) for name, secret in found.items()}
 
     def set_secrets(self, values: Mapping[str, NewSecret]) -> None:
         """Give user-defined secrets their values, all or none. Raises: as `secrets`."""
-        wire = {name: _NewSecretJson(value.key, value.certificate, value.private) for name, value in values.items()}
-        _, answer = self._call("POST", "/secrets", body_v1=_encode(wire), body_v2=_encode({"secrets": wire}))
+        wire = {name: _entry(value) for name, value in values.items()}
+        _, answer = self._call("POST", "/secrets", body_v1=_encode(wire), body_v2=_encode(rest.SecretsSetV2(wire)))
         self._decode(answer, Any, "/secrets")
 
     def close(self) -> None:
@@ -298,7 +242,7 @@ def parse_secrets_file(raw: bytes) -> Mapping[str, NewSecret]:
         InputError: not that JSON; the message never quotes a value.
     """
     try:
-        wire = msgspec.json.decode(raw, type=dict[str, _NewSecretJson])
+        wire = msgspec.json.decode(raw, type=dict[str, _FileEntry])
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as exc:
         raise InputError(
             f'the secrets are not as expected ({exc}); expected {{"NAME": {{"Key": "BASE64"}}}} '
@@ -324,7 +268,7 @@ def _refusal(method: str, url: str, answer: Answer) -> PeerError | UnauthorizedE
     return PeerError(f"{method} {url}: {answer.status} {answer.phrase}: {status}: {message}")
 
 
-def _read_secret(wire: _SecretJson) -> ReadSecret:
+def _read_secret(wire: rest.SecretEntry) -> ReadSecret:
     return ReadSecret(
         wire.type,
         wire.size,
@@ -335,6 +279,10 @@ def _read_secret(wire: _SecretJson) -> ReadSecret:
         wire.private or b"",
         wire.public or b"",
     )
+
+
+def _entry(secret: NewSecret) -> rest.NewSecretEntry:
+    return rest.NewSecretEntry(secret.key or UNSET, secret.certificate or UNSET, secret.private or UNSET)
 
 
 def _encode(value: object) -> bytes:

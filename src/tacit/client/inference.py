@@ -287,7 +287,7 @@ def _grpc_error(address: Address, exc: grpc.RpcError, timeout: float) -> TacitEr
     code, details = exc.code(), exc.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         lower = details.lower()
-        if "peer name" in lower and "not in peer certificate" in lower:
+        if "hostname verification check failed" in lower or "not in peer certificate" in lower:
             return TlsError(
                 f"the certificate of {address} does not name it; connect by a name that it has, "
                 f"or start the server with EDG_MARBLE_DNS_NAMES={address.host}"
