@@ -1,6 +1,7 @@
 """From a trained model to an attested, encrypted prediction, and four attacks that are refused. See README.md."""
 
 import argparse
+import json
 import os
 import secrets
 import shutil
@@ -67,9 +68,11 @@ def draw(images: np.ndarray, predictions: np.ndarray, labels: np.ndarray) -> str
 
 def refused(what: str, error: TacitError | str) -> None:
     """One attack and the reason of its refusal."""
-    first = str(error).strip().splitlines()
-    reason = next((line.strip() for line in reversed(first) if line.strip()), "")
-    print(f"    {RED}refused{PLAIN} {what}\n            {DIM}{reason[:300]}{PLAIN}", flush=True)
+    reason = str(error).strip()
+    if reason.startswith("{"):  # a line of a program's log
+        event = json.loads(reason)
+        reason = f"{event['reason']}: {event['error']}"
+    print(f"    {RED}refused{PLAIN} {what}\n            {DIM}{reason}{PLAIN}", flush=True)
 
 
 def expect_refusal(what: str, program: Program, text: str, *, seconds: float = 30.0) -> None:
@@ -204,8 +207,8 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
 def predict(stage: Stage, digits: Digits, roots: Path, steps: Steps) -> None:
     """Ask over gRPC and REST, draw some, and compare with the plain model."""
     with tacit.connect(stage.host) as session:
-        answer = session.model("digits", address=stage.server).predict(digits.images)
-        found = np.asarray(answer["label"]).reshape(-1)
+        answer = session.model("digits", address=stage.server).predict(digits.images)  # probabilities, (n, 10)
+        found = np.asarray(answer).argmax(axis=1)
     accuracy = float((found == digits.labels).mean())
     print(draw(digits.images[:6], found[:6], digits.labels[:6]))
     if not np.array_equal(found, digits.plain_predictions):
@@ -214,7 +217,7 @@ def predict(stage: Stage, digits: Digits, roots: Path, steps: Steps) -> None:
         f"gRPC over TLS, {'SIMULATED ' if session.simulated else ''}session: accuracy {accuracy:.1%}, equal to the plain model's"
     )
     with RestServingClient(stage.rest, roots_pem=roots.read_bytes()) as rest:
-        over_rest = np.asarray(rest.predict("digits", digits.images[:32])["label"]).reshape(-1)
+        over_rest = rest.predict("digits", {"X": digits.images[:32]}).outputs["output"].argmax(axis=1)
     if not np.array_equal(over_rest, found[:32]):
         raise ConnectError("REST and gRPC do not agree")
     steps.done("REST over TLS: the same answers")

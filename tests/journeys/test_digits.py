@@ -104,7 +104,7 @@ def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> 
         assert process.poll() is None, text
         python = text[text.index("python - <<'END'\nimport numpy as np, tacit") : text.index("# curl:")]
         curl = next(line for line in said if line.startswith("curl "))
-        for pasted, expected in ((python, "label"), (curl, "outputs")):
+        for pasted, expected in ((python, "["), (curl, "outputs")):
             done = subprocess.run(["bash", "-c", pasted], env=env, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stderr
             assert expected in done.stdout
