@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,8 +24,10 @@ from tacit.evidence.collateral import (
     parse_time,
     render_collateral,
 )
-from tacit.evidence.sgx.pck import _elements
+from tacit.evidence.sgx.pck import _elements, parse_pck_extension
 from tacit.evidence.sgx.quote import MAX_EVIDENCE_SIZE, parse_quote, parse_report, unwrap, wrap
+from tacit.evidence.simulated import authority
+from tacit.evidence.simulated.authority import Platform, render_pck_extension
 from tacit.evidence.simulated.platform import parse_platform, render_platform
 
 REAL = Path(__file__).parents[1] / "vectors" / "evidence"
@@ -168,6 +171,51 @@ def test_t13_der_walker_ends(raw: bytes) -> None:
             assert len(content) <= len(raw)
     except ValueError:
         pass
+
+
+def octets(tag: int, content: bytes) -> bytes:
+    return bytes((tag, 0x82)) + len(content).to_bytes(2, "big") + content
+
+
+def entry(suffix: bytes, value: bytes) -> bytes:
+    return octets(0x30, octets(0x06, bytes.fromhex("2a864886f84d010d01") + suffix) + value)
+
+
+GOOD_EXTENSION = render_pck_extension(Platform(ppid=bytes(16)))
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        b"",
+        b"\x30",
+        b"\x30\x84\0\0\0\0",
+        b"\x30\x05\0",
+        octets(0x31, b""),
+        octets(0x30, b""),
+        octets(0x30, octets(0x30, b"")),
+        octets(0x30, entry(b"\1", octets(4, bytes(16))) * 2),
+        octets(0x30, entry(b"\1", octets(4, bytes(15)))),
+        GOOD_EXTENSION + GOOD_EXTENSION,
+        GOOD_EXTENSION.replace(b"\x02\x01\x01", b"\x02\x01\xff", 1),
+        GOOD_EXTENSION.replace(b"\x02\x01\x01", b"\x04\x01\x01", 1),
+    ],
+    ids=["empty", "cut", "long-length", "short", "set", "no-fields", "no-pair", "twice", "size", "two", "negative",
+         "type"],
+)  # fmt: skip
+def test_t13_platform_extension_of_another_form_is_refused(der: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "render_pck_extension", lambda platform: der)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = authority.issue_certificate(
+        authority.PCK, key.public_key(), key, now=NOW, platform=Platform(ppid=bytes(16))
+    )
+    with pytest.raises(EvidenceFormatError, match="does not say which platform"):
+        parse_pck_extension(certificate)
+
+
+def test_certificate_without_the_platform_extension_is_refused() -> None:
+    with pytest.raises(EvidenceFormatError, match="does not say which platform"):
+        parse_pck_extension(shared_platform().tcb_signer)
 
 
 # ---- collateral

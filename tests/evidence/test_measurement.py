@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tacit.errors import PlatformError
+from tacit.evidence import issue as issuing
+from tacit.evidence.issue import load_inventory
 from tacit.evidence.simulated.measure import (
     Distribution,
     Inventory,
@@ -83,6 +85,13 @@ def test_lazy_attributes_of_a_package_passed_through_do_not_count() -> None:
     others = (lazy, module("tacit.room.b", ""), module("tacit.c", ""))
     assert "tacit.c" not in closed(module("tacit.a", "import tacit.room.b"), *others)
     assert "tacit.c" in closed(module("tacit.a", "from tacit.room import x"), *others)
+
+
+def test_imports_for_type_checkers_do_not_count() -> None:
+    source = (
+        "if TYPE_CHECKING:\n    import tacit.b\nelse:\n    import tacit.c\nif typing.TYPE_CHECKING:\n    import tacit.b"
+    )
+    assert closed(module("tacit.a", source), module("tacit.b", ""), module("tacit.c", "")) == {"tacit.a", "tacit.c"}
 
 
 def test_cycles_end() -> None:
@@ -182,6 +191,7 @@ def test_requirements_without_extras_are_followed(text: str, expected: str | Non
 SCRIPT = """
 import json, sys
 from tacit.errors import TacitError
+from tacit.evidence import issue as issuing
 from tacit.evidence.issue import load_inventory
 try:
     found = load_inventory(sys.argv[1])
@@ -239,6 +249,41 @@ def test_file_that_no_program_loads_does_not_change_the_measurement(tmp_path: Pa
     before = copy.measure()["measurement"]
     (copy.package / "elsewhere.py").write_text("")
     assert copy.measure()["measurement"] == before
+
+
+@pytest.mark.parametrize("program", ["coordinator", "marble"])
+def test_the_installed_programs_can_be_measured(program: str) -> None:
+    found, again = load_inventory(program), load_inventory(program)
+    assert found.measurement() == again.measurement()
+    assert "tacit.evidence.anchor" in found.files
+    assert {"cryptography", "dcap-qvl"} <= {one.name for one in found.distributions}
+    assert not found.missing
+
+
+def test_no_program_is_measured_with_the_command_line_of_the_owner() -> None:
+    # What no enclave image carries does not enter an enclave's measurement.
+    for program in ("coordinator", "marble"):
+        assert not [name for name in load_inventory(program).files if f"{name}.".startswith("tacit.cli.")]
+
+
+def test_import_that_nothing_provides_is_written_down() -> None:
+    distributions, missing = issuing._find_distributions(frozenset({"no_such_library.part", "json", "google.protobuf"}))
+    assert missing == {"no_such_library"}
+    assert [one.name for one in distributions] == ["protobuf"]
+
+
+def test_module_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(PlatformError, match="Input/output error"):
+        load_inventory("coordinator")
+
+
+def test_program_that_nobody_knows_is_named() -> None:
+    with pytest.raises(PlatformError, match="coordinator and marble"):
+        load_inventory("spy")
 
 
 def test_program_that_is_not_installed_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ LATER = NOW + timedelta(days=340)
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs have fixed contents here; what a measurement is made of has its own tests."""
     monkeypatch.setattr(
-        issuing, "load_inventory", lambda program: Inventory("CPython 3", {program: bytes(32)}, (), frozenset())
+        issuing,
+        "load_inventory",
+        lambda program: Inventory("CPython 3", {issuing._find_program(program).roots[0]: bytes(32)}, (), frozenset()),
     )
 
 
@@ -163,6 +165,41 @@ def test_missing_platform_says_how_to_make_one(tmp_path: Path) -> None:
             call()
     with pytest.raises(EvidenceFormatError):
         fetch_collateral(evidence, folder=tmp_path)
+
+
+def test_platform_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "platform.json").mkdir()
+    for call in (load_anchor, lambda folder: load_package_info(folder, program="coordinator")):
+        with pytest.raises(PlatformError, match="cannot be read"):
+            call(tmp_path)
+
+
+def test_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_platform(folder, tmp_path / "export.json", public=False)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PlatformError, match="No space left"):
+        init_platform(tmp_path / "new", now=NOW)
+    with pytest.raises(PlatformError, match="No space left"):
+        import_platform(tmp_path / "export.json", tmp_path / "other")
+    assert os.listdir(tmp_path / "new") == os.listdir(tmp_path / "other") == []
+
+
+def test_race_of_two_inits_has_one_winner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "platform.json").read_bytes()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as it looked when this one began
+    with pytest.raises(PlatformError, match="already holds"):
+        init_platform(folder, now=NOW)
+    assert (folder / "platform.json").read_bytes() == before
+
+
+def test_collateral_that_expired_is_made_anew_too(folder: Path) -> None:
+    much_later = NOW + timedelta(days=500)
+    tee = load_simulated_tee(folder, program="coordinator", now=much_later)
+    assert verify(tee, folder, now=much_later).tcb_status == "UpToDate"
 
 
 def test_program_that_nobody_knows_is_refused(folder: Path) -> None:

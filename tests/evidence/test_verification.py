@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fakes.tee import NOW, FakeTee, forge_collateral, make_platform, other_platform, shared_platform
 from tacit.errors import (
@@ -33,13 +35,16 @@ from tacit.evidence import (
     Role,
     Tee,
     TrustAnchor,
+    dcap,
     parse_collateral,
     report_data,
     verify_binding,
     verify_evidence,
 )
+from tacit.evidence.anchor import parse_anchor
+from tacit.evidence.collateral import parse_crl
 from tacit.evidence.dcap import refusal
-from tacit.evidence.sgx.evaluator import converge
+from tacit.evidence.sgx.evaluator import Verdict, converge
 from tacit.evidence.sgx.quote import unwrap, wrap
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, issue_quote
@@ -486,8 +491,26 @@ def test_t09_levels_in_another_order_give_the_highest_that_fits(debug: bool) -> 
         lambda value: value.pop("tcbLevels"),
         lambda value: value.pop("issueDate"),
         lambda value: value.update(nextUpdate="never"),
+        lambda value: value.update(fmspc="zz"),
+        lambda value: value.update(tcbLevels=[1]),
+        lambda value: value["tcbLevels"][0].update(advisoryIDs=[1]),
+        lambda value: value["tcbLevels"][0]["tcb"].update(pcesvn=True),
     ],
-    ids=["fmspc", "pceid", "tee", "version", "string", "components", "no-levels", "no-date", "no-end"],
+    ids=[
+        "fmspc",
+        "pceid",
+        "tee",
+        "version",
+        "string",
+        "components",
+        "no-levels",
+        "no-date",
+        "no-end",
+        "no-hex",
+        "levels",
+        "advisories",
+        "bool",
+    ],
 )
 def test_t09_tcb_info_that_does_not_fit_is_refused(change: Callable[[dict[str, Any]], None], debug: bool) -> None:
     tee = FakeTee(debug=debug)
@@ -535,9 +558,14 @@ def test_t09_collateral_signed_by_a_foreign_signer_is_refused(debug: bool) -> No
 def test_t09_collateral_signed_by_the_platform_itself_is_refused(debug: bool) -> None:
     tee = FakeTee(debug=debug)
     assert tee.platform.keys is not None
-    signer = authority.Signer(tee.platform.pck, tee.platform.keys.pck)
-    with pytest.raises((CollateralError, UntrustedRootError)):
-        verify(tee, forge_collateral(tee.platform, signer=signer))
+    one = tee.platform
+    forged = forge_collateral(one, signer=authority.Signer(one.pck, tee.platform.keys.pck))
+    chain = authority.chain_pem(one.pck, one.pck_ca, one.root)
+    both_chains = replace(forged, tcb_info_issuer_chain=chain, qe_identity_issuer_chain=chain)
+    # A key that was extracted from one machine must not be able to call all machines up to date.
+    for collateral in (forged, both_chains):
+        with pytest.raises(CollateralError, match="not appointed by the root"):
+            verify(tee, collateral)
 
 
 @both
@@ -614,6 +642,69 @@ def test_t09_missing_part_of_collateral_is_refused(field: str, debug: bool) -> N
 def test_t09_collateral_of_another_platform_is_refused(debug: bool) -> None:
     with pytest.raises((CollateralError, UntrustedRootError)):
         verify(FakeTee(debug=debug), other_platform().collateral)
+
+
+@both
+def test_collateral_of_the_root_alone_is_refused(debug: bool) -> None:
+    tee = FakeTee(debug=debug)
+    root = authority.chain_pem(tee.platform.root)
+    with pytest.raises(CollateralError, match="not appointed"):
+        verify(tee, replace(tee.collateral, tcb_info_issuer_chain=root))
+
+
+def test_list_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No library makes such a list, so an existing one loses its nextUpdate.
+    class Endless:
+        def __init__(self, der: bytes) -> None:
+            self._crl = x509.load_der_x509_crl(der)
+
+        next_update_utc = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._crl, name)
+
+    der = shared_platform().collateral.pck_crl
+    monkeypatch.setattr("tacit.evidence.collateral.x509", type("X", (), {"load_der_x509_crl": staticmethod(Endless)}))
+    with pytest.raises(CollateralError, match="no nextUpdate"):
+        parse_crl(der, "PCK")
+
+
+def test_quoting_enclave_with_a_status_outside_intels_table_is_refused() -> None:
+    with pytest.raises(TcbError, match="SWHardeningNeeded"):
+        converge("UpToDate", "SWHardeningNeeded")
+
+
+@pytest.mark.parametrize("platform", ["Revoked", "UpToDate"])
+def test_revoked_never_converges_to_anything(platform: str) -> None:
+    with pytest.raises(RevokedError):
+        converge(platform, "Revoked")
+
+
+@both
+def test_t63_status_that_an_evaluator_invents_is_refused(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    invented = Verdict("Splendid", frozenset(), 1, bytes(16))
+    for name in ("evaluate_quote", "verify_with_library"):
+        monkeypatch.setattr(dcap, name, lambda *_, **__: invented)
+    with pytest.raises(TcbError, match="Splendid"):
+        verify(FakeTee(debug=debug))
+
+
+def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Should the library's two calls ever disagree, the one that refuses counts.
+    monkeypatch.setattr(dcap.dcap_qvl, "verify_with_root_ca", lambda *_: None)
+    tee = FakeTee()
+    with pytest.raises(EvidenceSignatureError):
+        verify_evidence(
+            forge_quote(tee, pck_key=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
+        )
+
+
+def test_anchor_on_another_curve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    root = authority.issue_certificate(authority.ROOT, key.public_key(), key, now=NOW, ca_depth=1)
+    anchor = TrustAnchor(Tee.SIMULATED, "P-384", root.public_bytes(Encoding.DER))
+    with pytest.raises(UntrustedRootError, match="not on P-256"):
+        parse_anchor(anchor)
 
 
 def test_refusal_that_nobody_knows_is_still_a_refusal() -> None:

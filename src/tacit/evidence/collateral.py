@@ -199,6 +199,25 @@ def parse_signed_object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
+def check_signers(collateral: Collateral) -> None:
+    """Refuse TCB info or QE identity that another signed than the one whom the root itself appointed for that.
+
+    A platform's own key (PCK) has a chain to the same root. Whoever got such a key out of one machine could otherwise
+    sign collateral that calls every machine up to date. The dcap-qvl library does not look at this.
+
+    Raises:
+        CollateralError: a signer's chain that is not signer and root alone.
+    """
+    chains = (("TCB info", collateral.tcb_info_issuer_chain), ("QE identity", collateral.qe_identity_issuer_chain))
+    for name, pem in chains:
+        chain = parse_chain(pem.encode(), CollateralError)
+        if len(chain) != 2 or chain[0].issuer != chain[1].subject:
+            raise CollateralError(
+                f"the signer of {name} was not appointed by the root: its chain has {len(chain)} certificates, "
+                "expected a TCB signing certificate and the root that issued it"
+            )
+
+
 def check_validity(
     pck_chain: Sequence[x509.Certificate], root: x509.Certificate, collateral: Collateral, *, now: datetime
 ) -> datetime:

@@ -7,7 +7,8 @@
 (3) Check that the anchor fits its own kind of TEE, and that the quote's certificates are of that kind and end at the
     anchor's root (`anchor`). From here on only the pinned root counts.
 (4) Check that everything dated is in force: certificates, both CRLs, TCB info, QE identity. The library accepts a
-    CRL from the future, so this is done here (`collateral.check_validity`).
+    CRL from the future, so this is done here (`collateral.check_validity`). And that TCB info and QE identity come from
+    a signer of the root's, not from a platform's key, which the library accepts too (`collateral.check_signers`).
 (5) Verify: PCK chain to the root; revocation by both CRLs; TCB info and QE identity signed by the TCB signer and made
     for this platform; the quoting enclave's report signed by the PCK key, and the enclave Intel's; the attestation key
     bound by that report; the quote signed by that key. Find the TCB level of platform and quoting enclave.
@@ -43,7 +44,7 @@ from tacit.errors import (
 )
 from tacit.evidence.anchor import check_chain_kind, parse_anchor
 from tacit.evidence.claims import Check, Claims, TrustAnchor
-from tacit.evidence.collateral import Collateral, check_validity, parse_chain, parse_signed_object
+from tacit.evidence.collateral import Collateral, check_signers, check_validity, parse_chain, parse_signed_object
 from tacit.evidence.sgx.evaluator import TCB_STATUSES, Verdict, check_tcb_info_fits, evaluate_quote
 from tacit.evidence.sgx.pck import parse_pck_extension
 from tacit.evidence.sgx.quote import check_attributes, parse_quote, unwrap
@@ -55,7 +56,7 @@ _REFUSALS: tuple[tuple[str, type[EvidenceError]], ...] = (
     (r"expired|in the future|notvalidyet", CollateralTimeError),
     (r"unknown variant|no matching tcb level|below minimum", TcbError),
     (r"invalid for (tcb_info|qe_identity)|unknownrevocationstatus|parse .*crl|invalidcrlsignature", CollateralError),
-    (r"fmspc mismatch|pce_?id mismatch|component count|decode (tcbinfo|qe ?identity)", CollateralError),
+    (r"fmspc mismatch|pce_?id mismatch|component count|decode (tcb|qe ?identity)", CollateralError),
     (r"(tcb info|qe identity) leaf|invalid key length|tcb ?info (id|version)|crl", CollateralError),
     (r"non-sgx tcb info|unsupported qe identity", CollateralError),
     (r"report signature is invalid|invalid for qe_report|report hash mismatch", EvidenceSignatureError),
@@ -127,6 +128,7 @@ def verify_evidence(evidence: bytes, collateral: Collateral, anchor: TrustAnchor
     chain = parse_chain(quote.pck_chain_pem)
     check_chain_kind(chain, anchor, root)
     expires = check_validity(chain, root, collateral, now=now)  # (4)
+    check_signers(collateral)
     if quote.report.debug:  # (5)
         verdict = evaluate_quote(quote, chain, collateral, root)
     else:

@@ -77,10 +77,14 @@ def _absolute(node: ast.ImportFrom, module: str, *, is_package: bool) -> str:
     return ".".join([*above, node.module] if node.module else above)
 
 
+def _is_for_type_checkers(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+
+
 def parse_imports(module: Module, *, lazy: bool) -> frozenset[str]:
     """Dotted names that a module may import; `from a import b` gives `a` and `a.b`, one of which may be no module.
 
-    With `lazy`, what stands inside functions and what strings name counts too.
+    With `lazy`, what stands inside functions and what strings name counts too. What only type checkers see never does.
 
     Raises:
         PlatformError: the source is not Python.
@@ -98,6 +102,8 @@ def parse_imports(module: Module, *, lazy: bool) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             source = _absolute(node, module.name, is_package=module.is_package)
             names.update((source, *(f"{source}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.If) and _is_for_type_checkers(node.test):
+            waiting.extend(node.orelse)
         elif lazy and isinstance(node, ast.Constant):
             if isinstance(node.value, str) and _MODULE_NAME.fullmatch(node.value):
                 names.add(node.value)
