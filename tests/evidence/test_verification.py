@@ -691,7 +691,7 @@ def test_t63_status_that_an_evaluator_invents_is_refused(debug: bool, monkeypatc
 
 def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
     # Should the library's two calls ever disagree, the one that refuses counts.
-    monkeypatch.setattr(dcap.dcap_qvl, "verify_with_root_ca", lambda *_: None)
+    monkeypatch.setattr("dcap_qvl.verify_with_root_ca", lambda *_: None)
     tee = FakeTee()
     with pytest.raises(EvidenceSignatureError):
         verify_evidence(

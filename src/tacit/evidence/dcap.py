@@ -25,11 +25,12 @@ Source: Intel SGX DCAP ECDSA Orientation, "quote verification"; Intel PCS API v4
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 
-import dcap_qvl
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.errors import (
@@ -47,7 +48,7 @@ from tacit.evidence.claims import Check, Claims, TrustAnchor
 from tacit.evidence.collateral import Collateral, check_signers, check_validity, parse_chain, parse_signed_object
 from tacit.evidence.sgx.evaluator import TCB_STATUSES, Verdict, check_tcb_info_fits, evaluate_quote
 from tacit.evidence.sgx.pck import parse_pck_extension
-from tacit.evidence.sgx.quote import check_attributes, parse_quote, unwrap
+from tacit.evidence.sgx.quote import SgxQuote, check_attributes, parse_quote, unwrap
 
 # The library's texts are no API: the version is pinned, and tests run every known defect through this table.
 # First match wins; matched in lower case.
@@ -78,6 +79,8 @@ def refusal(text: str) -> EvidenceError:
 
 def _full_text(refused: ValueError, quote: bytes, collateral: object, root_der: bytes, seconds: int) -> str:
     """The refusal with its causes, which only the library's older call tells. It decides nothing here."""
+    import dcap_qvl
+
     try:
         dcap_qvl.verify_with_root_ca(quote, collateral, root_der, seconds)
     except ValueError as exc:
@@ -91,6 +94,9 @@ def verify_with_library(quote: bytes, collateral: Collateral, root_der: bytes, *
     Raises:
         EvidenceError: the subclass that says why.
     """
+    # Here, because a program that only names claims (the model server) need not load the library.
+    import dcap_qvl
+
     seconds = int(now.timestamp())
     converted = dcap_qvl.QuoteCollateralV3(**asdict(collateral))
     # Everything is reported and nothing decided: decisions are the manifest's.
@@ -106,6 +112,26 @@ def verify_with_library(quote: bytes, collateral: Collateral, root_der: bytes, *
         tcb_evaluation_number=found["tcb"]["eval_data_number"],
         hardware_id=bytes(found["platform"]["pck"]["ppid"]),
     )
+
+
+def _list_checks(
+    quote: SgxQuote, chain: Sequence[x509.Certificate], collateral: Collateral, anchor: TrustAnchor, now: datetime
+) -> tuple[Check, ...]:
+    """What was checked and over what; called when all of it held."""
+    made = (
+        ("layout, lengths and padding", quote.signed),
+        ("known attributes", quote.report.raw[:64]),
+        (f"PCK chain to {anchor.name}", b"".join(one.public_bytes(Encoding.DER) for one in chain)),
+        ("in force: certificates, CRLs, TCB info, QE identity", now.isoformat().encode()),
+        ("root CRL", collateral.root_ca_crl),
+        ("PCK CRL", collateral.pck_crl),
+        ("TCB info: signature, platform, level", collateral.tcb_info.encode()),
+        ("QE identity: signature, quoting enclave, level", collateral.qe_identity.encode()),
+        ("quoting enclave signed by the PCK key", quote.qe_report.raw),
+        ("attestation key bound by the quoting enclave", quote.attestation_key + quote.qe_auth_data),
+        ("quote signed by the attestation key", quote.signed),
+    )
+    return tuple(Check(name, sha256(over).digest()) for name, over in made)
 
 
 def verify_evidence(evidence: bytes, collateral: Collateral, anchor: TrustAnchor, *, now: datetime) -> Claims:
@@ -138,19 +164,6 @@ def verify_evidence(evidence: bytes, collateral: Collateral, anchor: TrustAnchor
     if verdict.tcb_status not in TCB_STATUSES:
         raise TcbError(f"the TCB status {verdict.tcb_status[:40]!r} is not one that is known here")
 
-    made = (
-        ("layout, lengths and padding", quote.signed),
-        ("known attributes", quote.report.raw[:64]),
-        (f"PCK chain to {anchor.name}", b"".join(one.public_bytes(Encoding.DER) for one in chain)),
-        ("in force: certificates, CRLs, TCB info, QE identity", now.isoformat().encode()),
-        ("root CRL", collateral.root_ca_crl),
-        ("PCK CRL", collateral.pck_crl),
-        ("TCB info: signature, platform, level", collateral.tcb_info.encode()),
-        ("QE identity: signature, quoting enclave, level", collateral.qe_identity.encode()),
-        ("quoting enclave signed by the PCK key", quote.qe_report.raw),
-        ("attestation key bound by the quoting enclave", quote.attestation_key + quote.qe_auth_data),
-        ("quote signed by the attestation key", quote.signed),
-    )
     return Claims(
         tee=anchor.tee,
         measurement=quote.report.mr_enclave,
@@ -164,5 +177,5 @@ def verify_evidence(evidence: bytes, collateral: Collateral, anchor: TrustAnchor
         tcb_evaluation_number=verdict.tcb_evaluation_number,
         hardware_id=verdict.hardware_id,
         expires=expires,
-        checks=tuple(Check(name, sha256(over).digest()) for name, over in made),
+        checks=_list_checks(quote, chain, collateral, anchor, now),
     )
