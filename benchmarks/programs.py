@@ -19,8 +19,6 @@ import psutil
 from grpclib.client import Channel, UnaryUnaryMethod
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "digits"))
-from tacit.pki.tls import unverified_client_context
-from tacit.vault.files import seal_folder
 from train import train
 
 from tacit.cli.up.command import release, trust_own
@@ -31,6 +29,8 @@ from tacit.evidence.issue import init_platform, load_simulated_tee
 from tacit.marble.activate import build_request, make_uuid
 from tacit.marble.premain import _RawCodec
 from tacit.pki import create_csr, generate_key, issue_self_signed
+from tacit.pki.tls import unverified_client_context
+from tacit.vault.files import seal_folder
 
 
 def resident(program: Program) -> float:

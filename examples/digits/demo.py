@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from tacit.evidence.issue import init_platform
-from tacit.vault.files import seal_folder
 from train import Digits, train
 
 import tacit
@@ -26,7 +24,9 @@ from tacit.cli.up.stage import Stage
 from tacit.client.inference import RestServingClient
 from tacit.client.trust import TrustStore, default_trust_folder
 from tacit.errors import ConnectError, TacitError
+from tacit.evidence.issue import init_platform
 from tacit.pki import issue_self_signed
+from tacit.vault.files import seal_folder
 
 BOLD, GREEN, RED, DIM, PLAIN = (
     ("\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("",) * 5
