@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import ssl
-import time
 from email.utils import formatdate
 from typing import Any
 
@@ -11,24 +10,32 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse, bind
+from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse, Listener, bind
 from tacit.pki.tls import peer_certificate
 
 _HEAD_LIMIT = 64 << 10  # bytes of request line and headers
-_REQUEST_TIME = (
-    60.0  # seconds from the first byte of a request to its last; a slow sender must not hold a connection for ever
-)
+_REQUEST_TIME = 60.0  # seconds for the head of a request, and for each further megabyte of its body
+_PROGRESS = 1 << 20  # bytes of body that buy another _REQUEST_TIME; slower than this is holding a connection for ever
 _KEEP_ALIVE = 75  # seconds that an idle connection is kept
 _HANDSHAKE_TIME = 15.0  # seconds
 _MAX_CONNECTIONS = 1000
+_LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
+_DISCARD = 64 << 20  # bytes of a refused body that are still taken, so that its sender gets to read the refusal
 _LOG = logging.getLogger("tacit.edge")
+
+
+class _HeadTooLargeError(Exception):
+    """Stops the parser."""
 
 
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol; adds the peer's certificate, a limit on headers, and a limit on the time of a request."""
 
     _timer: asyncio.TimerHandle | None = None
-    _head = 0
+    _head = 0  # bytes of the current head so far
+    _in_head = True
+    _progress = 0  # bytes of body since the timer was set
+    _unsent = 0  # bytes that waited to be sent when the idle timer last looked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,12 +48,17 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is None:
+        if self._timer is None and self._in_head:
             self._arm()
         super().data_received(data)
+        # A header that never ends reaches no callback, so what arrives is counted as well.
+        if self._in_head and self._head <= _HEAD_LIMIT and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > _HEAD_LIMIT:
+                self.send_400_response("Request header fields too large.")
 
     def on_message_begin(self) -> None:
-        self._head = 0
+        self._head, self._in_head = 0, True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -57,27 +69,61 @@ class _Protocol(HttpToolsProtocol):
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._progress += len(body)
+        if self._progress >= _PROGRESS:
+            self._arm()
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._disarm()
+        self._head, self._in_head = 0, True
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head > _HEAD_LIMIT:
+            text = f"request line and headers are larger than {_HEAD_LIMIT} bytes\n".encode()
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text)
+            )
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def timeout_keep_alive_handler(self) -> None:
+        # uvicorn would wait for ever for somebody who does not read the answer.
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent != self._unsent:
+            self._unsent = unsent
+            self.timeout_keep_alive_task = self.loop.call_later(_KEEP_ALIVE, self.timeout_keep_alive_handler)
+        elif unsent:
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def is_busy(self) -> bool:
+        """Whether an answer is still on its way out."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def _count(self, size: int) -> None:
         self._head += size
         if self._head > _HEAD_LIMIT:
-            self.transport.abort()
+            raise _HeadTooLargeError
 
     def _arm(self) -> None:
-        self._timer = self.loop.call_later(_REQUEST_TIME, self._too_slow)
+        self._disarm()
+        self._progress = 0
+        self._timer = self.loop.call_later(_REQUEST_TIME, self.transport.abort)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _too_slow(self) -> None:
-        self._timer = None
-        if self.cycle is None or self.cycle.more_body:
-            self.transport.abort()
 
 
 class _HttpListener:
@@ -89,23 +135,33 @@ class _HttpListener:
         self._server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
-        deadline = asyncio.get_running_loop().time() + grace
-        while (self._state.connections or self._state.tasks) and asyncio.get_running_loop().time() < deadline:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + grace
+        while self._busy() and clock() < deadline:  # noqa: ASYNC110 -- a buffer that runs empty tells nobody
             await asyncio.sleep(0.01)
         for task in list(self._state.tasks):
             task.cancel()
+        await asyncio.sleep(_LINGER if self._state.connections else 0)
         for connection in list(self._state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
         await asyncio.sleep(0)
 
+    def _busy(self) -> bool:
+        sending = any(isinstance(one, _Protocol) and one.is_busy() for one in list(self._state.connections))
+        return bool(self._state.tasks) or sending
+
 
 async def serve_http(
     handler: HttpHandler, *, host: str, port: int, tls: ssl.SSLContext | None, max_body: int
-) -> _HttpListener:
-    """Serve `handler` on `host` and `port`; a body above `max_body` bytes is answered with 413.
+) -> Listener:
+    """Serve `handler` on `host` and `port`; a body above `max_body` bytes is answered with 413 and never collected.
 
-    Raises: PortInUseError, InputError.
+    An exception of the handler becomes 500 without its text. A request that breaks off before its end is not handled.
+
+    Raises:
+        PortInUseError: Somebody else holds the port.
+        InputError: There is no such address on this machine, or the port needs more rights.
     """
     sock = bind(host, port)
     config = uvicorn.Config(
@@ -120,9 +176,8 @@ async def serve_http(
         limit_concurrency=_MAX_CONNECTIONS,
     )
     config.load()
-    logging.getLogger("uvicorn.error").setLevel(
-        logging.CRITICAL
-    )  # what a stranger sends is not worth a line of our log
+    # What a stranger sends is not worth a line of our log.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
         lambda: _Protocol(config=config, server_state=state, app_state={}),
@@ -133,6 +188,10 @@ async def serve_http(
     return _HttpListener(server, state)
 
 
+class _BrokenOffError(Exception):
+    """The client went before its request was whole."""
+
+
 class _Application:
     """The ASGI application that a handler becomes."""
 
@@ -140,9 +199,12 @@ class _Application:
         self._handler, self._max_body = handler, max_body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        response = await self._answer(scope, receive)
+        try:
+            response = await self._answer(scope, receive)
+        except _BrokenOffError:
+            return
         headers = {
-            "date": formatdate(time.time(), usegmt=True),  # noqa: TID251 -- HTTP wants the clock, and nothing depends on it
+            "date": formatdate(usegmt=True),
             "content-length": str(len(response.body)),
             **{name.lower(): value for name, value in response.headers.items()},
         }
@@ -154,9 +216,8 @@ class _Application:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         body = await self._read(headers, receive)
         if body is None:
-            return HttpResponse(
-                413, f"the body is larger than {self._max_body} bytes\n".encode(), {"connection": "close"}
-            )
+            text = f"the body is larger than {self._max_body} bytes\n".encode()
+            return HttpResponse(413, text, {"content-type": "text/plain; charset=utf-8", "connection": "close"})
         request = HttpRequest(
             scope["method"],
             scope["raw_path"].decode("latin-1"),
@@ -169,23 +230,32 @@ class _Application:
             return await self._handler(request)
         except Exception:
             # The caller learns nothing about our inside; our log has it.
-            _LOG.exception("a handler failed")
+            _LOG.exception("a handler failed", extra={"path": request.path})
             return HttpResponse(500, b"internal error\n", {"content-type": "text/plain; charset=utf-8"})
 
     async def _read(self, headers: dict[str, str], receive: Any) -> bytes | None:
-        """The body, or None when it is too large; checked before it is taken into memory."""
+        """The body, or None when it is too large; what is beyond the limit is never kept.
+
+        Raises:
+            _BrokenOffError: The client went before the end: half a body is nothing to act on.
+        """
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_body:
+        too_large = declared.isdigit() and int(declared) > self._max_body
+        if too_large and headers.get("expect", "").lower() == "100-continue":
             return None
-        pieces, size = [], 0
-        while True:
+        pieces: list[bytes] = []
+        size = 0
+        more = True
+        while more and size <= self._max_body + _DISCARD:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b"".join(pieces)
+                raise _BrokenOffError
             piece = message.get("body", b"")
+            more = message.get("more_body", False)
             size += len(piece)
-            if size > self._max_body:
-                return None
-            pieces.append(piece)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
+            too_large = too_large or size > self._max_body
+            if too_large:
+                pieces.clear()
+            else:
+                pieces.append(piece)
+        return None if too_large else b"".join(pieces)

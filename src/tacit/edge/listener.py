@@ -69,11 +69,12 @@ def bind(host: str, port: int) -> socket.socket:
         InputError: there is no such address on this machine, or the port needs more rights.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as exc:
         raise InputError(f"cannot listen on {host}:{port}: {host!r} is no address of this machine") from exc
+    if not host and socket.has_dualstack_ipv6():
+        found.sort(key=lambda entry: entry[0] != socket.AF_INET6)  # one socket that takes both families
+    family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
