@@ -64,7 +64,7 @@ def make_memory_folder(parent: Path, uuid: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.set_inheritable(lock, True)
         # Named only once it is locked: a sweep in another process never sees it unlocked.
-        return made.rename(parent / f"tacit-{uuid}-{os.getpid()}")
+        return made.rename(parent / f"tacit-{uuid}-{os.getpid()}{made.name.removeprefix('.tacit')}")
     except OSError as exc:
         raise FileInputError(
             f"cannot make a folder in {parent}: {exc.strerror}; TACIT_MEMORY_DIR names another tmpfs"
