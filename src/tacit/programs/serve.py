@@ -28,7 +28,6 @@ import structlog
 
 from tacit.edge import Listener, serve_grpc_data, serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
-from tacit.pki.tls import server_context
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
@@ -110,7 +109,7 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
         raise UsageError("both ports are off; give --port or --rest_api_port")
     if grpc_port == rest_port != _ANY_PORT:
         raise UsageError(f"--port and --rest_api_port are both {grpc_port}; give them different ports")
-    host, limit = flags.text("host") or "0.0.0.0", flags.number("max_message_bytes")  # noqa: S104 (as the original)
+    host, limit = flags.text("host"), flags.number("max_message_bytes")
     listeners: dict[str, Listener] = {}
     if grpc_port:
         service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
@@ -128,6 +127,8 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
         if credentials:
             if credentials.client_roots:
                 raise UsageError("client_verify holds for the gRPC port alone so far; leave out --rest_api_port")
+            from tacit.pki.tls import server_context
+
             chain_and_key = (credentials.chain, credentials.key)
             tls = server_context(lambda: chain_and_key, client_certificates="none", alpn=("http/1.1",))
         listeners["rest"] = await serve_http(rest.handle, host=host, port=max(0, rest_port), tls=tls, max_body=limit)

@@ -32,7 +32,7 @@ class Bundle(Protocol):
     def place(self) -> Path | None:
         """The folder where the files lie unencrypted and may be read in place; None if they are only in memory."""
 
-    def read(self, name: str) -> bytes | bytearray:
+    def read(self, name: str) -> bytes | bytearray | memoryview:
         """One file's content."""
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class Bundle(Protocol):
 class MemoryBundle:
     """Files that are in memory already."""
 
-    contents: Mapping[str, bytes | bytearray]
+    contents: Mapping[str, bytes | bytearray | memoryview]
     place: None = None
 
     @property
@@ -51,7 +51,7 @@ class MemoryBundle:
         """Relative names."""
         return tuple(self.contents)
 
-    def read(self, name: str) -> bytes | bytearray:
+    def read(self, name: str) -> bytes | bytearray | memoryview:
         """One file's content."""
         return self.contents[name]
 

@@ -217,7 +217,7 @@ class CapsuleBundle:
         """Relative names."""
         return tuple(file.name for file in self.capsule.info.files)
 
-    def read(self, name: str) -> bytearray:
+    def read(self, name: str) -> memoryview:
         """One file's content."""
         return self.capsule.read(name)
 

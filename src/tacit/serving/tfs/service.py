@@ -3,11 +3,11 @@
 Source: tensorflow_serving/apis/{prediction_service,model_service}.proto.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError, Message
 
-from tacit.edge import GrpcCall
+from tacit.edge import GrpcCall, GrpcHandler
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.plane import Plane, Prediction, Selector
@@ -15,16 +15,10 @@ from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
-_MAX_TEXT = 1024
-"""Bytes of an error text. A longer one would not fit into the header that carries it, and the call would end with
-RESOURCE_EXHAUSTED in place of its own status. TensorFlow Serving cuts here too."""
-
 _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
-
-Handler = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 
 
 class TfsService:
@@ -34,16 +28,16 @@ class TfsService:
         self._plane = plane
         self._as_content = as_content
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, GrpcHandler]:
         """One handler per method path."""
-        answered = {
+        answered: dict[str, GrpcHandler] = {
             _PREDICTION + "Predict": self.predict,
             _PREDICTION + "GetModelMetadata": self.get_model_metadata,
             _MODEL + "GetModelStatus": self.get_model_status,
         }
         refused = [_PREDICTION + name for name in ("Classify", "Regress", "MultiInference")]
         refused.append(_MODEL + "HandleReloadConfigRequest")
-        return {path: _bounded(handler) for path, handler in answered.items()} | dict.fromkeys(refused, _unimplemented)
+        return answered | dict.fromkeys(refused, _unimplemented)
 
     async def predict(self, message: bytes, _call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
@@ -149,20 +143,6 @@ def _read(into: Message, message: bytes) -> None:
         into.ParseFromString(message)
     except DecodeError as exc:
         raise RequestError(Status.INTERNAL, "Exception deserializing request!") from exc
-
-
-def _bounded(handler: Handler) -> Handler:
-    async def call(message: bytes, call: GrpcCall) -> bytes:
-        try:
-            return await handler(message, call)
-        except RequestError as exc:
-            text = str(exc).encode()
-            if len(text) <= _MAX_TEXT:
-                raise
-            cut = text[:_MAX_TEXT].decode("utf-8", "ignore") + "...TRUNCATED"
-            raise RequestError(exc.status, cut) from exc
-
-    return call
 
 
 async def _unimplemented(_message: bytes, call: GrpcCall) -> bytes:
