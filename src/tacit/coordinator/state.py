@@ -116,11 +116,10 @@ Change = SecretsSet | Activated
 def apply(holdings: Holdings, change: Change) -> Holdings:
     """What is held after a change."""
     if isinstance(change, SecretsSet):
-        # Setting a secret is no update: `.Previous` of a secret that an owner sets is the same value.
+        # Setting a secret is no update, so `.Previous` stays what it was: as recorded, unset until an update.
         return replace(
             holdings,
             secrets={**holdings.secrets, **change.secrets},
-            previous_secrets={**holdings.previous_secrets, **change.secrets},
             update_log=(*holdings.update_log, *change.log_lines),
         )
     count = holdings.activations.get(change.marble_type, 0) + 1

@@ -26,7 +26,7 @@ from tacit.coordinator.api.bodies import (
     parse_secrets_v1,
     parse_secrets_v2,
 )
-from tacit.coordinator.core import Coordinator
+from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
 from tacit.coordinator.secrets import Secret
 from tacit.edge import HttpRequest, HttpResponse
@@ -139,15 +139,11 @@ class ClientApi:
 
     async def _status_v1(self, _: HttpRequest) -> object:
         status = self._coordinator.status()
-        return StatusV1(int(status.state), status.message, self._mark())
+        return StatusV1(int(status.state), status.message, _mark(status))
 
     async def _status_v2(self, _: HttpRequest) -> object:
         status = self._coordinator.status()
-        return StatusV2(int(status.state), status.message, self._mark())
-
-    def _mark(self) -> StateMark:
-        status = self._coordinator.status()
-        return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature)
+        return StatusV2(int(status.state), status.message, _mark(status))
 
     async def _quote_v1(self, _: HttpRequest) -> object:
         answer = self._coordinator.quote()
@@ -205,6 +201,10 @@ class ClientApi:
         user = self._coordinator.authenticate(request.peer_certificate)
         values = parse_secrets_v2(request.body)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
+
+
+def _mark(status: Status) -> StateMark:
+    return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature)
 
 
 def _entry(secret: Secret) -> SecretEntry:
