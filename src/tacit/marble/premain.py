@@ -200,7 +200,15 @@ async def _call(address: Address, request: bytes, tls: ssl.SSLContext) -> bytes:
         detail = getattr(exc, "strerror", None) or str(exc)
         raise _Retry(f"no coordinator answers at {address} ({detail})") from exc
     finally:
-        channel.close()
+        await _end(channel)
+
+
+async def _end(channel: Channel) -> None:
+    """Drop the connection at once: the loop ends with the activation, and would not see a polite end through."""
+    if channel._protocol is not None:
+        channel._protocol.connection._transport.abort()
+    channel.close()
+    await asyncio.sleep(0)
 
 
 def _find_program(
