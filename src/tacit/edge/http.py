@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse, Listener, bind
+from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse, Listener, bind, unsent_bytes
 from tacit.pki.tls import peer_certificate
 
 _HEAD_LIMIT = 64 << 10  # bytes of request line and headers
@@ -32,7 +32,8 @@ class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol; adds the peer's certificate, a limit on headers, and a limit on the time of a request."""
 
     _timer: asyncio.TimerHandle | None = None
-    _head = 0  # bytes of the current head so far
+    _head = 0  # bytes of the current head that the parser has told us
+    _arrived = 0  # bytes of the current head that came without the parser telling anything of use
     _in_head = True
     _progress = 0  # bytes of body since the timer was set
     _unsent = 0  # bytes that waited to be sent when the idle timer last looked
@@ -50,15 +51,16 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._timer is None and self._in_head:
             self._arm()
+        self._arrived += len(data)
         super().data_received(data)
-        # A header that never ends reaches no callback, so what arrives is counted as well.
-        if self._in_head and self._head <= _HEAD_LIMIT and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > _HEAD_LIMIT:
-                self.send_400_response("Request header fields too large.")
+        # A header that never ends reaches no callback, so what arrives is counted as well. The callbacks set the count
+        # back, so that it holds only what came since the last head or body ended.
+        if self._in_head and self._arrived > _HEAD_LIMIT and not self.transport.is_closing():
+            self.send_400_response("request line and headers are too large")
 
     def on_message_begin(self) -> None:
         self._head, self._in_head = 0, True
+        self._arm()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -71,6 +73,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._arrived = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -81,11 +84,11 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
-        self._head, self._in_head = 0, True
+        self._head, self._arrived, self._in_head = 0, 0, True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._head > _HEAD_LIMIT:
+        if max(self._head, self._arrived) > _HEAD_LIMIT and self._in_head:
             text = f"request line and headers are larger than {_HEAD_LIMIT} bytes\n".encode()
             self.transport.write(
                 b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -97,7 +100,7 @@ class _Protocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         # uvicorn would wait for ever for somebody who does not read the answer.
-        unsent = self.transport.get_write_buffer_size()
+        unsent = unsent_bytes(self.transport)
         if unsent and unsent != self._unsent:
             self._unsent = unsent
             self.timeout_keep_alive_task = self.loop.call_later(_KEEP_ALIVE, self.timeout_keep_alive_handler)
@@ -108,7 +111,7 @@ class _Protocol(HttpToolsProtocol):
 
     def is_busy(self) -> bool:
         """Whether an answer is still on its way out."""
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        return unsent_bytes(self.transport) > 0
 
     def _count(self, size: int) -> None:
         self._head += size

@@ -1,5 +1,6 @@
 """What every edge shares: requests and answers as values, listeners, and how a port is taken."""
 
+import asyncio
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,6 +100,14 @@ def bind_error(host: str, port: int, exc: OSError) -> ConnectError | InputError:
     if exc.errno in (errno.EACCES, errno.EPERM):
         return InputError(f"cannot listen on {where}: not permitted; ports below 1024 need more rights")
     return InputError(f"cannot listen on {where}: {exc.strerror or exc}")
+
+
+def unsent_bytes(transport: asyncio.WriteTransport | None) -> int:
+    """Bytes that wait for the other side to take them; 0 where the connection is gone."""
+    try:
+        return transport.get_write_buffer_size() if transport is not None else 0
+    except AttributeError:  # asyncio's TLS transport has forgotten the socket below it
+        return 0
 
 
 def cut(message: str) -> str:

@@ -14,7 +14,7 @@ import grpclib.server
 from grpclib.encoding.base import CodecBase
 from grpclib.protocol import H2Protocol
 
-from tacit.edge.listener import GrpcCall, GrpcHandler, Listener, bind, cut
+from tacit.edge.listener import GrpcCall, GrpcHandler, Listener, bind, cut, unsent_bytes
 from tacit.errors import RequestError, Status
 from tacit.pki.tls import peer_certificate
 
@@ -57,7 +57,7 @@ class _Connection(H2Protocol):
 
     def has_to_send(self) -> bool:
         """Whether bytes wait for the other side to take them."""
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        return unsent_bytes(self.transport) > 0
 
     def say_goodbye(self) -> None:
         """Close as the protocols want it: what waits is sent, then the other side answers."""

@@ -1,0 +1,323 @@
+"""The HTTP listener on real sockets."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from tacit.edge import HttpHandler, HttpRequest, HttpResponse, serve_http
+from tacit.edge import http as edge_http
+from tacit.errors import InputError, PortInUseError
+from tacit.pki.tls import client_context, server_context
+
+MAX_BODY = 30 << 20
+
+
+async def mirror(request: HttpRequest) -> HttpResponse:
+    text = f"{request.method} {request.path} {request.query} {len(request.body)}"
+    return HttpResponse(200, text.encode(), {"Content-Type": "text/plain"})
+
+
+async def echo(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, request.body)
+
+
+@asynccontextmanager
+async def serving(
+    handler: HttpHandler = mirror, *, tls: ssl.SSLContext | None = None, max_body: int = MAX_BODY
+) -> AsyncIterator[int]:
+    listener = await serve_http(handler, host="127.0.0.1", port=0, tls=tls, max_body=max_body)
+    try:
+        yield listener.port
+    finally:
+        await listener.close(0.5)
+
+
+def tls_of(mesh: Any, wanted: str = "request") -> ssl.SSLContext:
+    return server_context(mesh.credentials, client_certificates=wanted, alpn=["http/1.1"])
+
+
+def client_of(mesh: Any, certificate: Any = None) -> httpx.AsyncClient:
+    context = client_context(roots_pem=mesh.root.certificate_pem, certificate=certificate)
+    return httpx.AsyncClient(verify=context, timeout=10)
+
+
+async def raw(port: int, sent: bytes) -> bytes:
+    """What comes back for these bytes until the server closes, or for a second."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    received = b""
+    try:
+        async with asyncio.timeout(1):
+            while piece := await reader.read(65536):
+                received += piece
+    except (TimeoutError, ConnectionError):
+        pass
+    writer.transport.abort()
+    await asyncio.sleep(0)
+    return received
+
+
+def silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> bool:
+    return capfd.readouterr().err == "" and not [record for record in caplog.records if record.levelname != "DEBUG"]
+
+
+async def test_path_and_query_arrive_as_they_were_sent() -> None:
+    async with serving() as port:
+        answer = await raw(port, b"GET /a%2Fb/%zz//../c?x=%20&y HTTP/1.0\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\nGET /a%2Fb/%zz//../c x=%20&y 0")
+
+
+async def test_an_answer_has_no_other_headers_than_date_and_length() -> None:
+    async with serving() as port, httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/")
+    assert set(answer.headers) == {"content-type", "date", "content-length"}
+
+
+async def test_head_has_the_length_and_no_body() -> None:
+    async with serving() as port, httpx.AsyncClient() as client:
+        answer = await client.head(f"http://127.0.0.1:{port}/")
+    assert (answer.headers["content-length"], answer.content) == ("9", b"")
+
+
+async def test_the_client_certificate_stands_in_every_request(mesh: Any) -> None:
+    seen: list[bytes | None] = []
+
+    async def look(request: HttpRequest) -> HttpResponse:
+        seen.append(request.peer_certificate)
+        return HttpResponse(204, b"")
+
+    async with serving(look, tls=tls_of(mesh)) as port:
+        async with client_of(mesh, mesh.user) as client:
+            await client.get(f"https://localhost:{port}/")
+            await client.get(f"https://localhost:{port}/")
+        async with client_of(mesh) as client:
+            await client.get(f"https://localhost:{port}/")
+    assert seen == [mesh.user.certificate_der, mesh.user.certificate_der, None]
+
+
+async def test_a_renewed_certificate_is_served_to_the_next_connection(mesh: Any) -> None:
+    async with serving(tls=tls_of(mesh)) as port:
+        async with client_of(mesh) as client:
+            assert (await client.get(f"https://localhost:{port}/")).status_code == 200
+        mesh.server = mesh.issue("other.example")
+        async with client_of(mesh) as client:
+            with pytest.raises(httpx.ConnectError, match="Hostname mismatch"):
+                await client.get(f"https://localhost:{port}/")
+
+
+async def test_bodies_of_20_megabytes_pass_both_ways_over_tls(mesh: Any) -> None:
+    body = bytes(range(256)) * (20 * 4096)
+    async with serving(echo, tls=tls_of(mesh)) as port, client_of(mesh, mesh.user) as client:
+        assert (await client.post(f"https://localhost:{port}/", content=body)).content == body
+
+
+async def test_a_hundred_requests_at_once(mesh: Any) -> None:
+    async with serving(echo, tls=tls_of(mesh)) as port, client_of(mesh) as client:
+        answers = await asyncio.gather(
+            *(client.post(f"https://localhost:{port}/", content=b"%d" % n) for n in range(100))
+        )
+    assert [answer.content for answer in answers] == [b"%d" % n for n in range(100)]
+
+
+async def test_t48_a_body_above_the_limit_gets_413() -> None:
+    async with serving(max_body=1000) as port, httpx.AsyncClient() as client:
+        url = f"http://127.0.0.1:{port}/"
+        assert (await client.post(url, content=bytes(1000))).status_code == 200
+        assert (await client.post(url, content=bytes(1001))).status_code == 413
+        assert (await client.post(url, content=bytes(5_000_000))).status_code == 413
+
+
+async def test_t48_a_chunked_body_above_the_limit_gets_413() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(100)
+
+    async with serving(max_body=1000) as port, httpx.AsyncClient() as client:
+        assert (await client.post(f"http://127.0.0.1:{port}/", content=pieces())).status_code == 413
+
+
+async def test_t48_a_body_announced_too_large_is_not_even_asked_for() -> None:
+    async with serving(max_body=1000) as port:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n"
+        assert (await raw(port, head)).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(100)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000,
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["many headers", "one without end", "path"],
+)
+async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
+    async with serving() as port:
+        assert (await raw(port, head)).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["nonsense", "two framings", "two lengths", "space before colon", "negative length", "connect"],
+)
+async def test_t48_what_two_parsers_could_read_differently_is_refused(
+    sent: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as port:
+        assert (await raw(port, sent)).startswith(b"HTTP/1.1 400 ")
+    assert silent(capfd, caplog)
+
+
+async def test_t48_a_websocket_upgrade_is_an_ordinary_request() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    async with serving() as port:
+        assert (await raw(port, head)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n"],
+    ids=["nothing", "half a head", "half a second head"],
+)
+async def test_t48_a_slow_sender_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_http, "_REQUEST_TIME", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begun)
+        async with asyncio.timeout(2):
+            with suppress(ConnectionError):
+                await reader.read()
+        writer.transport.abort()
+
+
+async def test_t48_a_slow_body_is_cut_off_and_never_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    handled: list[HttpRequest] = []
+
+    async def note(request: HttpRequest) -> HttpResponse:
+        handled.append(request)
+        return HttpResponse(200, b"")
+
+    monkeypatch.setattr(edge_http, "_REQUEST_TIME", 0.1)
+    async with serving(note) as port:
+        answer = await raw(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+    assert (answer, handled) == (b"", [])
+
+
+async def test_a_request_that_breaks_off_is_never_handled(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    handled: list[HttpRequest] = []
+
+    async def note(request: HttpRequest) -> HttpResponse:
+        handled.append(request)
+        return HttpResponse(200, b"")
+
+    async with serving(note) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+    assert handled == []
+    assert silent(capfd, caplog)
+
+
+async def test_a_client_that_does_not_wait_leaves_no_trace(
+    mesh: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(_request: HttpRequest) -> HttpResponse:
+        await asyncio.sleep(0.1)
+        return HttpResponse(200, bytes(5_000_000))
+
+    context = client_context(roots_pem=mesh.root.certificate_pem)
+    async with serving(slow, tls=tls_of(mesh)) as port:
+        for pause in (0.0, 0.05, 0.15):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(pause)
+            writer.transport.abort()
+        await asyncio.sleep(0.15)
+    assert silent(capfd, caplog)
+
+
+async def test_a_failing_handler_tells_the_log_and_not_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_request: HttpRequest) -> HttpResponse:
+        raise ValueError("the secret is 42")
+
+    async with serving(fail) as port, httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/")
+    assert (answer.status_code, answer.content) == (500, b"internal error\n")
+    assert "the secret is 42" in caplog.text
+
+
+async def test_a_port_in_use_is_named(unused: Callable[[], socket.socket]) -> None:
+    taken = unused()
+    port = taken.getsockname()[1]
+    with pytest.raises(PortInUseError, match=rf"127\.0\.0\.1:{port}"):
+        await serve_http(mirror, host="127.0.0.1", port=port, tls=None, max_body=1)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+async def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+    with pytest.raises(InputError):
+        await serve_http(mirror, host=host, port=0, tls=None, max_body=1)
+
+
+async def test_an_empty_host_listens_on_both_families() -> None:
+    listener = await serve_http(mirror, host="", port=0, tls=None, max_body=1)
+    async with httpx.AsyncClient() as client:
+        for host in ("127.0.0.1", "[::1]"):
+            assert (await client.get(f"http://{host}:{listener.port}/")).status_code == 200
+    await listener.close(0.5)
+
+
+async def test_closing_lets_a_running_request_finish() -> None:
+    async def slow(_request: HttpRequest) -> HttpResponse:
+        await asyncio.sleep(0.2)
+        return HttpResponse(200, b"done")
+
+    listener = await serve_http(slow, host="127.0.0.1", port=0, tls=None, max_body=1)
+    async with httpx.AsyncClient() as client:
+        running = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.port}/"))
+        await asyncio.sleep(0.1)
+        await listener.close(2)
+        assert (await running).content == b"done"
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{listener.port}/")
+
+
+async def test_closing_ends_what_outlives_the_grace(mesh: Any) -> None:
+    async def stuck(_request: HttpRequest) -> HttpResponse:
+        await asyncio.sleep(60)
+        return HttpResponse(200, b"")
+
+    listener = await serve_http(stuck, host="127.0.0.1", port=0, tls=tls_of(mesh), max_body=1)
+    async with client_of(mesh) as client:
+        running = asyncio.create_task(client.get(f"https://localhost:{listener.port}/"))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            await listener.close(0.1)
+            with pytest.raises(httpx.HTTPError):
+                (await running).raise_for_status()
+
+
+async def test_an_idle_connection_does_not_hold_up_the_end(mesh: Any) -> None:
+    listener = await serve_http(mirror, host="127.0.0.1", port=0, tls=tls_of(mesh), max_body=1)
+    async with client_of(mesh) as client:
+        await client.get(f"https://localhost:{listener.port}/")
+        async with asyncio.timeout(1):
+            await listener.close(30)
