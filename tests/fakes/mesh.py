@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fakes.tee import NOW
-from tacit.edge import GrpcCall, serve_grpc
+from tacit.edge import GrpcCall
+from tacit.edge.mesh import serve_grpc
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
 from tacit.pki.tls import server_context
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse, Parameters

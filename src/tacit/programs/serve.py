@@ -26,7 +26,9 @@ from typing import cast, get_args
 
 import structlog
 
-from tacit.edge import Listener, serve_grpc_data, serve_http
+from tacit.edge import Listener
+from tacit.edge.data import serve_grpc_data
+from tacit.edge.http import serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
