@@ -182,7 +182,7 @@ async def test_nothing_that_was_answered_is_lost_when_it_is_killed_at_any_moment
     chance = Random(7)
     budget = {**PLAIN_MANIFEST, "Marbles": {"m": {"Package": "p", "MaxActivations": 100_000}}}
     answered, epoch = 0, 0
-    for attempt in range(10):
+    for attempt in range(20):
         with CoordinatorProcess(tmp_path) as coordinator:
             if attempt == 0:
                 post_manifest(coordinator, budget)
@@ -204,7 +204,7 @@ async def test_nothing_that_was_answered_is_lost_when_it_is_killed_at_any_moment
                     return done
 
             running = [asyncio.create_task(keep_activating()) for _ in range(2)]
-            await asyncio.sleep(chance.uniform(0.01, 0.25))
+            await asyncio.sleep(chance.uniform(0.01, 0.12))
             coordinator.kill()
             answered += sum(await asyncio.gather(*running))
     assert answered > 10
@@ -216,7 +216,7 @@ def test_start_is_quick(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
 
 
-def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) -> None:
+async def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) -> None:
     manifest = {
         **PLAIN_MANIFEST,
         "Marbles": {"m": {"Package": "p", "Parameters": {"Env": {"X": "{{ hex .Secrets.k }}", "L": "canary-literal"}}}},
@@ -224,7 +224,7 @@ def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) -> None:
     }
     with CoordinatorProcess(tmp_path, environ={"EDG_DEBUG_LOGGING": "1"}) as coordinator:
         post_manifest(coordinator, manifest)
-        answer = asyncio.run(activate(coordinator.mesh, "m", uuid=UUID))
+        answer = await activate(coordinator.mesh, "m", uuid=UUID)
         with coordinator.http() as http:
             http.post("/api/v2/manifest", content=b'{"manifest": "canary-body"}')
             http.get("/api/v2/secrets?s=canary-query")

@@ -4,6 +4,7 @@ with CoordinatorProcess(tmp_path) as coordinator:
     coordinator.client          # "127.0.0.1:PORT"
 """
 
+import asyncio
 import json
 import os
 import re
@@ -128,4 +129,9 @@ async def activate(
         method = grpclib.client.UnaryUnaryMethod(channel, "/rpc.Marble/Activate", ActivationRequest, ActivationResponse)
         return await method(request, timeout=20)
     finally:
+        protocol = getattr(channel, "_protocol", None)
         channel.close()
+        if protocol is not None and protocol.connection is not None:
+            # Without waiting for the other end's goodbye, which a killed one never says.
+            protocol.connection._transport.abort()
+        await asyncio.sleep(0.01)

@@ -4,16 +4,14 @@ The program's log is JSON, one object a line, in MarbleRun's shape: level, ts (s
 secrets; values never come here, and no exception's text either unless it is one of ours.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
-import structlog
-from structlog.typing import EventDict, WrappedLogger
-
-_LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
-_DEV_LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARN", "error": "ERROR"}
+_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 
 class EventLog(Protocol):
@@ -32,28 +30,58 @@ class EventLog(Protocol):
         """Did not work."""
 
 
+class LineLog:
+    """A log on a stream, one line an event. `development` writes lines for people instead of JSON.
+
+    Written out here because a logging library would bring its tracebacks, colours and configuration into the TEE.
+    """
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], datetime], lowest: int, development: bool) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._lowest = lowest
+        self._development = development
+        self._lock = threading.Lock()
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Of use to who looks for a fault."""
+        self._write("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """As it should be."""
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Works, and somebody should know."""
+        self._write("warn", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Did not work."""
+        self._write("error", event, fields)
+
+    def _write(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        if _LEVELS[level] < self._lowest:
+            return
+        plain = {name: _plain(value) for name, value in fields.items()}
+        if self._development:
+            moment = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+            line = f"{moment}\t{level.upper()}\t{event}" + (f"\t{_json(plain)}" if plain else "")
+        else:
+            line = _json({"level": level, "ts": self._clock().timestamp(), "msg": event, **plain})
+        # A log that cannot be written is no reason to refuse a request.
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
 def open_log(stream: TextIO, *, clock: Callable[[], datetime], debug: bool, development: bool) -> EventLog:
-    """A log on a stream. `development` writes lines for people instead of JSON."""
-
-    def shape(_: WrappedLogger, method: str, event: EventDict) -> str:
-        level = {"warning": "warn"}.get(method, method)
-        message = str(event.pop("event"))
-        fields = {name: _plain(value) for name, value in event.items()}
-        if development:
-            moment = clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-            shown = "\t" + json.dumps(fields, ensure_ascii=False) if fields else ""
-            return f"{moment}\t{_DEV_LEVELS[level]}\t{message}{shown}"
-        entry = {"level": level, "ts": clock().timestamp(), "msg": message, **fields}
-        return json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
-
+    """A log on a stream. `development` writes lines for people instead of JSON, and of everything."""
     lowest = _LEVELS["debug" if debug or development else "info"]
-    log: EventLog = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
-        processors=[shape],
-        wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        cache_logger_on_first_use=True,
-    )
-    return log
+    return LineLog(stream, clock=clock, lowest=lowest, development=development)
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:
