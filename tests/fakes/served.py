@@ -1,0 +1,74 @@
+"""A model without an engine: half plus two, under the name and version of TensorFlow Serving's own example."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from tacit.errors import RequestError, Status
+from tacit.graph.signature import Signature, TensorSpec
+from tacit.serving.plane import Selector, State, VersionStatus
+from tacit.wire.tensor import Tensor
+
+Compute = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def half_plus_two(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """y = 0.5 * x + 2."""
+    half, two = np.float32(0.5), np.float32(2)
+    return {"y": Tensor(1, np.asarray(inputs["x"].array * half + two, dtype=np.float32))}
+
+
+class FakeServed:
+    """Implements `plane.Served` with a function."""
+
+    def __init__(self, name: str, version: int, signatures: Mapping[str, Signature], compute: Compute) -> None:
+        self.name = name
+        self.version = version
+        self.signatures = signatures
+        self._compute = compute
+
+    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
+        future: Future[dict[str, Tensor]] = Future()
+        try:
+            future.set_result({alias: self._compute(inputs)[alias] for alias in outputs})
+        except RequestError as exc:
+            future.set_exception(exc)
+        return future
+
+
+class FakeModels:
+    """Implements `plane.Models` with one model."""
+
+    def __init__(self, served: FakeServed, *, labels: Mapping[str, int] | None = None) -> None:
+        self._served = served
+        self._labels = labels or {}
+
+    def find(self, selector: Selector) -> FakeServed:
+        served = self._served
+        version = selector.version
+        if selector.label is not None:
+            if selector.label not in self._labels:
+                raise RequestError(Status.INVALID_ARGUMENT, f"Unrecognized servable version label: {selector.label}")
+            version = self._labels[selector.label]
+        if selector.model != served.name or version not in (None, served.version):
+            wanted = f"Latest({selector.model})" if version is None else f"Specific({selector.model}, {version})"
+            raise RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
+        return served
+
+    def statuses(self, model: str) -> Sequence[VersionStatus]:
+        if model != self._served.name:
+            return ()
+        return (VersionStatus(self._served.version, State.AVAILABLE),)
+
+
+def example(
+    inputs: Mapping[str, int] | None = None, outputs: Mapping[str, int] | None = None, compute: Compute = half_plus_two
+) -> FakeModels:
+    """Half plus two as version 123 with the label prod; other inputs and outputs (alias: type) where a test wants them."""
+    signature = Signature(
+        {alias: TensorSpec(f"{alias}:0", dtype, (-1, 1)) for alias, dtype in (inputs or {"x": 1}).items()},
+        {alias: TensorSpec(f"{alias}:0", dtype, (-1, 1)) for alias, dtype in (outputs or {"y": 1}).items()},
+    )
+    served = FakeServed("half_plus_two", 123, {"serving_default": signature}, compute)
+    return FakeModels(served, labels={"prod": 123})

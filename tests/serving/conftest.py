@@ -1,0 +1,86 @@
+"""Fixtures of the room: a server's parts in memory, and the real server on free ports."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tacit.serving.engines.interface import EngineOptions
+from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.repository import ModelConfig, Repository
+
+
+class Events(list[tuple[str, Mapping[str, object]]]):
+    """An observer that remembers."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        self.append((event, fields))
+
+    def named(self, event: str) -> list[Mapping[str, object]]:
+        """The fields of all events of this name."""
+        return [fields for name, fields in self if name == event]
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+def make_repository(events: Events) -> Any:
+    """Builds repositories with the real engine, and closes them in the end."""
+    made: list[Repository] = []
+
+    def make(*models: ModelConfig, staging: Path = Path("/dev/shm")) -> Repository:
+        options = EngineOptions(threads=1, staging=staging)
+        repository = Repository(models, load=load_openvino, options=options, observe=events)
+        made.append(repository)
+        return repository
+
+    yield make
+    for repository in made:
+        repository.close()
+
+
+Serving = Callable[[Sequence[str], Mapping[str, str]], Any]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Serving:
+    """`async with serving(flags, environ) as ports`: the program's own `serve`, on free ports, in this process."""
+    from tacit.programs import serve as program
+    from tacit.serving.tfs.flags import parse_flags
+
+    @asynccontextmanager
+    async def start(flags: Sequence[str], environ: Mapping[str, str]) -> AsyncIterator[dict[str, int]]:
+        port_file = tmp_path / "ports.json"
+        given = [
+            "--host=127.0.0.1",
+            "--port=-1",
+            "--rest_api_port=-1",
+            "--threads=1",
+            f"--port_file={port_file}",
+            *flags,
+        ]
+        task = asyncio.ensure_future(program.serve(parse_flags(given), environ))
+        try:
+            for _ in range(500):
+                if port_file.exists() or task.done():
+                    break
+                await asyncio.sleep(0.01)
+            if task.done():
+                task.result()
+            yield json.loads(port_file.read_text())
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for thread in threading.enumerate():
+                if thread.name == "storage":
+                    thread.join(10)
+
+    return start
