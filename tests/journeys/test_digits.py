@@ -77,8 +77,8 @@ def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
         if "coordinator at" in line:
             break
     process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait(60) == 130
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
     assert "Traceback" not in rest
     assert processes_of(tmp_path) == []
 
@@ -110,9 +110,8 @@ def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> 
             assert expected in done.stdout
     finally:
         process.send_signal(signal.SIGTERM)
-        rest = process.stdout.read()
-        code = process.wait(60)
-    assert code == 130
+        rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
     assert "Traceback" not in rest
     deadline = time.monotonic() + 5
     while processes_of(tmp_path) and time.monotonic() < deadline:
