@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tacit.edge import HttpHandler, HttpRequest, HttpResponse, serve_http
+from tacit.edge import HttpHandler, HttpRequest, HttpResponse
 from tacit.edge import http as edge_http
+from tacit.edge.http import serve_http
 from tacit.errors import InputError, PortInUseError
 from tacit.pki.tls import client_context, server_context
 
@@ -53,7 +54,7 @@ async def raw(port: int, sent: bytes) -> bytes:
     writer.write(sent)
     received = b""
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(0.4):
             while piece := await reader.read(65536):
                 received += piece
     except (TimeoutError, ConnectionError):
@@ -319,5 +320,5 @@ async def test_an_idle_connection_does_not_hold_up_the_end(mesh: Any) -> None:
     listener = await serve_http(mirror, host="127.0.0.1", port=0, tls=tls_of(mesh), max_body=1)
     async with client_of(mesh) as client:
         await client.get(f"https://localhost:{listener.port}/")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(0.4):
             await listener.close(30)
