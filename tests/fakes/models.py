@@ -41,6 +41,20 @@ def half_plus_two() -> bytes:
     return _serialize(graph)
 
 
+def difference() -> bytes:
+    """Two inputs and two outputs: `difference = first - second`, and that negated."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sub", ["first", "second"], ["difference"]),
+            helper.make_node("Neg", ["difference"], ["negated"]),
+        ],
+        "difference",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("first", "second")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("difference", "negated")],
+    )
+    return _serialize(graph)
+
+
 def onnx_identity(element_type: int) -> bytes:
     """An output equal to the input, of any ONNX element type."""
     graph = helper.make_graph(

@@ -73,8 +73,8 @@ class OpenVinoEngine:
     def __init__(self, library: Any, compiled: Any, declared: Mapping[str, Signature]) -> None:
         self._library = library
         self._compiled = compiled
-        inputs = [_port(port, declared, inputs=True) for port in compiled.inputs]
-        outputs = [_port(port, declared, inputs=False) for port in compiled.outputs]
+        inputs = [_port(number, port, declared, inputs=True) for number, port in enumerate(compiled.inputs)]
+        outputs = [_port(number, port, declared, inputs=False) for number, port in enumerate(compiled.outputs)]
         self._bindings = _bind_declared(declared, inputs, outputs) if declared else _bind_ports(inputs, outputs)
         if not self._bindings:
             raise ModelFormatError(f"OpenVINO can run none of the signatures {', '.join(sorted(declared))}")
@@ -221,7 +221,7 @@ class _Binding:
     outputs: Mapping[str, _Port]
 
 
-def _port(port: Any, declared: Mapping[str, Signature], *, inputs: bool) -> _Port:
+def _port(number: int, port: Any, declared: Mapping[str, Signature], *, inputs: bool) -> _Port:
     names = sorted(port.get_names())
     default = declared.get(SERVING_DEFAULT)
     if default:
@@ -232,13 +232,13 @@ def _port(port: Any, declared: Mapping[str, Signature], *, inputs: bool) -> _Por
     if kind not in _DTYPES:
         what = "input" if inputs else "output"
         raise ModelFormatError(
-            f"{what} {names[0] if names else port.index} is of type {kind}, which OpenVINO does not serve"
+            f"{what} {names[0] if names else number} is of type {kind}, which OpenVINO does not serve"
         )
     partial = port.get_partial_shape()
     shape = None
     if not partial.rank.is_dynamic:
         shape = tuple(-1 if size.is_dynamic else size.get_length() for size in partial)
-    return _Port(port.index, tuple(names), port.get_element_type(), _DTYPES[kind], shape)
+    return _Port(number, tuple(names), port.get_element_type(), _DTYPES[kind], shape)
 
 
 def _bind_ports(inputs: Sequence[_Port], outputs: Sequence[_Port]) -> dict[str, _Binding]:
