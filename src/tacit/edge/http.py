@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse, Listener, bind, unsent_bytes
+from tacit.edge.listener import LINGER, HttpHandler, HttpRequest, HttpResponse, Listener, bind, unsent_bytes, until
 from tacit.pki.tls import peer_certificate
 
 _HEAD_LIMIT = 64 << 10  # bytes of request line and headers
@@ -19,7 +19,6 @@ _PROGRESS = 1 << 20  # bytes of body that buy another _REQUEST_TIME; slower than
 _KEEP_ALIVE = 75  # seconds that an idle connection is kept
 _HANDSHAKE_TIME = 15.0  # seconds
 _MAX_CONNECTIONS = 1000
-_LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
 _DISCARD = 64 << 20  # bytes of a refused body that are still taken, so that its sender gets to read the refusal
 _LOG = logging.getLogger("tacit.edge")
 
@@ -138,13 +137,10 @@ class _HttpListener:
         self._server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + grace
-        while self._busy() and clock() < deadline:  # noqa: ASYNC110 -- a buffer that runs empty tells nobody
-            await asyncio.sleep(0.01)
+        await until(lambda: not self._busy(), grace)
         for task in list(self._state.tasks):
             task.cancel()
-        await asyncio.sleep(_LINGER if self._state.connections else 0)
+        await until(lambda: not self._state.connections, LINGER)
         for connection in list(self._state.connections):
             if connection.transport is not None:
                 connection.transport.abort()

@@ -11,6 +11,7 @@ from tacit.errors import ConnectError, InputError, PortInUseError
 
 BACKLOG = 512  # connections that wait to be accepted
 MAX_ERROR = 1024  # bytes of an error's text on gRPC; longer header lists are refused by clients
+LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
 _CUT = "...TRUNCATED"
 
 
@@ -108,6 +109,14 @@ def unsent_bytes(transport: asyncio.WriteTransport | None) -> int:
         return transport.get_write_buffer_size() if transport is not None else 0
     except AttributeError:  # asyncio's TLS transport has forgotten the socket below it
         return 0
+
+
+async def until(done: Callable[[], bool], seconds: float) -> None:
+    """Wait for `done`, but no longer than `seconds`."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while not done() and clock() < deadline:  # noqa: ASYNC110 -- a buffer that runs empty tells nobody
+        await asyncio.sleep(0.005)
 
 
 def cut(message: str) -> str:

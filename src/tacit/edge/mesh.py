@@ -14,12 +14,11 @@ import grpclib.server
 from grpclib.encoding.base import CodecBase
 from grpclib.protocol import H2Protocol
 
-from tacit.edge.listener import GrpcCall, GrpcHandler, Listener, bind, cut, unsent_bytes
+from tacit.edge.listener import LINGER, GrpcCall, GrpcHandler, Listener, bind, cut, unsent_bytes, until
 from tacit.errors import RequestError, Status
 from tacit.pki.tls import peer_certificate
 
 _PREFIX = 5  # bytes before a message: compressed or not, and its length
-_LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
 _LOG = logging.getLogger("tacit.edge")
 
 
@@ -96,6 +95,10 @@ class _Server(grpclib.server.Server):
         """Whether a call runs or an answer is still on its way out."""
         return self.running > 0 or any(connection.has_to_send() for connection in list(self.connections))
 
+    def is_connected(self) -> bool:
+        """Whether any client is still there."""
+        return any(connection.transport is not None for connection in list(self.connections))
+
     def _protocol_factory(self) -> _Connection:
         made = super()._protocol_factory()
         connection = _Connection(made.handler, made.config, made.h2_config)
@@ -160,17 +163,14 @@ class _MeshListener:
         self.port = port
 
     async def close(self, grace: float) -> None:
-        server, clock = self._server, asyncio.get_running_loop().time
+        server = self._server
         server.stop_accepting()
-        deadline = clock() + grace
-        while server.is_busy() and clock() < deadline:  # noqa: ASYNC110 -- a buffer that runs empty tells nobody
-            await asyncio.sleep(0.01)
+        await until(lambda: not server.is_busy(), grace)
         server.close()
-        connections = list(server.connections)
-        for connection in connections:
+        for connection in list(server.connections):
             connection.say_goodbye()
-        await asyncio.sleep(_LINGER if connections else 0)
-        for connection in connections:
+        await until(lambda: not server.is_connected(), LINGER)
+        for connection in list(server.connections):
             connection.abort()
         await asyncio.sleep(0)
 
