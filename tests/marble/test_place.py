@@ -151,11 +151,13 @@ def test_what_a_dead_process_left_is_removed_and_a_living_one_s_stays(memory: Pa
     assert child.stdout is not None
     left = Path(child.stdout.readline().strip())
     (left / "keys" / "model").write_bytes(b"secret")
+    (memory / "tacit-staging-1").mkdir()
     make_memory_folder(memory, UUID)
     assert left.is_dir()
     child.communicate()
     make_memory_folder(memory, "22222222-2222-4333-8444-555555555555")
     assert not left.exists()
+    assert (memory / "tacit-staging-1").is_dir(), "what is not premain's is nobody's to remove"
 
 
 # ---- the demo's encrypted model

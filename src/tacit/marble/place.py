@@ -6,6 +6,7 @@ is refused: it would carry a private key to a place of that person's choice.
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -21,6 +22,7 @@ from tacit.vault import decrypt_ctr, open_capsule, parse_key, require_tmpfs
 Say = Callable[[str], None]
 
 RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
+_OURS = re.compile(r"tacit-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+-.+")
 _MAX_KEY_FILE = 4096  # bytes
 _PIECE = 1 << 20  # bytes
 _MAX_UUID_FILE = 64  # bytes; a longer one is not a uuid
@@ -211,6 +213,8 @@ def _make_folders(folder: Path) -> None:
 def _sweep(parent: Path) -> None:
     """Remove the folders of our own that no living process holds."""
     for folder in parent.glob("tacit-*-*"):
+        if not _OURS.fullmatch(folder.name):
+            continue  # another program's, which knows nothing of our lock
         try:
             info = folder.lstat()
             if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
