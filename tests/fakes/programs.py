@@ -130,8 +130,8 @@ async def activate(
         return await method(request, timeout=20)
     finally:
         protocol = getattr(channel, "_protocol", None)
+        transport = getattr(getattr(protocol, "connection", None), "_transport", None)
         channel.close()
-        if protocol is not None and protocol.connection is not None:
-            # Without waiting for the other end's goodbye, which a killed one never says.
-            protocol.connection._transport.abort()
+        if transport is not None:
+            transport.abort()  # without waiting for the other end's goodbye, which a killed one never says
         await asyncio.sleep(0.01)

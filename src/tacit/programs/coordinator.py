@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from tacit.edge import Listener
 from tacit.edge.http import serve_http
 from tacit.edge.mesh import serve_grpc
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
-from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
+from tacit.evidence import Claims, Collateral, Role, Tee, verify_binding, verify_evidence
 from tacit.evidence.claims import Issuer
 from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
@@ -54,6 +54,7 @@ NAME = "tacit-coordinator"
 WORKERS = 4  # threads for what takes long: activations, manifests, secrets
 GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
+COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -204,10 +205,15 @@ def load_tee(config: Config, log: EventLog) -> tuple[Issuer | None, Verifier | N
 def make_verifier(platform: Path) -> Verifier:
     """Evidence of this platform's TEEs, bound to the client certificate of its connection, becomes claims."""
     anchor = load_anchor(platform)
+    kept: dict[str, tuple[datetime, Collateral]] = {}
 
     def verify(evidence: bytes, certificate: bytes) -> Claims:
-        collateral = fetch_collateral(evidence, folder=platform)
-        claims = verify_evidence(evidence, collateral, anchor, now=now())
+        moment = now()
+        fetched, collateral = kept.get("newest", (None, None))
+        if fetched is None or collateral is None or not timedelta() <= moment - fetched < COLLATERAL_KEPT:
+            collateral = fetch_collateral(evidence, folder=platform)
+            kept["newest"] = moment, collateral
+        claims = verify_evidence(evidence, collateral, anchor, now=moment)
         verify_binding(claims, role=Role.MARBLE, key=certificate)
         return claims
 
