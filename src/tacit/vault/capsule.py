@@ -4,17 +4,21 @@ Writing is one pass with constant memory; reading opens one file at a time and g
 chunk was authenticated. Pure: streams, keys and randomness come in.
 """
 
+import contextlib
 import hashlib
 import io
+import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tacit.errors import CapsuleChunkError, CapsuleFormatError, CapsuleIndexError, InputError
+from tacit.errors import CapsuleChunkError, CapsuleFormatError, CapsuleIndexError, InputError, VaultError
 from tacit.vault import layout
 from tacit.vault.keys import derive_capsule_keys
 from tacit.vault.layout import CapsuleFile, Header, Index
@@ -23,6 +27,11 @@ Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are."""
 
 _CHUNK = 1 << layout.CHUNK_POWER
+_THREADS = (
+    2  # AES-GCM leaves Python's lock: one thread decrypts while the other waits for the storage or for fresh pages
+)
+_THREADED = 16  # chunks; below that a second thread costs more than it gives
+_HUGE = 2 << 20  # bytes; the size of a huge page on x86-64
 
 __all__ = [
     "Capsule",
@@ -71,9 +80,10 @@ def write_capsule(
     """Write a capsule of `sources`, in their order, with a fresh salt. Memory: two chunks, whatever the size.
 
     Raises:
-        CapsuleIndexError: a name that could leave the folder, or no file at all.
+        CapsuleIndexError: a name that could leave the folder, or no file at all; a model name or version without sense.
         InputError: a file changed its size while it was read.
     """
+    layout.check_model(name, version)
     layout.check_names([source.name for source in sources])
     salt = random_bytes(layout.SALT)
     keys = derive_capsule_keys(key, salt)
@@ -123,12 +133,25 @@ class _ChunkWriter:
         return tags.digest()
 
     def _fill(self, stream: BinaryIO, size: int, name: str) -> None:
-        at = 0
-        while at < size:
-            got = stream.readinto(self._plain[at:size])  # type: ignore[attr-defined]
-            if not got:
-                raise InputError(f"{name} shrank while it was read; encrypt it when nobody writes to it")
-            at += got
+        if _read_into(stream, self._plain[:size]) < size:
+            raise InputError(f"{name} shrank while it was read; encrypt it when nobody writes to it")
+
+
+def _read_into(stream: BinaryIO, target: memoryview) -> int:
+    """Fill `target` as far as the stream goes, and give the bytes read."""
+    at = 0
+    while at < len(target):
+        got = stream.readinto(target[at:])  # type: ignore[attr-defined]
+        if not got:
+            break
+        at += got
+    return at
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Up to `size` bytes, fewer only at the end."""
+    content = bytearray(size)
+    return bytes(content[: _read_into(stream, memoryview(content))])
 
 
 def read_header(stream: BinaryIO) -> CapsuleInfo:
@@ -161,52 +184,95 @@ def read_capsule(stream: BinaryIO, key: bytes) -> "Capsule":
 def _frame(stream: BinaryIO) -> tuple[Header, bytes, int]:
     """Header, sealed index, and where the chunks end. Raises: CapsuleFormatError."""
     stream.seek(0)
-    header = layout.parse_header(stream.read(layout.HEADER.size))
+    header = layout.parse_header(_read(stream, layout.HEADER.size))
     size = stream.seek(0, io.SEEK_END)
     trailer_at = size - layout.TRAILER.size
     if trailer_at < layout.HEADER.size:
         raise CapsuleFormatError("the capsule was cut: it has no end; copy it again")
     stream.seek(trailer_at)
-    length, mark = layout.TRAILER.unpack(stream.read(layout.TRAILER.size))
+    trailer = _read(stream, layout.TRAILER.size)
+    if len(trailer) < layout.TRAILER.size:
+        raise CapsuleFormatError("the capsule became shorter while it was read; copy it again")
+    length, mark = layout.TRAILER.unpack(trailer)
     index_at = trailer_at - length
     if mark != layout.END or not layout.TAG < length <= layout.MAX_INDEX or index_at < layout.HEADER.size:
         raise CapsuleFormatError("the capsule's end is damaged: it was cut, or bytes were appended; copy it again")
     stream.seek(index_at)
-    return header, stream.read(length), index_at
+    return header, _read(stream, length), index_at
 
 
 class Capsule:
-    """An opened capsule. Every byte that comes out of it was authenticated first."""
+    """An opened capsule. Every byte that comes out of it was authenticated first. Several threads may read at once."""
 
     def __init__(self, stream: BinaryIO, header: Header, index: Index, content_key: bytes, identity: bytes) -> None:
         self._stream, self._header, self._index = stream, header, index
         self._cipher, self._aad = AESGCM(content_key), hashlib.sha256(header.raw).digest()
+        self._place = threading.Lock()  # the stream has one place: who moves it reads before the next may
         self.info = CapsuleInfo(identity, index.model, index.version, index.files)
         self._offsets, offset = [], layout.HEADER.size
         for file in index.files:
             self._offsets.append(offset)
             offset += layout.sealed_size(file.size, header.chunk_size)
 
-    def read(self, name: str) -> bytearray:
-        """A whole file in memory.
+    def read(self, name: str) -> memoryview:
+        """A whole file in fresh memory, writable and shared with nobody.
 
         Raises:
             CapsuleIndexError: there is no such file.
             CapsuleChunkError: a chunk was altered, cut or moved.
         """
-        file = self.info.files[self._number(name)]
-        content = bytearray(file.size)
-        view = memoryview(content)
-        at = 0
-        for size in self._chunks_into(name, lambda at, size: view[at : at + size]):
-            at += size
+        content = _allocate(self.info.files[self._number(name)].size)
+        self.read_into(name, content)
         return content
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """A whole file into memory of exactly its size that the caller has. What a refusal leaves there is not to be used.
+
+        Raises: as `read`, and InputError when `target` has another size.
+        """
+        number = self._number(name)
+        size, step = self.info.files[number].size, self._header.chunk_size
+        if target.nbytes != size or target.itemsize != 1:
+            raise InputError(
+                f"{name} has {size} bytes, and memory for {target.nbytes} was given; give bytes of its size"
+            )
+        count = layout.chunk_count(size, step)
+        tags = [b""] * count
+        failed = threading.Event()
+        threads = _THREADS if count >= _THREADED else 1
+
+        def work(first: int) -> None:
+            sealed = memoryview(bytearray(min(size, step) + layout.TAG))
+            for chunk in range(first, count, threads):
+                if failed.is_set():
+                    return
+                try:
+                    tags[chunk] = self._open_chunk(number, chunk, sealed, target[chunk * step : (chunk + 1) * step])
+                except BaseException:
+                    failed.set()
+                    raise
+
+        if threads == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(threads, thread_name_prefix="capsule") as pool:
+                for done in [pool.submit(work, first) for first in range(threads)]:
+                    done.result()
+        self._verify_tags(number, b"".join(tags))
 
     def iter_chunks(self, name: str) -> Iterator[memoryview]:
         """A file piece by piece; each piece is valid until the next is asked for. Raises: as `read`."""
-        buffer = memoryview(bytearray(self._header.chunk_size))
-        for size in self._chunks_into(name, lambda at, size: buffer[:size]):
-            yield buffer[:size]
+        number = self._number(name)
+        size, step = self.info.files[number].size, self._header.chunk_size
+        plain = memoryview(bytearray(min(size, step)))
+        sealed = memoryview(bytearray(min(size, step) + layout.TAG))
+        tags, last = bytearray(), layout.chunk_count(size, step) - 1
+        for chunk in range(last + 1):
+            piece = plain[: size - chunk * step]
+            tags += self._open_chunk(number, chunk, sealed, piece)
+            if chunk == last:
+                self._verify_tags(number, bytes(tags))
+            yield piece
 
     def open(self, name: str) -> BinaryIO:
         """A file as a stream, one chunk in memory at a time. Raises: as `read`, while it is read."""
@@ -233,46 +299,46 @@ class Capsule:
             f"the capsule has no file {name!r}; it has {', '.join(file.name for file in self.info.files[:10])}"
         )
 
-    def _chunks_into(self, name: str, target: Callable[[int, int], memoryview]) -> Iterator[int]:
-        """Decrypt chunk after chunk into `target(offset, size)` and give each size; at the end check them as a whole."""
-        number = self._number(name)
-        file, chunk_size = self.info.files[number], self._header.chunk_size
-        count = layout.chunk_count(file.size, chunk_size)
-        tags = hashlib.sha256()
-        sealed = memoryview(bytearray(min(file.size, chunk_size) + layout.TAG))
-        offset = self._offsets[number]
-        for chunk in range(count):
-            size = min(file.size - chunk * chunk_size, chunk_size)
-            self._load(sealed[: size + layout.TAG], offset, name, chunk)
-            nonce = layout.chunk_nonce(number, chunk, last=chunk == count - 1)
-            try:
-                self._cipher.decrypt_into(
-                    nonce, sealed[: size + layout.TAG], self._aad, target(chunk * chunk_size, size)
-                )
-            except InvalidTag as exc:
-                raise _altered(name, chunk) from exc
-            tags.update(sealed[size : size + layout.TAG])
-            offset += size + layout.TAG
-            if chunk == count - 1 and tags.digest() != self._index.tags[number]:
-                raise _altered(name, chunk)
-            yield size
-
-    def _load(self, into: memoryview, offset: int, name: str, chunk: int) -> None:
-        self._stream.seek(offset)
-        at = 0
-        while at < len(into):
-            got = self._stream.readinto(into[at:])  # type: ignore[attr-defined]
-            if not got:
+    def _open_chunk(self, number: int, chunk: int, sealed: memoryview, target: memoryview) -> bytes:
+        """Decrypt one chunk into `target`, which has its size, by way of the buffer `sealed`; give its tag."""
+        file, step = self.info.files[number], self._header.chunk_size
+        sealed = sealed[: len(target) + layout.TAG]
+        with self._place:
+            self._stream.seek(self._offsets[number] + chunk * (step + layout.TAG))
+            # Copied before it is checked: storage that changes under us cannot show two things to one decryption.
+            if _read_into(self._stream, sealed) < len(sealed):
                 raise CapsuleChunkError(
-                    f"chunk {chunk} of {name} was cut off while it was read; copy the capsule again"
+                    f"chunk {chunk} of {file.name} was cut off while it was read; copy the capsule again"
                 )
-            at += got
+        nonce = layout.chunk_nonce(number, chunk, last=chunk == layout.chunk_count(file.size, step) - 1)
+        try:
+            self._cipher.decrypt_into(nonce, sealed, self._aad, target)
+        except InvalidTag as exc:
+            raise CapsuleChunkError(
+                f"chunk {chunk} of {file.name} was altered, or stands in another place; take the capsule from its source again"
+            ) from exc
+        return bytes(sealed[len(target) :])
+
+    def _verify_tags(self, number: int, tags: bytes) -> None:
+        """Refuse chunks that the index does not know, whoever made them. Raises: CapsuleChunkError."""
+        if hashlib.sha256(tags).digest() != self._index.tags[number]:
+            raise CapsuleChunkError(
+                f"the chunks of {self.info.files[number].name} are not those that the capsule was closed with; "
+                "take it from its source again"
+            )
 
 
-def _altered(name: str, chunk: int) -> CapsuleChunkError:
-    return CapsuleChunkError(
-        f"chunk {chunk} of {name} was altered, or stands in another place; take the capsule from its source again"
-    )
+def _allocate(size: int) -> memoryview:
+    """Zeroed memory, in huge pages where the system has them: faulting in small ones takes longer than decrypting."""
+    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(bytearray(size))
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as exc:
+        raise MemoryError(f"no {size} bytes of memory for a file of the capsule") from exc
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 class _ChunkStream(io.RawIOBase):
@@ -280,13 +346,21 @@ class _ChunkStream(io.RawIOBase):
 
     def __init__(self, chunks: Iterator[memoryview]) -> None:
         self._chunks, self._rest = chunks, memoryview(b"")
+        self._refusal: VaultError | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         while not self._rest:
-            piece = next(self._chunks, None)
+            if self._refusal is not None:
+                raise self._refusal
+            try:
+                piece = next(self._chunks, None)
+            except VaultError as exc:
+                # Kept: a reader that asks again must not take the refusal for the end of the file.
+                self._refusal = exc
+                raise
             if piece is None:
                 return 0
             self._rest = piece

@@ -1,13 +1,16 @@
 """Capsules and the demo's files on a disk: written whole or not at all, and plaintext only where it is memory."""
 
+import contextlib
 import io
+import itertools
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tacit.errors import CapsuleIndexError, FileInputError, PlaintextError
 from tacit.vault.capsule import Capsule, CapsuleInfo, Progress, Source, read_capsule, read_header, write_capsule
@@ -48,10 +51,10 @@ def list_sources(source: Path) -> list[Source]:
     try:
         mode = source.stat().st_mode
         if stat.S_ISREG(mode):
-            return [_source(source, source.name)]
+            return [_source(source.resolve(), source.name)]
         if not stat.S_ISDIR(mode):
             raise FileInputError(f"{source} is neither a file nor a folder; give a model")
-        files = sorted(_walk(source))
+        files = sorted(itertools.islice(_walk(source), MAX_FILES + 1))
         if len(files) > MAX_FILES:
             raise CapsuleIndexError(f"{source} has more than {MAX_FILES} files; is it the model's folder?")
         if not files:
@@ -63,21 +66,23 @@ def list_sources(source: Path) -> list[Source]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Regular files below `folder`. A link could lead out of the model, and a device never ends: both are refused."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
-            else:
-                kind = "a link" if entry.is_symlink() else "no regular file"
-                raise CapsuleIndexError(
-                    f"{entry.path} is {kind}; a capsule holds regular files only, so copy it or take it away"
-                )
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+                else:
+                    kind = "a link" if entry.is_symlink() else "no regular file"
+                    raise CapsuleIndexError(
+                        f"{entry.path} is {kind}; a capsule holds regular files only, so copy it or take it away"
+                    )
 
 
 def _source(path: Path, name: str) -> Source:
-    return Source(name, path.stat().st_size, lambda: path.open("rb", buffering=0))
+    return Source(name, path.stat(follow_symlinks=False).st_size, lambda: _open(path, os.O_NOFOLLOW))
 
 
 def open_capsule(path: Path, key: bytes) -> Capsule:
@@ -141,39 +146,56 @@ def require_tmpfs(path: Path) -> None:
     """
     real = path.resolve()
     try:
-        mounts = [_mount(line) for line in _MOUNTS.read_text().splitlines()]
+        mounts = [_mount(line) for line in _MOUNTS.read_bytes().splitlines()]
+        device = next(part for part in (real, *real.parents) if part.exists()).stat().st_dev
     except OSError as exc:
-        raise PlaintextError(f"cannot tell whether {path} is memory: {_MOUNTS} is not readable") from exc
+        raise PlaintextError(f"cannot tell whether {path} is memory: {exc.filename} is not readable") from exc
     # The longest mount point above the path counts, and of two at one place the later one.
     above = [
-        (len(point.parts), number, kind) for number, (point, kind) in enumerate(mounts) if real.is_relative_to(point)
+        (len(mount.point.parts), number)
+        for number, mount in enumerate(mounts)
+        if mount is not None and real.is_relative_to(mount.point)
     ]
-    kind = max(above)[2] if above else "nothing known"
-    if kind not in _MEMORY:
+    mount = mounts[max(above)[1]] if above else None
+    if mount is None or mount.kind not in _MEMORY or mount.device != device:
+        # Another device than the mount's: something was mounted over it, and the path lies there.
+        kind = mount.kind if mount is not None and mount.device == device else "a file system that cannot be told"
         raise PlaintextError(
             f"{path} lies on {kind}, and a model's plaintext must not reach a disk; use a folder on a tmpfs, such as /dev/shm"
         )
 
 
-def _mount(line: str) -> tuple[Path, str]:
-    """Mount point and file system of one line. Source: proc_pid_mountinfo(5)."""
-    before, _, after = line.partition(" - ")
-    point = before.split(" ")[4].encode().decode("unicode_escape") if "\\" in before else before.split(" ")[4]
-    return Path(point), after.split(" ", 1)[0]
+class _Mount(NamedTuple):
+    point: Path
+    kind: str
+    device: int
 
 
-def _open(path: Path) -> BinaryIO:
+def _mount(line: bytes) -> _Mount | None:
+    """Mount point, file system and device of one line, None if it has none. Source: proc_pid_mountinfo(5)."""
+    before, _, after = line.partition(b" - ")
+    fields = before.split(b" ")
+    if len(fields) < 5 or not after:
+        return None
+    # The kernel writes blanks and backslashes in octal; all other bytes stand as they are.
+    point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
+    major, _, minor = fields[2].partition(b":")
+    return _Mount(Path(os.fsdecode(point)), os.fsdecode(after.split(b" ", 1)[0]), os.makedev(int(major), int(minor)))
+
+
+def _open(path: Path, flags: int = 0) -> BinaryIO:
     """Open a regular file. Raises: FileInputError."""
     try:
-        stream = path.open("rb", buffering=0)
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            stream.close()
-            raise FileInputError(f"{path} is no regular file")
+        # Not blocking, so that a pipe does not hold us up before it is refused.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except FileNotFoundError as exc:
         raise FileInputError(f"{path} does not exist") from exc
     except OSError as exc:
         raise FileInputError(f"cannot read {path}: {exc.strerror}") from exc
-    return stream
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileInputError(f"{path} is no regular file")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 @contextmanager
@@ -183,13 +205,26 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         temporary = Path(name)
-        with os.fdopen(descriptor, "wb", buffering=0) as out:
+        # Buffered, for Python then writes the rest when the system took a part only; chunks pass the buffer by.
+        with os.fdopen(descriptor, "wb") as out:
             yield out
+            out.flush()
             os.fsync(out.fileno())
         temporary.replace(target)
         temporary = None
+        _sync_folder(target.parent)
     except OSError as exc:
         raise FileInputError(f"cannot write {target}: {exc.strerror or exc}; choose another place") from exc
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name survive a loss of power too, where the file system can; the file is whole either way."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -31,6 +31,8 @@ MAX_INDEX = 16 << 20  # bytes; refused before memory is taken
 MAX_FILES = 10_000
 _INDEX_NONCE = bytes(12)  # the index key seals one message in its life
 _NAME_LIMIT = 255  # bytes of one part of a path, as file systems have it
+_PATH_LIMIT = 1024  # bytes of a whole name: a folder's own path must fit before it in the 4096 that Linux takes
+_MAX_VERSION = (1 << 63) - 1  # versions are int64 in the serving protocols
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def open_index(sealed: bytes, header: Header, key: bytes) -> Index:
     except msgspec.DecodeError as exc:
         raise CapsuleIndexError("the capsule's list of files cannot be read; a newer program may have made it") from exc
     files = tuple(CapsuleFile(file.name, file.size) for file in wire.files)
+    check_model(wire.model, wire.version)
     check_names([file.name for file in files])
     if any(file.size < 0 for file in files):
         raise CapsuleIndexError("the capsule's list of files has a negative size")
@@ -150,6 +153,16 @@ def open_index(sealed: bytes, header: Header, key: bytes) -> Index:
 def capsule_id(header: bytes, sealed_index: bytes) -> bytes:
     """The capsule's public identity, 32 bytes: a hash over header and sealed index, which cover every chunk."""
     return hashlib.sha256(b"tacit capsule v1 id\0" + header + sealed_index).digest()
+
+
+def check_model(name: str, version: int) -> None:
+    """Refuse a model's name that is not plain text, or a version that is no int64 from 0. Raises: CapsuleIndexError."""
+    if not name or _has_invisible(name) or len(name.encode()) > _NAME_LIMIT:
+        raise CapsuleIndexError(
+            f"{name[:40]!r} is no name for a model; expected 1 to {_NAME_LIMIT} bytes of text without control characters"
+        )
+    if not 0 <= version <= _MAX_VERSION:
+        raise CapsuleIndexError(f"{version} is no version of a model; expected a number from 0 to {_MAX_VERSION}")
 
 
 def check_names(names: list[str]) -> None:
@@ -168,6 +181,17 @@ def check_names(names: list[str]) -> None:
                 f"the names {seen[folded]!r} and {name!r} mean one file on some systems; rename one"
             )
         seen[folded] = name
+    for folded, name in seen.items():
+        above = folded
+        while "/" in above:
+            above = above.rpartition("/")[0]
+            if above in seen:
+                raise CapsuleIndexError(f"{seen[above]!r} cannot be a file and the folder of {name!r}; rename one")
+
+
+def _has_invisible(text: str) -> bool:
+    """Whether there is a control, format or separator character, or half a surrogate pair (a name that is not UTF-8)."""
+    return any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in text)
 
 
 def _check_name(name: str) -> None:
@@ -176,9 +200,11 @@ def _check_name(name: str) -> None:
         raise CapsuleIndexError(
             f"{name!r} is no relative path inside a model; names must not be empty, absolute, '.' or '..'"
         )
-    if "\\" in name or ":" in name or any(unicodedata.category(char) in ("Cc", "Cf", "Cs") for char in name):
+    if "\\" in name or ":" in name or _has_invisible(name):
         raise CapsuleIndexError(f"{name!r} has a backslash, a colon or an invisible character; rename the file")
     if unicodedata.normalize("NFC", name) != name:
         raise CapsuleIndexError(f"{name!r} is not in Unicode form NFC; rename the file")
-    if any(len(part.encode()) > _NAME_LIMIT for part in parts):
-        raise CapsuleIndexError(f"a part of {name[:40]!r}... is longer than {_NAME_LIMIT} bytes; rename the file")
+    if any(len(part.encode()) > _NAME_LIMIT for part in parts) or len(name.encode()) > _PATH_LIMIT:
+        raise CapsuleIndexError(
+            f"{name[:40]!r}... is longer than {_PATH_LIMIT} bytes, or a part of it than {_NAME_LIMIT}; rename the file"
+        )
