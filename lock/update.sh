@@ -20,3 +20,7 @@ echo "wrote lock/demo.txt"
 echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt
 echo "wrote lock/tensorflow.txt"
+# TensorFlow Serving's stubs ask for a package that is called tensorflow; tensorflow-cpu is the same, so they come without their needs.
+echo 'tensorflow-serving-api>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \
+    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow-serving.txt
+echo "wrote lock/tensorflow-serving.txt"

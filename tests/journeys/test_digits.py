@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,11 @@ def test_the_demo_shows_each_refusal_with_its_reason(demo: subprocess.CompletedP
 
 def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(DEMO)], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, str(DEMO)],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -83,15 +89,21 @@ def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
-def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> None:
-    model = tmp_path / "my_model.onnx"
+@contextmanager
+def up(folder: Path) -> Iterator[str]:
+    """`tacit up` with the digits, until the block ends; what it printed."""
+    model = folder / "my_model.onnx"
     sys.path.insert(0, str(DEMO.parent))
     from train import train
 
-    train(tmp_path).model.rename(model)
-    env = environment(tmp_path)
+    train(folder).model.rename(model)
     process = subprocess.Popen(
-        ["tacit", "up", str(model)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        ["tacit", "up", str(model)],
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
     )
     assert process.stdout is not None
     said = []
@@ -99,24 +111,50 @@ def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> 
         said.append(line)
         if "Ctrl-C ends everything" in line:
             break
-    text = "".join(said)
     try:
-        assert process.poll() is None, text
-        python = text[text.index("python - <<'END'\nimport numpy as np, tacit") : text.index("# curl:")]
-        curl = next(line for line in said if line.startswith("curl "))
-        for pasted, expected in ((python, "["), (curl, "outputs")):
-            done = subprocess.run(["bash", "-c", pasted], env=env, capture_output=True, text=True, timeout=60, check=False)
-            assert done.returncode == 0, done.stderr
-            assert expected in done.stdout
+        assert process.poll() is None, "".join(said)
+        yield "".join(said)
     finally:
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130
     assert "Traceback" not in rest
     deadline = time.monotonic() + 5
-    while processes_of(tmp_path) and time.monotonic() < deadline:
+    while processes_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes_of(tmp_path) == []
+    assert processes_of(folder) == []
+
+
+def paste(text: str, env: Mapping[str, str]) -> str:
+    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> None:
+    with up(tmp_path) as said:
+        python = said[said.index("python - <<'END'\nimport numpy as np, tacit") : said.index("# curl:")]
+        curl = next(line for line in said.splitlines() if line.startswith("curl "))
+        assert "[" in paste(python, environment(tmp_path))
+        assert "outputs" in paste(curl, environment(tmp_path))
+
+
+@pytest.mark.tensorflow
+def test_the_example_for_tensorflow_servings_stubs_works(tmp_path: Path) -> None:
+    with up(tmp_path) as said:
+        example = said[said.index("python - <<'END'\nimport grpc") :]
+        example = example[: example.index("\nEND\n") + 5]
+        python = Path(tensorflow_python())
+        env = {**environment(tmp_path), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+        assert "float_val" in paste(example, env)
+
+
+def tensorflow_python() -> str:
+    """The interpreter of the environment with TensorFlow."""
+    found = os.environ.get("TACIT_TENSORFLOW_PYTHON")
+    if not found:
+        pytest.skip("TACIT_TENSORFLOW_PYTHON names no environment with TensorFlow; `make tensorflow` makes one")
+    return found
 
 
 @pytest.mark.parametrize(
@@ -132,7 +170,12 @@ def test_up_refuses_what_is_no_model_in_one_line(tmp_path: Path, content: bytes 
     if content is not None:
         model.write_bytes(content)
     done = subprocess.run(
-        ["tacit", "up", "--once", str(model)], env=environment(tmp_path), capture_output=True, text=True, timeout=120, check=False
+        ["tacit", "up", "--once", str(model)],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 1
     assert message in done.stderr

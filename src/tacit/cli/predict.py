@@ -42,7 +42,7 @@ def predict(
         result = session.model(model, address=server).predict(inputs)
     named: Mapping[str, Any] = result if isinstance(result, Mapping) else {"output": result}
     if output is not None:
-        np.savez(output, **{name: np.asarray(value) for name, value in named.items()})
+        np.savez(output, allow_pickle=False, **{name: np.asarray(value) for name, value in named.items()})
         typer.echo(f"Prediction written to {output}")
         return
     typer.echo(json.dumps({name: _jsonable(value) for name, value in named.items()}))
