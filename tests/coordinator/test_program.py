@@ -20,6 +20,7 @@ from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
 from tacit.evidence.issue import load_simulated_tee
+from tacit.pki import issue_self_signed
 
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
 
@@ -61,6 +62,27 @@ async def test_a_manifest_over_https_and_an_attested_activation_over_grpc(platfo
         assert caught.value.status is grpclib.Status.PERMISSION_DENIED
         assert str(caught.value.message).startswith("marble verification failed: invalid quote: ")
         assert coordinator.end() == 0
+
+
+def test_a_user_is_known_by_the_certificate_of_the_connection(tmp_path: Path) -> None:
+    owner, stranger = (issue_self_signed(["o"], common_name="o", now=datetime.now(UTC)) for _ in range(2))
+    manifest = {
+        **PLAIN_MANIFEST,
+        "Secrets": {"word": {"Type": "plain", "UserDefined": True}},
+        "Users": {"owner": {"Certificate": owner.certificate_pem.decode(), "Roles": ["r"]}},
+        "Roles": {
+            "r": {"ResourceType": "Secrets", "ResourceNames": ["word"], "Actions": ["ReadSecret", "WriteSecret"]}
+        },
+    }
+    with CoordinatorProcess(tmp_path) as coordinator:
+        post_manifest(coordinator, manifest)
+        for certificate, code in ((None, 401), (stranger, 401), (owner, 200)):
+            with coordinator.http(certificate) as http:
+                assert http.post("/api/v2/secrets", json={"secrets": {"word": {"Key": "dw=="}}}).status_code == code
+                assert http.get("/api/v2/secrets?s=word").status_code == code
+        coordinator.kill()
+    with CoordinatorProcess(tmp_path) as coordinator, coordinator.http(owner) as http:
+        assert http.get("/secrets?s=word").json()["data"]["word"]["Private"] == "dw=="
 
 
 def start(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -37,6 +37,7 @@ from tacit.coordinator.secrets import (
     ROOT_SECRET_SIZE,
     NewValue,
     Secret,
+    check_own_rules,
     generate_shared,
     parse_new_values,
 )
@@ -53,7 +54,7 @@ from tacit.coordinator.state import (
     apply,
 )
 from tacit.coordinator.store import Store
-from tacit.errors import ManifestError, NotSetError, SecretError, StateError, TacitError
+from tacit.errors import ManifestError, NotSetError, PkiError, SecretError, StateError, TacitError
 from tacit.evidence import Role, report_data
 from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
@@ -386,7 +387,11 @@ class Coordinator:
                 "this coordinator supports one so far: leave one in RecoveryKeys"
             )
         issuer = self.holdings.identity.marble_root
-        return generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
+        try:
+            check_own_rules(manifest, issuer=issuer, now=now)
+            return generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
+        except (PkiError, SecretError) as exc:
+            raise ManifestError(f"generating secrets from manifest: {exc}") from exc
 
     def _new_identity(self) -> Identity:
         now, names, mark = self._world.clock(), self._settings.names, self._settings.mark

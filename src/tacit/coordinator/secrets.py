@@ -114,6 +114,24 @@ def derive_for_marble(
     return own
 
 
+def check_own_rules(manifest: Manifest, *, issuer: KeyPair, now: datetime) -> None:
+    """Refuse rules that no marble could ever get its own secret by, before any marble asks.
+
+    Certificates are tried with a small key in place of the one that the rule names.
+
+    Raises:
+        PkiError: a field that no certificate can hold.
+        SecretError: a key longer than can be derived.
+    """
+    for name, rule in sorted(manifest.secrets.items()):
+        if rule.shared or rule.user_defined:
+            continue
+        if rule.type == "symmetric-key":
+            derive_symmetric(bytes(ROOT_SECRET_SIZE), name, Marble("", ""), size=rule.size)
+        else:
+            _certificate(name, replace(rule, type="cert-ecdsa", size=256), issuer=issuer, now=now)
+
+
 def derive_symmetric(root_secret: bytes, name: str, marble: Marble, *, size: int) -> bytes:
     """`size` bits from the root secret, for one marble.
 

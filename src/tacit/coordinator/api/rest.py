@@ -126,7 +126,7 @@ class ClientApi:
         else:
             code = route.failure
         self._log.warning(
-            "request refused", method=request.method, path=request.path, code=code, reason=exc.reason, error=str(exc)
+            "request refused", method=request.method, path=request.path[:200], code=code, reason=exc.reason, error=str(exc)
         )
         if route.version == 2 and code in (400, 401):
             return _answer(code, Envelope("fail", None, message), _JSON)

@@ -1,0 +1,168 @@
+"""The client API without recorded vectors: codes, envelopes, Go's decoder and encoder, and what never gets out."""
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
+from fakes.tee import NOW, FakeTee
+from tacit.coordinator.api.rest import ClientApi
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.evidence import Role, verify_binding, verify_evidence
+from tacit.pki import issue_self_signed
+from tacit.wire.rest import Envelope, encode_envelope
+
+OWNER = issue_self_signed(["owner"], common_name="owner", now=NOW)
+STRANGER = issue_self_signed(["owner"], common_name="owner", now=NOW)
+MANIFEST: dict[str, Any] = {
+    **PLAIN_MANIFEST,
+    "Secrets": {"word": {"Type": "plain", "UserDefined": True}},
+    "Users": {"owner": {"Certificate": OWNER.certificate_pem.decode(), "Roles": ["r"]}},
+    "Roles": {"r": {"ResourceType": "Secrets", "ResourceNames": ["word"], "Actions": ["ReadSecret", "WriteSecret"]}},
+}
+
+
+class Api:
+    def __init__(self, executor: ThreadPoolExecutor, tee: FakeTee | None = None) -> None:
+        self.made = make_coordinator(tee=tee)
+        self.tee = tee
+        self.rest = ClientApi(self.made.core, executor=executor, log=self.made.world.log)
+
+    async def send(self, method: str, target: str, body: bytes = b"", certificate: bytes | None = None) -> HttpResponse:
+        path, _, query = target.partition("?")
+        return await self.rest.handle(HttpRequest(method, path, query, {}, body, certificate))
+
+    async def data(self, method: str, target: str, body: bytes = b"", certificate: bytes | None = None) -> Any:
+        answer = await self.send(method, target, body, certificate)
+        assert answer.status == 200, answer.body
+        return json.loads(answer.body)["data"]
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def api(executor: ThreadPoolExecutor) -> Api:
+    return Api(executor)
+
+
+async def test_the_status_has_our_field_last(api: Api) -> None:
+    raw = (await api.send("GET", "/api/v2/status")).body
+    start = (
+        b'{"status":"success","data":{"code":2,"message":"Coordinator is ready to accept a manifest.","tacit":{"tee":'
+    )
+    assert raw.startswith(start)
+    mark = json.loads(raw)["data"]["tacit"]
+    assert list(mark) == ["tee", "epoch", "head", "signature"]
+    assert (mark["tee"], mark["epoch"], mark["head"]) == ("unattested", 0, "00" * 32)
+
+
+async def test_a_quote_binds_the_nonce_of_the_query(executor: ThreadPoolExecutor) -> None:
+    tee = FakeTee()
+    api = Api(executor, tee)
+    nonce = bytes(range(248, 256)) * 4
+    data = await api.data("GET", f"/api/v2/quote?nonce={base64.urlsafe_b64encode(nonce).decode()}")
+    claims = verify_evidence(base64.b64decode(data["quote"]), tee.collateral, tee.anchor, now=NOW)
+    root = api.made.core.holdings.identity.root.certificate_der
+    verify_binding(claims, role=Role.COORDINATOR, key=root, nonce=nonce)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"), [("YWI", 0), ("%2B%2F%2F%2F", 0), ("YWJj%0AYW", 5), ("=", 0), ("YWJj%20", 4), ("YWJj%C3%A9", 4)]
+)
+async def test_a_nonce_in_another_encoding_is_refused(api: Api, text: str, at: int) -> None:
+    answer = await api.send("GET", f"/api/v2/quote?nonce={text}")
+    assert answer.status == 400
+    said = f"invalid query: bad nonce format: illegal base64 data at input byte {at}"
+    assert json.loads(answer.body) == {"status": "fail", "data": None, "message": said}
+
+
+async def test_a_very_long_nonce_is_refused(api: Api) -> None:
+    assert (await api.send("GET", "/api/v2/quote?nonce=" + "A" * 8192)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "EOF"),
+        (b" \n", "EOF"),
+        (b"{", "unexpected EOF"),
+        (b'{"manifest": "YQ"}', "illegal base64 data at input byte 0"),
+        (b"xx", "invalid character 'x' looking for beginning of value"),
+        (b"[]", "json: cannot unmarshal array into Go value of type clientapi.ManifestSetRequest"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_in_gos_words(api: Api, body: bytes, said: str) -> None:
+    answer = await api.send("POST", "/api/v2/manifest", body)
+    assert answer.status == 400
+    assert json.loads(answer.body)["message"] == said
+
+
+async def test_the_first_value_of_a_body_counts_whatever_its_keys_case(api: Api) -> None:
+    raw = base64.b64encode(encode(MANIFEST)).decode()
+    assert await api.data("POST", "/api/v2/manifest", b'{"MANIFEST":"%s","x":1} trailing' % raw.encode()) == {
+        "RecoverySecrets": {}
+    }
+
+
+async def test_secrets_are_set_and_read_by_their_owner_alone(api: Api) -> None:
+    api.made.core.set_manifest(encode(MANIFEST))
+    body = json.dumps({"secrets": {"word": {"Key": base64.b64encode(b"w").decode()}}}).encode()
+    for certificate in (None, STRANGER.certificate_der):
+        for method, target in (("POST", "/api/v2/secrets"), ("GET", "/api/v2/secrets?s=word"), ("GET", "/secrets")):
+            assert (await api.send(method, target, body, certificate)).status == 401
+    assert await api.data("POST", "/api/v2/secrets", body, OWNER.certificate_der) is None
+    data = await api.data("GET", "/api/v2/secrets?s=word", b"", OWNER.certificate_der)
+    assert data["secrets"]["word"]["Private"] == data["secrets"]["word"]["Public"] == "dw=="
+
+
+async def test_who_calls_is_settled_before_the_body_is_read(api: Api) -> None:
+    api.made.core.set_manifest(encode(MANIFEST))
+    assert (await api.send("POST", "/api/v2/secrets", b"not json")).status == 401
+    assert (await api.send("POST", "/api/v2/secrets", b"not json", OWNER.certificate_der)).status == 400
+
+
+@pytest.mark.parametrize("path", ["/nope", "/", "/api/v2/status/", "/api/v3/status", "/api/v2/recover", "/%2e%2e"])
+async def test_an_unknown_path_answers_405(api: Api, path: str) -> None:
+    answer = await api.send("POST" if path == "/api/v2/recover" else "GET", path)
+    if path == "/%2e%2e":
+        assert answer.status == 307
+        return
+    assert (answer.status, answer.body) == (405, b'{"status":"error","data":null}\n')
+
+
+async def test_a_redirect_carries_no_markup_of_the_caller(api: Api) -> None:
+    answer = await api.send("GET", '//a"><script>')
+    assert answer.status == 307
+    assert b"<script>" not in answer.body
+
+
+async def test_what_nobody_expected_is_answered_without_its_text(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise RuntimeError("canary-secret")
+
+    monkeypatch.setattr(api.made.core, "update_log", broken)
+    answer = await api.send("GET", "/api/v2/update")
+    assert (answer.status, json.loads(answer.body)["message"]) == (500, "internal error")
+    assert "canary" not in api.made.log.getvalue()
+    assert any(line["error"] == "RuntimeError" for line in api.made.lines() if line["level"] == "error")
+
+
+async def test_status_does_not_wait_behind_what_takes_long(api: Api) -> None:
+    with api.made.core._lock:  # a change is under way
+        assert (await api.send("GET", "/api/v2/status")).status == 200
+        assert (await api.send("GET", "/api/v2/manifest")).status == 500
+
+
+def test_answers_are_escaped_as_gos_encoder_does() -> None:
+    raw = encode_envelope(Envelope("error", {"b": 1, "a": "<&>\u2028é\x01"}, "x"))
+    assert (
+        raw == '{"status":"error","data":{"a":"\\u003c\\u0026\\u003e\\u2028é\\u0001","b":1},"message":"x"}\n'.encode()
+    )
