@@ -17,7 +17,7 @@ from tacit.errors import (
 )
 from tacit.vault import files, layout
 from tacit.vault.capsule import Capsule, Source, read_capsule, write_capsule
-from tacit.vault.files import list_sources, open_capsule, require_tmpfs, seal_folder
+from tacit.vault.files import list_sources, open_capsule, read_capsule_header, require_tmpfs, seal_folder
 
 KEY = bytes(range(32))
 CHUNK = 1 << layout.CHUNK_POWER
@@ -186,6 +186,33 @@ def test_t42_a_file_swapped_for_a_link_before_it_is_opened_is_refused(tmp_path: 
     (tmp_path / "model" / "f").symlink_to(tmp_path / "other")
     with pytest.raises(FileInputError, match="cannot read"):
         source.open()
+
+
+def test_the_id_in_a_file_is_known_without_the_key(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"graph")
+    info = seal_folder(tmp_path / "m.onnx", tmp_path / "m.capsule", KEY, name="m", version=1)
+    public = read_capsule_header(tmp_path / "m.capsule")
+    assert (public.id, public.name, public.files) == (info.id, "", ())
+
+
+def test_memory_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    capsule = read_capsule(io.BytesIO(seal({"f": bytes(3 << 20)})), KEY)
+    monkeypatch.setattr("mmap.mmap", none_left)
+    with pytest.raises(MemoryError, match="3145728 bytes"):
+        capsule.read("f")
+
+
+def test_t46_a_line_of_the_mounts_that_cannot_be_read_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text("\nno mount at all\n")
+    monkeypatch.setattr(files, "_MOUNTS", table)
+    with pytest.raises(PlaintextError, match="cannot be told"):
+        require_tmpfs(tmp_path)
 
 
 def test_a_model_named_by_a_link_is_the_file_behind_it(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def open_index(sealed: bytes, header: Header, key: bytes) -> Index:
         raise CapsuleIndexError(
             "the capsule's list of files was altered: a file renamed, resized, added or taken away; take it from its source again"
         ) from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CapsuleIndexError("the capsule's list of files cannot be read; a newer program may have made it") from exc
     files = tuple(CapsuleFile(file.name, file.size) for file in wire.files)
     check_model(wire.model, wire.version)

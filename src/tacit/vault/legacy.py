@@ -40,12 +40,15 @@ def iter_decrypted_ctr(source: BinaryIO, key: bytes) -> Iterator[bytes]:
             f"the file has {size + IV_SIZE} bytes, and its format ends with an IV of {IV_SIZE}; was it cut?"
         )
     source.seek(size)
-    cipher = _cipher(key, source.read(IV_SIZE)).decryptor()
+    iv = source.read(IV_SIZE)
+    if len(iv) < IV_SIZE:
+        raise _shrank()
+    cipher = _cipher(key, iv).decryptor()
     source.seek(0)
     while size:
         piece = source.read(min(_PIECE, size))
         if not piece:
-            raise VaultError("the file became shorter while it was read; decrypt it when nobody writes to it")
+            raise _shrank()
         size -= len(piece)
         yield cipher.update(piece)
     yield cipher.finalize()
@@ -57,3 +60,7 @@ def _cipher(key: bytes, iv: bytes) -> "Cipher[CTR]":
     if len(iv) != IV_SIZE:
         raise InputError(f"the IV has {len(iv)} bytes, expected {IV_SIZE}")
     return Cipher(AES(key), CTR(iv))
+
+
+def _shrank() -> VaultError:
+    return VaultError("the file became shorter while it was read; decrypt it when nobody writes to it")
