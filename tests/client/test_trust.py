@@ -90,6 +90,12 @@ def test_a_damaged_file_is_refused_with_its_name(store: TrustStore, text: str) -
         store.load_expectation(HOST)
 
 
+def test_a_file_that_is_no_text_is_refused_with_its_name(store: TrustStore) -> None:
+    store.path.write_bytes(b'{"version":1,"hosts":{"\xff":{"tee":"simulated"}}}')
+    with pytest.raises(FileInputError, match=r"trust\.json"):
+        store.load_expectation(HOST)
+
+
 def test_a_refused_change_leaves_the_file_as_it_was(store: TrustStore, root: bytes) -> None:
     before = store.path.read_bytes()
     with pytest.raises(NotTrustedError):

@@ -191,7 +191,7 @@ class TrustStore:
             )
         try:
             wire = msgspec.json.decode(raw, type=_TrustJson)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise FileInputError(
                 f"{self._path} is damaged ({exc}); mend it, or remove it and run `tacit trust` again"
             ) from exc

@@ -211,7 +211,7 @@ def _load_record(path: Path) -> dict[str, RecordJson]:
         return msgspec.json.decode(
             load_file(path, what="a record of downloads", largest=MAX_RECORD), type=dict[str, RecordJson]
         )
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise FileInputError(f"{path}: not a record of downloads ({exc}); correct it or delete it") from exc
 
 

@@ -105,7 +105,7 @@ def replay(payloads: Sequence[bytes]) -> Holdings:
                 holdings = apply(holdings, _change(kind, body))
             else:
                 raise _unknown(kind)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise _unknown(kind) from exc
     if holdings is None:
         raise SealedStateError("the sealed state holds nothing")
