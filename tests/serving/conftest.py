@@ -5,11 +5,13 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tacit.pki import KeyPair, issue_self_signed
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.repository import ModelConfig, Repository
@@ -84,3 +86,9 @@ def serving(tmp_path: Path) -> Serving:
                     thread.join(10)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def server_identity() -> KeyPair:
+    """A certificate for localhost that signs itself."""
+    return issue_self_signed(["localhost"], common_name="server", now=datetime.now(UTC))

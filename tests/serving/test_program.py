@@ -1,0 +1,207 @@
+"""The program: what it starts, what it refuses, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import numpy as np
+import pytest
+
+from fakes import models
+from fakes.one_line_pem import one_line
+from tacit.pki import KeyPair
+from tacit.vault import seal_folder
+from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
+from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
+
+KEY = bytes(range(32))
+ROWS = np.ones((2, 4), np.float32)
+EXPECTED = ROWS @ models.WEIGHTS
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(models.onnx_model())
+    return folder.parent
+
+
+@pytest.fixture
+def ssl_config(tmp_path: Path, server_identity: KeyPair) -> Path:
+    path = tmp_path / "ssl.cfg"
+    path.write_text(
+        f"server_key: '{one_line(server_identity.key_pem)}'\n"
+        f"server_cert: '{one_line(server_identity.certificate_pem)}'\nclient_verify: false\n"
+    )
+    return path
+
+
+def message(rows: np.ndarray = ROWS) -> bytes:
+    request = PredictRequest()
+    request.model_spec.name = "m"
+    encode_tensor(Tensor(1, rows), request.inputs["x"], as_content=True)
+    return request.SerializeToString()
+
+
+async def predict(channel: grpc.aio.Channel, body: bytes) -> np.ndarray:
+    call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for _ in range(200):
+        try:
+            response = PredictResponse.FromString(await call(body))
+            return parse_tensor(response.outputs["y"]).array
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            await asyncio.sleep(0.05)  # still loading
+    raise AssertionError("the model did not become available")
+
+
+async def test_both_ports_answer_over_tls_with_the_certificate_of_the_file(
+    serving: Any, plain: Path, ssl_config: Path, server_identity: KeyPair
+) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={ssl_config}"]
+    async with serving(flags, {}) as ports:
+        credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            np.testing.assert_allclose(await predict(channel, message()), EXPECTED, rtol=1e-6)
+        trusted = ssl.create_default_context(cadata=server_identity.certificate_pem.decode())
+        async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+            answer = await client.post(
+                f"https://localhost:{ports['rest']}/v1/models/m:predict", json={"instances": ROWS.tolist()}
+            )
+        np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
+
+
+async def test_an_attested_server_opens_its_capsule_with_the_key_from_activation(
+    serving: Any, tmp_path: Path, server_identity: KeyPair
+) -> None:
+    source, keys = tmp_path / "source", tmp_path / "keys"
+    source.mkdir()
+    keys.mkdir()
+    (source / "model.onnx").write_bytes(models.onnx_model())
+    (keys / "m").write_bytes(KEY)
+    info = seal_folder(source, tmp_path / "m.capsule", KEY, name="m", version=5)
+    environ = {
+        "TACIT_TEE": "simulated",
+        "TACIT_KEY_DIR": str(keys),
+        "TACIT_MODELS": json.dumps({"m": {"format": "capsule", "id": info.id.hex(), "minVersion": 5, "key": "k"}}),
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    async with serving(["--model_name=m", f"--model_base_path={tmp_path / 'm.capsule'}"], environ) as ports:
+        credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            np.testing.assert_allclose(await predict(channel, message()), EXPECTED, rtol=1e-6)
+
+
+async def test_a_request_of_tens_of_megabytes_works_by_default(serving: Any, plain: Path) -> None:
+    rows = np.ones((64 * 224 * 224 * 3 // 4, 4), np.float32)  # 38.5 MB, a batch of 64 images
+    async with serving(["--model_name=m", f"--model_base_path={plain}"], {}) as ports:
+        options = (("grpc.max_receive_message_length", -1),)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}", options) as channel:
+            answer = await predict(channel, message(rows))
+    assert answer.shape == (len(rows), 3)
+
+
+async def test_a_message_above_the_limit_is_refused(serving: Any, plain: Path) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--max_message_bytes=1000"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await predict(channel, message(np.ones((500, 4), np.float32)))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+# ---- the program as a process
+
+
+def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    script = "from tacit.programs.serve import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", script, *flags],
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "code", "text"),
+    [
+        (["--model_nam=m"], {}, 2, "did you mean --model_name?"),
+        ([], {}, 2, "model_base_path and server_options.model_config_file are empty"),
+        (["--model_base_path=/m", "--port=0"], {}, 2, "both ports are off"),
+        (["--model_base_path=/m", "--port=9", "--rest_api_port=9"], {}, 2, "both 9"),
+        (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
+        (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
+        (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16"),
+        (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
+        (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
+        (["--model_config_file=/none"], {}, 1, "cannot read /none"),
+        (["--model_base_path=/m"], {"TACIT_TEE": "simulated"}, 2, "never serves plaintext"),
+        (["--model_base_path=/m"], {"TACIT_MODELS": "{}"}, 1, "does not allow this server to load model 'default'"),
+        (["--model_base_path=/m"], {"TACIT_MODELS": "no"}, 2, "TACIT_MODELS"),
+    ],
+)
+def test_a_start_that_cannot_work_ends_with_one_clear_line(
+    flags: list[str], environ: Mapping[str, str], code: int, text: str
+) -> None:
+    done = run(flags, environ)
+    *_, last = done.stderr.splitlines()
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert last.startswith("Failed to start server. Error: ")
+    assert text in last
+
+
+def test_a_port_that_is_held_is_named(plain: Path) -> None:
+    import socket
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        done = run([f"--model_base_path={plain}", "--host=127.0.0.1", f"--port={port}"])
+    assert done.returncode == 1
+    assert str(port) in done.stderr.splitlines()[-1]
+
+
+def test_help_and_version_are_printed() -> None:
+    assert "--model_base_path" in run(["--help"]).stdout
+    assert run(["--version"]).stdout.startswith("tacit-serve ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, number: signal.Signals) -> None:
+    ports = tmp_path / "ports.json"
+    home = tmp_path / "home"
+    home.mkdir()
+    flags = ["--host=127.0.0.1", "--port=-1", f"--port_file={ports}", f"--model_base_path={plain}", "--threads=1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from tacit.programs.serve import main; main()", *flags],
+        env={**os.environ, "HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=home,
+    ) as process:
+        assert process.stderr
+        events = []
+        for line in process.stderr:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "ready":
+                process.send_signal(number)
+        assert process.wait(20) == 0
+    names = [event["event"] for event in events]
+    assert names == ["trust", "listening", "model-available", "ready", "draining", "stopped"]
+    assert not list(home.iterdir())
