@@ -13,6 +13,9 @@ import pytest
 
 from fakes import models
 from tacit.errors import CapsuleKeyError, FileInputError, ModelNotAllowedError, RequestError, Status, UsageError
+from tacit.serving.bundle import Bundle
+from tacit.serving.engines.interface import Engine, EngineOptions
+from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format, ModelRule, list_sources, load_key, open_source, parse_rules
@@ -340,3 +343,22 @@ def test_a_file_that_still_grows_is_loaded_once_it_is_whole(tmp_path: Path, make
     assert repository.ready
     with open_capsule(target, KEY) as capsule:
         assert capsule.info.version == 1
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), MemoryError(), OSError(5, "Input/output error")])
+def test_no_failure_of_one_model_stops_the_others(tmp_path: Path, events: Any, failure: Exception) -> None:
+    put(tmp_path / "good", 1)
+    put(tmp_path / "bad", 1)
+
+    def load(bundle: Bundle, options: EngineOptions) -> Engine:
+        if isinstance(bundle.place, Path) and "bad" in str(bundle.place):
+            raise failure
+        return load_openvino(bundle, options)
+
+    configs = [ModelConfig(tmp_path / name, Access(name, Format.PLAIN)) for name in ("bad", "good")]
+    repository = Repository(configs, load=load, options=EngineOptions(threads=1), observe=events)
+    repository.poll()
+    assert repository.statuses("bad")[0].state is State.END
+    assert repository.statuses("good")[0].state is State.AVAILABLE
+    assert not repository.ready
+    repository.close()

@@ -211,10 +211,10 @@ class Repository:
             with closing(open_source(source, config.access)) as bundle:
                 engine = self._load(bundle, self._options)
             loaded = LoadedModel(name, version, engine)
-        except (TacitError, MemoryError) as exc:
-            message = str(exc) or "out of memory"
+        except Exception as exc:  # whatever a hostile or half-written model sets off, the others go on being served
+            message = _describe(exc)
             self._publish(name, _Entry(VersionStatus(version, State.END, _status_of(exc), message), source.stamp))
-            reason = exc.reason if isinstance(exc, TacitError) else "memory"
+            reason = exc.reason if isinstance(exc, TacitError) else "unexpected"
             self._observe("model-failed", model=name, version=version, reason=reason, error=message)
             return
         self._publish(name, _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded))
@@ -254,6 +254,17 @@ class Repository:
 def _not_found(model: str, version: int | None) -> RequestError:
     wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
     return RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+
+def _describe(exc: Exception) -> str:
+    """What a version's status says of its end. Foreign errors are named and not quoted: they are for the log's reader."""
+    if isinstance(exc, TacitError):
+        return str(exc)
+    if isinstance(exc, MemoryError):
+        return "not enough memory for this model; give the server more, or serve fewer versions"
+    if isinstance(exc, OSError):
+        return f"cannot read the model's files: {exc.strerror or type(exc).__name__}"
+    return f"the engine failed in a way that nobody foresaw ({type(exc).__name__})"
 
 
 def _status_of(exc: Exception) -> Status:
