@@ -1,5 +1,10 @@
-"""The command line as a whole: its nouns, its exit codes, and how an error looks."""
+"""The command line as a whole: its nouns, its exit codes, and how an error looks.
 
+Every failure is one line on standard error that begins with `Error: ` and says what to do; never a traceback.
+"""
+
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
@@ -10,7 +15,28 @@ from tacit.cli import bench, coordinator, manifest, model, platform, predict, tr
 from tacit.errors import TacitError, UsageError
 
 # These verbs are MarbleRun's: scripts that call them expect 1 for wrong usage too.
-MARBLERUN_VERBS = frozenset({"status", "manifest", "certificate", "secret", "recover", "package-info", "version"})
+MARBLERUN_VERBS = frozenset(
+    {"status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version"}
+)
+
+# Options of MarbleRun's command line that have no place here, each with the way that there is.
+_TRUST = "say once what to expect of a coordinator with `tacit trust`"
+_HSM = "keys in hardware tokens are not supported; give the files with --cert and --key"
+FOREIGN_OPTIONS = {
+    "--era-config": _TRUST,
+    "--accepted-tcb-statuses": _TRUST,
+    "--accepted-advisories": _TRUST,
+    "--coordinator-cert": "what was checked is remembered in trust.json; `tacit trust` lists it",
+    "--keep-cert": "the certificate that was checked is always remembered; `tacit trust` lists it",
+    "--nonce": "every check makes a fresh nonce of its own",
+    "--save-sgx-quote": "the quote cannot be saved by this version",
+    "--namespace": "this command line does not look into Kubernetes; give HOST:PORT",
+    "--updates": "the update log is not supported by this version; leave it out for the manifest as it was uploaded",
+    **dict.fromkeys(
+        ("--pkcs11-config", "--pkcs11-key-id", "--pkcs11-key-label", "--pkcs11-cert-id", "--pkcs11-cert-label"), _HSM
+    ),
+}
+_SHOW_TRACEBACK = "TACIT_TRACEBACK"
 
 app = typer.Typer(
     name="tacit",
@@ -34,31 +60,63 @@ app.command("up")(up.up)
 
 @app.command("version")
 def version() -> None:
-    """Print the version of this command line."""
-    typer.echo(f"tacit {installed_version('tacit')}")
+    """Print the version of this command line.
+
+    Example: tacit version
+    """
+    typer.echo(f"CLI Version: v{installed_version('tacit')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0, 1 for a failure, 2 for wrong usage (1 where the verb is MarbleRun's)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command = typer.main.get_command(app)
     wrong_usage = 1 if words and words[0] in MARBLERUN_VERBS else 2
     try:
-        command.main(args=words, prog_name="tacit")
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else 1
-        return wrong_usage if code == 2 else code
-    except UsageError as error:
-        typer.echo(f"Error: {error}", err=True)
-        return wrong_usage
+        done = typer.main.get_command(app).main(args=words, prog_name="tacit", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as left:  # shell completion leaves by itself
+        done = left.code
     except TacitError as error:
-        typer.echo(f"Error: {error}", err=True)
-        return 1
-    except KeyboardInterrupt:
+        return _fail(str(error), wrong_usage if isinstance(error, UsageError) else 1)
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("Interrupted.", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does; there is nobody to tell.
-        sys.stderr.close()
+    except Exception as error:  # the last door: a person never gets a traceback
+        return _explain_usage(error, wrong_usage) if hasattr(error, "format_message") else _explain(error)
+    return done if isinstance(done, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"Error: {message}", err=True)
+    return code
+
+
+def _explain_usage(error: Exception, code: int) -> int:
+    """One line for words that do not make a command; help where there were none. The library has no public base class."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(str(error))
+        return 0
+    command = "tacit" if context is None else context.command_path
+    option = str(getattr(error, "option_name", "")).partition("=")[0]
+    option = {"-n": "--namespace", "-u": "--updates"}.get(option, option)
+    if option in FOREIGN_OPTIONS:
+        return _fail(f"{option} is an option of MarbleRun's and not of {command}: {FOREIGN_OPTIONS[option]}", code)
+    message = " ".join(str(error.format_message()).split()).rstrip(".")  # type: ignore[attr-defined]  # asked for above
+    return _fail(f"{message}. See: {command} --help", code)
+
+
+def _explain(error: Exception) -> int:
+    """One line for what nobody foresaw, and the way to see more of it. Raises: the error itself, if that was asked for."""
+    if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE:
+        # The reader of our output left, as `head` does; there is nobody to tell, and nothing may be flushed at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    if os.environ.get(_SHOW_TRACEBACK) == "1":
+        raise error
+    if isinstance(error, OSError):
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory; give this machine more, or a smaller input", 1)
+    kind = type(error).__name__
+    return _fail(f"a fault of tacit itself ({kind}); please report what {_SHOW_TRACEBACK}=1 shows for this command", 1)

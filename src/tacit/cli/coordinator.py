@@ -3,55 +3,50 @@
 import base64
 import binascii
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from tacit.cli.trust import HostArgument, InsecureOption, reach, read_input, while_doing
+from tacit.cli.files import FormatOption, OutputOption, check_format, load_key_pair, read_input, write_output
+from tacit.cli.trust import HostArgument, InsecureOption, reach, while_doing
 from tacit.client.coordinator import NewSecret, ReadSecret, parse_secrets_file
-from tacit.errors import FileInputError, InputError, UsageError
-from tacit.pki import KeyPair, parse_key_pair
+from tacit.errors import InputError, UsageError
 
 certificate_app = typer.Typer(
     no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked."
 )
 secret_app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
 
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 CertificateOption = Annotated[
     Path, typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest (PEM).")
 ]
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*(.*?)-----END \1-----", re.DOTALL)
+
 KeyOption = Annotated[Path, typer.Option("--key", "-k", help="Your private key (PEM).")]
 
 
-def status(host: HostArgument, insecure: InsecureOption = False) -> None:
+def status(host: HostArgument, output: FormatOption = "text", insecure: InsecureOption = False) -> None:
     """Print the state of a coordinator.
 
     Example: tacit status localhost:4433
     """
+    check_format(output)
     with reach(host, insecure=insecure, quiet=True).client() as client, while_doing("retrieving Coordinator status"):
         found = client.status()
+    if output == "json":
+        mark = (
+            None
+            if found.mark is None
+            else {"TEE": found.mark.tee, "Epoch": found.mark.epoch, "Head": found.mark.head.hex()}
+        )
+        typer.echo(json.dumps({"StatusCode": found.code, "StatusMessage": found.message, "State": mark}))
+        return
     typer.echo(f"{found.code}: {found.message}")
     if found.mark is not None:
         typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)
-
-
-def write_output(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone, whole or not at all. Raises: FileInputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise FileInputError(f"cannot write {path}: {exc.strerror}; name another file with -o") from exc
 
 
 # ---- certificates
@@ -96,11 +91,6 @@ def chain(host: HostArgument, output: OutputOption = None, insecure: InsecureOpt
 # ---- secrets
 
 
-def load_key_pair(certificate: Path, key: Path) -> KeyPair:
-    """A user's certificate and key from their files. Raises: FileInputError, PkiError."""
-    return parse_key_pair(read_input(certificate), read_input(key))
-
-
 @secret_app.command("set")
 def set_(
     file: Annotated[Path, typer.Argument(help='JSON such as {"name": {"Key": "BASE64"}}; or PEM, with --from-pem.')],
@@ -142,7 +132,10 @@ def get(
     if not names:
         raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
     user = load_key_pair(cert, key)
-    with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("retrieving secrets: retrieving secrets"):
+    with (
+        reach(host, insecure=insecure, quiet=True).client(user) as client,
+        while_doing("retrieving secrets: retrieving secrets"),
+    ):
         found = client.secrets(names)
     if output is None:
         for name, value in found.items():
@@ -155,25 +148,19 @@ def get(
 
 
 def _pem_secret(raw: bytes) -> NewSecret:
-    """The first certificate and the first private key of a PEM file. Raises: InputError."""
-    try:
-        certificate = x509.load_pem_x509_certificates(raw)[0].public_bytes(Encoding.DER)
-    except ValueError as exc:
-        raise InputError(
-            "the file has no PEM certificate; expected a CERTIFICATE block and a PRIVATE KEY block"
-        ) from exc
-    return NewSecret(certificate=certificate, private=_first_private_block(raw))
-
-
-def _first_private_block(raw: bytes) -> bytes:
-    """The bytes of the first PEM block with PRIVATE in its type, as they are. Raises: InputError."""
-    block = re.search(rb"-----BEGIN ([A-Z ]*PRIVATE[A-Z ]*)-----(.*?)-----END \1-----", raw, re.DOTALL)
-    if block is None:
-        raise InputError("the file has no PEM private key; expected a CERTIFICATE block and a PRIVATE KEY block")
-    try:
-        return base64.b64decode(b"".join(block[2].split()), validate=True)
-    except binascii.Error as exc:
-        raise InputError("the private key in the file is damaged: its base64 cannot be read") from exc
+    """The first certificate and the first private key of a PEM file, as their bytes are. Raises: InputError."""
+    found: dict[str, bytes] = {}
+    for label, body in _PEM_BLOCK.findall(raw):
+        kind = "Cert" if label == b"CERTIFICATE" else "Private" if b"PRIVATE" in label else None
+        if kind is None:
+            raise InputError(f"unrecognized PEM type for secret: {label.decode()}; expected CERTIFICATE or PRIVATE KEY")
+        try:
+            found.setdefault(kind, base64.b64decode(b"".join(body.split()), validate=True))
+        except binascii.Error as exc:
+            raise InputError(f"the {label.decode()} block in the file is damaged: its base64 cannot be read") from exc
+    if not found:
+        raise InputError("the file has no PEM block; expected a CERTIFICATE, a PRIVATE KEY, or both")
+    return NewSecret(certificate=found.get("Cert", b""), private=found.get("Private", b""))
 
 
 def _describe(value: ReadSecret) -> str:

@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
-from tacit.cli.coordinator import OutputOption, write_output
-from tacit.cli.trust import (
-    HostArgument,
-    InsecureOption,
-    Reached,
-    open_store,
-    parse_fingerprint,
-    reach,
-    read_input,
-    while_doing,
-)
+from tacit.cli.files import OutputOption, load_manifest, parse_fingerprint, write_output
+from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, reach, while_doing
 from tacit.errors import InputError, ManifestError
 from tacit.manifest import check_manifest, parse_manifest_strict
 
@@ -97,12 +87,13 @@ def verify(
 
     Example: tacit manifest verify manifest.json localhost:4433
     """
-    reached = reach(host, insecure=insecure)
     expected = parse_fingerprint(manifest)
+    reached = reach(host, insecure=insecure)
     _, found = _fetch(reached, "getting Coordinator manifest")
     if found != expected:
         raise InputError(
-            f"the coordinator holds another manifest: its fingerprint is {found.hex()}, expected {expected.hex()}"
+            "MarbleRun deployment is using a different manifest than expected: manifest hash does not match local hash: "
+            f'"{found.hex()}" != "{expected.hex()}"'
         )
     if not insecure:
         open_store().pin_manifest(reached.host, found)
@@ -130,24 +121,6 @@ def check(file: FileArgument) -> None:
     typer.echo(
         f"OK: {len(manifest.packages)} packages, {len(manifest.marbles)} marbles, {len(manifest.secrets)} secrets"
     )
-
-
-def load_manifest(path: Path) -> bytes:
-    """The manifest's bytes; YAML as sorted, compact JSON, as MarbleRun's command line converts it.
-
-    Raises: FileInputError, InputError.
-    """
-    raw = read_input(path)
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        return raw
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as exc:
-        place = getattr(exc, "problem_mark", None)
-        raise InputError(
-            f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
-        ) from exc
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _refuse_leniency(raw: bytes) -> None:

@@ -3,6 +3,7 @@
 The one module of the command line that reaches the evidence I/O.
 """
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tacit.cli.files import FormatOption, check_format
 from tacit.errors import UsageError
 from tacit.evidence.issue import (
     PackageInfo,
@@ -94,14 +96,22 @@ def import_(
 def package_info(
     program: Annotated[str, typer.Argument(help="marble (tacit-premain with tacit-serve) or coordinator.")] = "marble",
     folder: FolderOption = None,
+    output: FormatOption = "text",
 ) -> None:
     """Print the values that a manifest needs for a program of this installation on the simulated platform.
 
     Example: tacit package-info marble
     """
+    check_format(output)
     if program not in ("marble", "coordinator"):
         raise UsageError(f"{program!r} is no program with a package; expected marble or coordinator")
     info = package_of(program, folder)
+    if output == "json":
+        # The keys and types of a manifest's package: what is printed can be pasted there.
+        values = {"TEE": str(info.tee), "UniqueID": info.unique_id.hex(), "SignerID": info.signer_id.hex()}
+        numbers = {"ProductID": info.product_id, "SecurityVersion": info.security_version}
+        typer.echo(json.dumps({**values, **numbers}))
+        return
     typer.echo(f"TEE:             {info.tee}")
     typer.echo(f"UniqueID:        {info.unique_id.hex()}")
     typer.echo(f"SignerID:        {info.signer_id.hex()}")

@@ -13,18 +13,25 @@ import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tacit.cli.files import parse_fingerprint
 from tacit.cli.platform import platform_folder
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import NONCE_SIZE, attest_coordinator, load_simulated_expectation
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore, default_trust_folder
-from tacit.errors import ConnectError, FileInputError, InputError, PeerError, UnauthorizedError, UsageError
+from tacit.errors import (
+    AppraisalError,
+    ConnectError,
+    InputError,
+    NotTrustedError,
+    PeerError,
+    UnauthorizedError,
+    UsageError,
+)
 from tacit.evidence import INTEL, Tee
 from tacit.manifest import Package
 from tacit.pki import KeyPair
 from tacit.pki.tls import unverified_client_context
-
-_MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
 
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")
@@ -67,9 +74,12 @@ def reach(host: str, *, insecure: bool = False, quiet: bool = False) -> Reached:
     if insecure:
         typer.echo("Warning: skipping quote verification", err=quiet)
         return _reach_unverified(address)
-    found = attest_coordinator(
-        address, open_store(), now=datetime.now(UTC), nonce=os.urandom(NONCE_SIZE), platform=platform_folder()
-    )
+    try:
+        found = attest_coordinator(
+            address, open_store(), now=datetime.now(UTC), nonce=os.urandom(NONCE_SIZE), platform=platform_folder()
+        )
+    except AppraisalError as exc:
+        raise type(exc)(f"{exc}. If it was updated on purpose, run `tacit trust {address} --tee ...` again") from exc
     if found.tee != Tee.SGX:
         typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
     return Reached(address, found.intermediate_pem, found.root_pem, found.tee)
@@ -95,25 +105,11 @@ def while_doing(what: str) -> Iterator[None]:
         raise type(exc)(f"{what}: {exc}") from exc
 
 
-def read_input(path: Path) -> bytes:
-    """A small file that somebody named.
-
-    Raises: FileInputError, in the words of MarbleRun's command line where the file does not exist.
-    """
-    try:
-        if path.stat().st_size > _MAX_INPUT:
-            raise FileInputError(
-                f"{path} has {path.stat().st_size} bytes, and at most {_MAX_INPUT} are expected; is it the right file?"
-            )
-        return path.read_bytes()
-    except FileNotFoundError as exc:
-        raise FileInputError(f"open {path}: no such file or directory") from exc
-    except OSError as exc:
-        raise FileInputError(f"open {path}: {(exc.strerror or 'unreadable').lower()}") from exc
-
-
 def trust(
-    host: HostArgument,
+    host: Annotated[
+        str | None,
+        typer.Argument(metavar="[HOST:PORT]", help="Client API of the coordinator. Without one: list what is known."),
+    ] = None,
     tee: Annotated[
         str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, simulated; or unattested.")
     ] = None,
@@ -139,17 +135,23 @@ def trust(
 
     Example: tacit trust localhost:4433 --tee simulated
     """
+    if host is None:
+        if forget or tee is not None or manifest is not None:
+            raise UsageError("of which coordinator? Give its HOST:PORT, such as localhost:4433")
+        _list_known()
+        return
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     store = open_store()
-    if forget:
-        store.forget(address)
-        typer.echo(f"Forgot {address}: what was told, and the newest state that was seen")
-        if tee is None:
-            return
-    if tee is None:
+    if tee is None and not forget:
         raise UsageError("which kind of TEE? Give it by name: --tee simulated, --tee sgx, or --tee unattested")
-    named = _named_package(tee, unique_id, signer_id, product_id, security_version)
-    expectation = _expectation(tee, named, platform, None if manifest is None else parse_fingerprint(manifest))
+    expectation = None
+    if tee is not None:  # built before anything is forgotten, so that a mistake in it loses nothing
+        named = _named_package(tee, unique_id, signer_id, product_id, security_version)
+        expectation = _expectation(tee, named, platform, None if manifest is None else parse_fingerprint(manifest))
+    if forget:
+        _forget(store, address, missing_is_fine=expectation is not None)
+    if expectation is None:
+        return
     store.store_expectation(address, expectation)
     typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
     if tee == Tee.SIMULATED:
@@ -158,11 +160,38 @@ def trust(
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
 
 
-def parse_fingerprint(text: str) -> bytes:
-    """The SHA-256 of a manifest, from 64 hex digits or from the manifest's file. Raises: FileInputError."""
-    if len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text):
-        return bytes.fromhex(text)
-    return hashlib.sha256(read_input(Path(text))).digest()
+def _list_known() -> None:
+    """One paragraph for each coordinator that is known."""
+    known = open_store().load_hosts()
+    if not known:
+        typer.echo(
+            "Nothing is known about any coordinator; say what to expect: tacit trust HOST:PORT --tee ...", err=True
+        )
+    for host, expected in sorted(known.items()):
+        typer.echo(f"{host}: TEE {expected.tee}")
+        if expected.package is not None and expected.package.unique_id:
+            typer.echo(f"\tUniqueID: {expected.package.unique_id.hex()}")
+        if expected.package is not None and expected.package.signer_id:
+            package = expected.package
+            typer.echo(f"\tSignerID: {expected.package.signer_id.hex()}, product {package.product_id}, ", nl=False)
+            typer.echo(f"version {package.security_version} or newer")
+        if expected.manifest_fingerprint is not None:
+            typer.echo(f"\tManifest: {expected.manifest_fingerprint.hex()}")
+        if expected.root_der is not None:
+            typer.echo(f"\tRoot:     {hashlib.sha256(expected.root_der).hexdigest()} (seen)")
+
+
+def _forget(store: TrustStore, address: str, *, missing_is_fine: bool) -> None:
+    """Drop what is known of a coordinator. Raises: NotTrustedError."""
+    try:
+        store.forget(address)
+    except NotTrustedError as exc:
+        if not missing_is_fine:
+            raise NotTrustedError(
+                f"nothing is known about {address}, so there is nothing to forget; `tacit trust` lists what is known"
+            ) from exc
+        return
+    typer.echo(f"Forgot {address}: what was told, and the newest state that was seen")
 
 
 def _named_package(
@@ -200,4 +229,8 @@ def _expectation(tee: str, package: Package | None, platform: Path | None, finge
         if package is None:
             raise UsageError("--tee sgx needs --unique-id, or --signer-id with --product-id and --security-version")
         return Expectation(tee, package, INTEL, fingerprint)
+    if tee in tuple(Tee):
+        raise UsageError(f"this version cannot check TEE {tee} yet; expected --tee simulated, sgx or unattested")
+    if tee == UNATTESTED and package is not None:
+        raise UsageError("--tee unattested asks for no evidence, so ids would be compared with nothing; leave them out")
     return Expectation(tee, package, None, fingerprint)

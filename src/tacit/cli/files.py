@@ -1,0 +1,107 @@
+"""Files that a person names for or beside a coordinator: read when small enough, written for their owner alone.
+
+Not found reads as in MarbleRun's command line, whose scripts may look for it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from tacit.errors import FileInputError, InputError, UsageError
+from tacit.pki import KeyPair, parse_key_pair
+
+MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
+_DIGEST = 64  # hexadecimal digits of a SHA-256
+
+
+def _named(path: Path | None) -> Path | None:
+    """Refuse an empty name, as an unset variable in a script gives it. Raises: UsageError."""
+    if path == Path():
+        raise UsageError("output flag must not be empty; name a file with -o")
+    return path
+
+
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", callback=_named)]
+FormatOption = Annotated[str, typer.Option("--output", metavar="text|json", help="For a person, or for a program.")]
+
+
+def check_format(text: str) -> None:
+    """Refuse an unknown form of output. Raises: UsageError."""
+    if text not in ("text", "json"):
+        raise UsageError(f"--output {text!r} is unknown; expected text or json")
+
+
+def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
+    """A file that somebody named, of at most `largest` bytes. Raises: FileInputError."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # Reading a pipe or a device could wait for ever, or give no end of bytes.
+            raise FileInputError(f"open {path}: not a regular file; name a file")
+        size = path.stat().st_size
+        if size > largest:
+            raise FileInputError(f"{path} has {size} bytes, and at most {largest} are expected; is it the right file?")
+        return path.read_bytes()
+    except FileNotFoundError as exc:
+        raise FileInputError(f"open {path}: no such file or directory") from exc
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise FileInputError(f"open {path}: {reason.lower()}") from exc
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file for its owner alone, whole or not at all. Raises: FileInputError."""
+    if path.is_dir():
+        raise FileInputError(f"cannot write {path}: it is a directory; name a file with -o")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except (OSError, ValueError) as exc:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise FileInputError(f"cannot write {path}: {reason}; name another file with -o") from exc
+
+
+def load_key_pair(certificate: Path, key: Path) -> KeyPair:
+    """A user's certificate and key from their files. Raises: FileInputError, PkiError."""
+    return parse_key_pair(read_input(certificate), read_input(key))
+
+
+def load_manifest(path: Path) -> bytes:
+    """The manifest's bytes; YAML as sorted, compact JSON, as MarbleRun's command line converts it.
+
+    Raises: FileInputError, InputError.
+    """
+    raw = read_input(path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return raw
+    try:
+        value: Any = yaml.safe_load(raw)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except yaml.YAMLError as exc:
+        place = getattr(exc, "problem_mark", None)
+        raise InputError(
+            f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
+        ) from exc
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InputError(f"{path} holds what JSON cannot say ({exc}); quote dates, and use text as names") from exc
+
+
+def parse_fingerprint(text: str) -> bytes:
+    """The SHA-256 of a manifest, from its file or from 64 hex digits. Raises: FileInputError, InputError."""
+    path = Path(text)
+    if path.exists():
+        return hashlib.sha256(load_manifest(path)).digest()
+    if len(text) != _DIGEST:
+        raise InputError(f"{text} is not a file and of invalid length to be a signature (needs to be 32 bytes)")
+    try:
+        return bytes.fromhex(text)
+    except ValueError as exc:
+        raise InputError(f"{text} is not a file and not a valid signature (needs to be in hex format)") from exc
