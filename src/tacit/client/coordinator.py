@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import UNSET
@@ -222,7 +223,8 @@ class CoordinatorClient:
             # v1 has no query but the names of secrets; a nonce is ignored there, as MarbleRun's command line leaves it.
             answer = self._channel.call(method, path, query=query, body=body_v1)
         if answer.status != 200:
-            raise _refusal(method, self._channel.url(f"/api/v2{path}" if newer else path), answer)
+            asked = f"?{urlencode(query)}" if query else ""
+            raise _refusal(method, self._channel.url(f"/api/v2{path}" if newer else path) + asked, answer)
         return newer, answer
 
     def _decode(self, answer: Answer, kind: type[_T] | Any, path: str) -> Any:
