@@ -1,23 +1,36 @@
 #!/bin/sh
-# Build the wheel, and install it with the client extra alone into a fresh environment: no engine and no server may come along.
+# Build the wheel, and install it once for each program into a fresh environment with that program's extra alone:
+# each must start, and bring nothing that it does not need.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 .venv/bin/python -m build --wheel --no-isolation --outdir "$work/dist" . >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-python3=.venv/bin/python
-"$python3" -m venv "$work/venv"
+wheel=$(ls "$work"/dist/*.whl)
 # The lock's versions, so that this is the same software that the tests ran.
 sed -E 's/ \\$//; /^ /d' lock/test.txt > "$work/constraints.txt"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$work/constraints.txt" "$(ls "$work"/dist/*.whl)[client]"
-"$work/venv/bin/python" - <<'PYTHON'
+
+try() {
+    extra=$1 command=$2 unwanted=$3
+    .venv/bin/python -m venv "$work/$extra"
+    "$work/$extra/bin/python" -m pip install --quiet --disable-pip-version-check -c "$work/constraints.txt" "$wheel[$extra]"
+    (cd "$work" && "$work/$extra/bin/python" -c "$command" >/dev/null)
+    "$work/$extra/bin/python" - "$extra" "$unwanted" <<'PYTHON'
 import importlib.metadata as metadata
+import sys
 
-import tacit
-
-tacit.connect  # the client's door opens
+extra, unwanted = sys.argv[1], set(sys.argv[2].split())
 brought = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-unwanted = brought & {"openvino", "onnxruntime", "tensorflow", "uvicorn", "grpclib", "typer", "scikit-learn"}
-assert not unwanted, f"tacit[client] brought {sorted(unwanted)}"
-print(f"wheel: tacit {metadata.version('tacit')} with {len(brought)} packages, no engine and no server")
+if brought & unwanted:
+    sys.exit(f"Error: tacit[{extra}] brought {sorted(brought & unwanted)}, which it does not need")
+print(f"tacit[{extra}] {metadata.version('tacit')}: {len(brought)} packages")
 PYTHON
+}
+
+heavy='openvino onnxruntime tensorflow scikit-learn'
+servers='uvicorn grpclib pyopenssl'
+try client 'import tacit; tacit.connect' "$heavy $servers typer rich"
+try cli 'from tacit.programs.tacit import main; import tacit.cli.app' "$heavy $servers"
+try coordinator 'import tacit.programs.coordinator' "$heavy grpcio typer rich numpy"
+try premain 'import tacit.programs.premain' "$heavy uvicorn grpcio typer rich numpy"
+try serve 'import tacit.programs.serve, tacit.serving.engines.openvino' 'scikit-learn tensorflow onnxruntime typer rich grpclib dcap-qvl'
