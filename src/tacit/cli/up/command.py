@@ -4,29 +4,34 @@ import contextlib
 import os
 import re
 import secrets
-import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from tacit.cli.model.encrypt import name_of
+from tacit.cli.model.progress import progress_bar
 from tacit.cli.platform import ensure_platform, package_of
 from tacit.cli.trust import open_store
 from tacit.cli.up.examples import describe
-from tacit.cli.up.processes import Programs
-from tacit.cli.up.stage import KEY_NAME, Stage
+from tacit.cli.up.interrupts import Interrupts
+from tacit.cli.up.processes import Program, Programs
+from tacit.cli.up.source import find_model, seal_model
+from tacit.cli.up.stage import KEY_NAME, Ports, Stage
+from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, load_simulated_expectation
 from tacit.client.coordinator import CoordinatorClient, NewSecret
-from tacit.errors import ConnectError, FileInputError, InputError, NotTrustedError
+from tacit.errors import ConnectError, InputError, NotTrustedError, TacitError
 from tacit.pki import KeyPair, issue_self_signed
-from tacit.vault.files import seal_folder
+from tacit.vault.capsule import Source
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _VERSION = 1
+_LOOK = 0.5  # seconds between two looks at whether the programs still run
 
 
 def up(
@@ -46,38 +51,69 @@ def up(
 
     Example: tacit up my_model.onnx
     """
+    sources = find_model(model)
     served_as = _served_name(model, name)
     platform = ensure_platform()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's "end" cleans up as Ctrl-C does
-    with tempfile.TemporaryDirectory(prefix="tacit-up-") as place, Programs(Path(place) / "logs") as programs:
-        folder = Path(place)
-        stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule")
+    with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
+        with interrupts.held():
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tacit-up-")))
+            programs = cleanup.enter_context(Programs(folder / "logs", interrupts))
+        stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule", _choose_ports())
+        cleanup.callback(_forget, stage.host)
         typer.echo(
             f"SIMULATED TEE: the whole way is real, the protection is not. Everything lies in {folder} until the end."
         )
-        key = secrets.token_bytes(32)  # in memory alone: it goes to the coordinator and is never written
-        info = seal_folder(model, stage.capsule, key, name=served_as, version=_VERSION)
-        typer.echo(f"[1/5] encrypted {model} with a fresh key into {stage.capsule.name}, id {info.id.hex()[:16]}...")
-        coordinator = stage.start_coordinator(programs)
-        attested = trust_own(stage)
-        typer.echo(f"[2/5] coordinator at {stage.host}: evidence checked, root pinned")
-        owner = issue_self_signed([], common_name="owner", now=datetime.now(UTC))
-        release(stage, attested, owner, model_id=info.id, key=key)
-        del key
-        typer.echo("[3/5] manifest set and pinned, model key handed to the coordinator as a secret")
-        server = stage.start_server(programs)
-        stage.wait_for_server(server)
-        typer.echo(f"[4/5] server attested: gRPC at {stage.server}, REST at https://{stage.rest}")
-        roots = folder / "servers.crt"
-        roots.write_bytes(attested.intermediate_pem)
-        typer.echo(describe(stage, roots))
-        if once:
-            return
-        typer.echo("Ctrl-C ends everything.")
-        while server.exit_code() is None and coordinator.exit_code() is None:
-            time.sleep(0.5)
-        ended = server if server.exit_code() is not None else coordinator
-        raise ConnectError(f"{ended.name} ended by itself; its last lines:\n{ended.last_lines()}")
+        if stage.ports.unusual:
+            chosen = ", ".join(f"{port} in place of {usual}" for usual, port in stage.ports.unusual.items())
+            typer.echo(f"Some of the usual ports are not free here; used are {chosen}.")
+        started = _serve(stage, programs, model, sources)
+        if not once:
+            typer.echo("Ctrl-C ends everything.")
+            _watch(started)
+
+
+def _serve(stage: Stage, programs: Programs, model: Path, sources: Sequence[Source]) -> Sequence[Program]:
+    """Encrypt, start, attest, release, and say how to ask; the programs that run then. Raises: TacitError."""
+    key = secrets.token_bytes(32)  # in memory alone: it goes to the coordinator and is never written
+    with progress_bar(f"Encrypting {model.name}") as progress:
+        info = seal_model(sources, stage.capsule, key, name=stage.model, version=_VERSION, progress=progress)
+    typer.echo(f"[1/5] encrypted {model} with a fresh key into {stage.capsule.name}, id {info.id.hex()[:16]}...")
+    coordinator = stage.start_coordinator(programs)
+    attested = trust_own(stage)
+    typer.echo(f"[2/5] coordinator at {stage.host}: evidence checked, root pinned")
+    owner = issue_self_signed([], common_name="owner", now=datetime.now(UTC))
+    release(stage, attested, owner, model_id=info.id, key=key)
+    del key
+    typer.echo("[3/5] manifest set and pinned, model key handed to the coordinator as a secret")
+    server = stage.start_server(programs)
+    stage.wait_for_server(server)
+    typer.echo(f"[4/5] server attested: gRPC at {stage.server}, REST at https://{stage.rest}")
+    roots = stage.folder / "servers.crt"
+    roots.write_bytes(attested.intermediate_pem)
+    typer.echo(describe(stage, roots))
+    return coordinator, server
+
+
+def _watch(programs: Sequence[Program]) -> NoReturn:
+    """Wait for a signal. Raises: ConnectError when a program ends by itself."""
+    while True:
+        for program in programs:
+            code = program.exit_code()
+            if code is not None:
+                raise ConnectError(f"the {program.name} ended by itself with code {code}: {program.last_word()}")
+        time.sleep(_LOOK)
+
+
+def _choose_ports() -> Ports:
+    """Ports for a new stage. Where a coordinator of somebody's own is expected, what is known of it is left alone."""
+    known = [parse_address(host, default_port=COORDINATOR_PORT) for host in open_store().load_hosts()]
+    return Ports.choose(avoid={address.port for address in known if address.host in ("localhost", "127.0.0.1", "::1")})
+
+
+def _forget(host: str) -> None:
+    """Expect nothing any more at an address where nothing will be."""
+    with contextlib.suppress(TacitError):
+        open_store().forget(host)
 
 
 def trust_own(stage: Stage) -> AttestedCoordinator:
@@ -126,10 +162,8 @@ def release(
 
 
 def _served_name(model: Path, name: str | None) -> str:
-    """The name to serve under. Raises: FileInputError, InputError."""
-    if not model.exists():
-        raise FileInputError(f"{model} does not exist; give an ONNX file, a SavedModel folder, a frozen graph or an IR")
-    found = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", model.resolve().stem).strip("-.") or "model"
+    """The name to serve under. Raises: InputError."""
+    found = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", name_of(model)[0]).strip("-_.")[:63] or "model"
     if not _NAME.fullmatch(found):
         raise InputError(
             f"{found!r} is no name for a model: letters, digits, '.', '_' and '-', at most 63; choose one with --name"

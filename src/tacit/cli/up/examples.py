@@ -3,10 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tacit.cli.up.stage import Stage
 from tacit.client.inference import ServingClient, Signature
+from tacit.client.session import DEFAULT_SIGNATURE
+from tacit.errors import PeerError
 
 # TensorFlow's type numbers whose JSON value is a whole number; the rest of the numeric ones take a decimal.
 _WHOLE = frozenset({3, 4, 5, 6, 9, 17, 22, 23})
@@ -30,19 +33,23 @@ def describe(stage: Stage, roots: Path) -> str:
     Inputs are zeros of the model's own shapes, free sizes as 1. Raises: ConnectError.
     """
     with ServingClient(stage.server, roots_pem=roots.read_bytes()) as client:
-        signature = client.signatures(stage.model)["serving_default"]
+        signatures = client.signatures(stage.model)
+    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default=DEFAULT_SIGNATURE)
+    if name not in signatures:
+        raise PeerError(f"the server at {stage.server} tells no signature of {stage.model}, so nothing can be asked")
+    signature = signatures[name]
     return "\n".join(
         (
             "[5/5] ask it:",
             "",
             "# Python, with tacit: the coordinator is checked first",
-            _python(stage, signature),
+            _python(stage, name, signature),
             "",
             "# curl: trusts the certificate that the checked coordinator gave",
-            _curl(stage, signature, roots),
+            _curl(stage, name, signature, roots),
             "",
             "# TensorFlow Serving's own Python stubs (pip install tensorflow-serving-api)",
-            _tensorflow(stage, signature, roots),
+            _tensorflow(stage, name, signature, roots),
             "",
         )
     )
@@ -62,7 +69,8 @@ def _arrays(signature: Signature) -> Mapping[str, str]:
     }
 
 
-def _python(stage: Stage, signature: Signature) -> str:
+def _python(stage: Stage, name: str, signature: Signature) -> str:
+    chosen = "" if name == DEFAULT_SIGNATURE else f", signature_name={name!r}"
     inputs = ", ".join(f"{name!r}: {code}" for name, code in _arrays(signature).items())
     return "\n".join(
         (
@@ -70,22 +78,23 @@ def _python(stage: Stage, signature: Signature) -> str:
             "import numpy as np, tacit",
             f'session = tacit.connect("{stage.host}")',
             f'model = session.model("{stage.model}", address="{stage.server}")',
-            f"print(model.predict({{{inputs}}}))",
+            f"print(model.predict({{{inputs}}}{chosen}))",
             "END",
         )
     )
 
 
-def _curl(stage: Stage, signature: Signature, roots: Path) -> str:
-    inputs = {name: _zeros(_sizes(spec.shape), spec.dtype) for name, spec in signature.inputs.items()}
-    body = json.dumps({"inputs": inputs})
+def _curl(stage: Stage, name: str, signature: Signature, roots: Path) -> str:
+    inputs = {key: _zeros(_sizes(spec.shape), spec.dtype) for key, spec in signature.inputs.items()}
+    chosen = {} if name == DEFAULT_SIGNATURE else {"signature_name": name}
+    body = json.dumps({**chosen, "inputs": inputs})
     url = f"https://{stage.rest}/v1/models/{stage.model}:predict"
     if len(body) <= 2000:
-        return f"curl --cacert {roots} -d '{body}' {url}"
+        return f"curl --cacert {quote(str(roots))} -d {quote(body)} {url}"
     # A command line that nobody could read, and that some shells refuse: the body goes to a file.
     file = roots.with_name("input.json")
     file.write_text(body)
-    return f"curl --cacert {roots} -d @{file} {url}"
+    return f"curl --cacert {quote(str(roots))} -d @{quote(str(file))} {url}"
 
 
 def _zeros(sizes: tuple[int, ...], dtype: int) -> Any:
@@ -98,16 +107,18 @@ def _zeros(sizes: tuple[int, ...], dtype: int) -> Any:
     return 0 if dtype in _WHOLE else 0.0
 
 
-def _tensorflow(stage: Stage, signature: Signature, roots: Path) -> str:
+def _tensorflow(stage: Stage, name: str, signature: Signature, roots: Path) -> str:
     lines = [
         "python - <<'END'",
         "import grpc, numpy as np, tensorflow as tf",
         "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc",
-        f'credentials = grpc.ssl_channel_credentials(open("{roots}", "rb").read())',
+        f'credentials = grpc.ssl_channel_credentials(open({str(roots)!r}, "rb").read())',
         f'stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.secure_channel("{stage.server}", credentials))',
         "request = predict_pb2.PredictRequest()",
         f'request.model_spec.name = "{stage.model}"',
     ]
-    for name, code in _arrays(signature).items():
-        lines.append(f"request.inputs[{name!r}].CopyFrom(tf.make_tensor_proto({code}))")
+    if name != DEFAULT_SIGNATURE:
+        lines.append(f"request.model_spec.signature_name = {name!r}")
+    for key, code in _arrays(signature).items():
+        lines.append(f"request.inputs[{key!r}].CopyFrom(tf.make_tensor_proto({code}))")
     return "\n".join((*lines, "print(stub.Predict(request, 30))", "END"))

@@ -1,19 +1,24 @@
 """Programs that are started together and ended together, whatever happens in between."""
 
 import contextlib
+import errno
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from tacit.cli.up.interrupts import Interrupts
 from tacit.errors import ConnectError, InputError
 
 _ENDING = 10.0  # seconds a program gets to end by itself before it is killed
 _POLL = 0.05  # seconds between two looks at a program that is starting
+_TRIES = 50  # ports that the system proposes before we give up
 
 
 class Program:
@@ -38,23 +43,33 @@ class Program:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(f"  {line[:400]}" for line in lines[-count:])
 
+    def last_word(self) -> str:
+        """What it said last, on one line: the error of a line of its log, else the line itself."""
+        lines = [line for line in self.last_lines(20).splitlines() if line.strip()]
+        if not lines:
+            return "it said nothing"
+        event = _parse_event(lines[-1])
+        said = event.get("error") or event.get("message") or event.get("msg") or event.get("event")
+        return str(said or lines[-1].strip())[:400]
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """Its log so far, as far as it is JSON."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [event for event in map(_parse_event, lines) if event]
+
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Wait until `ready()`.
 
         Raises:
-            ConnectError: the program ended first, or the time is up; with the end of its log.
+            ConnectError: the program ended first, or the time is up; with what it said last.
         """
         limit = time.monotonic() + seconds
         while not ready():
             code = self.exit_code()
             if code is not None:
-                raise ConnectError(
-                    f"{self.name} ended with code {code}; its last lines, of {self.log}:\n{self.last_lines()}"
-                )
+                raise ConnectError(f"the {self.name} ended with code {code}: {self.last_word()}")
             if time.monotonic() > limit:
-                raise ConnectError(
-                    f"{self.name} was not ready after {seconds:.0f} s; its last lines, of {self.log}:\n{self.last_lines()}"
-                )
+                raise ConnectError(f"the {self.name} was not ready after {seconds:.0f} s: {self.last_word()}")
             time.sleep(_POLL)
 
     def wait_for_end(self, *, seconds: float) -> int:
@@ -86,10 +101,14 @@ class Program:
 
 
 class Programs:
-    """Starts programs and ends all of them when the block is left, in the opposite order; also on Ctrl-C."""
+    """Starts programs and ends all of them when the block is left, in the opposite order; also on Ctrl-C.
 
-    def __init__(self, logs: Path) -> None:
+    With `interrupts`, no signal can come between the start of a program and its being written down.
+    """
+
+    def __init__(self, logs: Path, interrupts: Interrupts | None = None) -> None:
         self._logs = logs
+        self._interrupts = interrupts or Interrupts()
         self._started: list[Program] = []
 
     def __enter__(self) -> "Programs":
@@ -98,9 +117,10 @@ class Programs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for program in reversed(self._started):
-            with contextlib.suppress(ProcessLookupError):
-                program.stop()
+        with self._interrupts.held():
+            for program in reversed(self._started):
+                with contextlib.suppress(ProcessLookupError):
+                    program.stop()
 
     def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None) -> Program:
         """Start `argv` with exactly the environment `env`; its output goes to a log file.
@@ -110,7 +130,7 @@ class Programs:
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}-{len(self._started)}.log"
-        with log.open("wb") as output:
+        with log.open("wb") as output, self._interrupts.held():
             try:
                 process = subprocess.Popen(
                     list(argv),
@@ -121,12 +141,13 @@ class Programs:
                     stderr=output,
                     start_new_session=True,
                 )
-            except FileNotFoundError as exc:
+            except OSError as exc:
                 raise InputError(
-                    f"the program {argv[0]} is not installed; pip install 'tacit[coordinator,premain,serve]'"
+                    f"the program {argv[0]} cannot be started ({exc.strerror}); "
+                    "pip install 'tacit[coordinator,premain,serve]'"
                 ) from exc
-        program = Program(name, process, log)
-        self._started.append(program)
+            program = Program(name, process, log)
+            self._started.append(program)
         return program
 
     @property
@@ -149,21 +170,45 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **extra}
 
 
-def free_port(preferred: int) -> int:
-    """`preferred`, or another port where somebody holds it."""
-    for port in (preferred, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+def choose_ports(preferred: Sequence[int], *, avoid: Collection[int] = ()) -> tuple[int, ...]:
+    """These ports of this machine, or another one in the place of each that somebody holds or that is to be avoided.
+
+    Raises: ConnectError when there is none.
+    """
+    with contextlib.ExitStack() as held:  # all are held until the last is chosen, so none is chosen twice
+        return tuple(_hold(held, port, avoid) for port in preferred)
+
+
+def _hold(held: contextlib.ExitStack, preferred: int, avoid: Collection[int]) -> int:
+    for port in (preferred, *[0] * _TRIES):
+        if port in avoid:
+            continue
+        try:
+            found = _bind(held, socket.AF_INET, "127.0.0.1", port)
+        except OSError:
+            continue
+        if found in avoid:
+            continue
+        try:
+            _bind(held, socket.AF_INET6, "::1", found)  # `localhost` means this one too
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
                 continue
-            return int(probe.getsockname()[1])
-    raise ConnectError("no free port on this machine")
+        return found
+    raise ConnectError("no free port on this machine; end a program that listens on one")
 
 
-def accepts(port: int) -> bool:
-    """Whether something listens on this port of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _bind(held: contextlib.ExitStack, family: socket.AddressFamily, address: str, port: int) -> int:
+    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind((address, port))
+    return int(probe.getsockname()[1])
+
+
+def _parse_event(line: str) -> Mapping[str, Any]:
+    """A line of a log as JSON; nothing where it is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -2,16 +2,19 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tacit.cli.up.processes import Program, Programs, accepts, clean_environment, find_program, free_port
+from tacit.cli.up.processes import Program, Programs, choose_ports, clean_environment, find_program
+from tacit.errors import ModelError
 from tacit.evidence.claims import PackageInfo
 
 MARBLE = "server"
 KEY_NAME = "model_key"
+USUAL_PORTS = (4433, 2001, 8500, 8501)
 _START = 60.0  # seconds; importing an inference engine on a busy laptop takes a while
+_OPENING = 20e6  # bytes of a model that even a slow machine opens and compiles in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,15 @@ class Ports:
     rest: int
 
     @classmethod
-    def choose(cls) -> "Ports":
-        """The usual ports, or others where somebody holds them."""
-        return cls(free_port(4433), free_port(2001), free_port(8500), free_port(8501))
+    def choose(cls, *, avoid: Collection[int] = ()) -> "Ports":
+        """The usual ports, or others where somebody holds them or they are to be avoided. Raises: ConnectError."""
+        return cls(*choose_ports(USUAL_PORTS, avoid=avoid))
+
+    @property
+    def unusual(self) -> Mapping[int, int]:
+        """The ports that had to be chosen, by the usual port in whose place they stand."""
+        chosen = (self.client, self.mesh, self.grpc, self.rest)
+        return {usual: port for usual, port in zip(USUAL_PORTS, chosen, strict=True) if usual != port}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class Stage:
             f"--model_base_path={self.capsule}",
             f"--port={self.ports.grpc}",
             f"--rest_api_port={self.ports.rest}",
+            "--host=127.0.0.1",  # one's own machine: nobody else on the network is served
         ]
         manifest = {
             "Packages": {"server": {"TEE": "simulated", "UniqueID": package.unique_id.hex()}},
@@ -102,7 +112,10 @@ class Stage:
                 }
             ),
         )
-        program.wait_until(lambda: accepts(self.ports.client) and accepts(self.ports.mesh), seconds=_START)
+        # By its own word: at a port that was taken meanwhile somebody else's coordinator would answer.
+        program.wait_until(
+            lambda: program.says("client API listening") and program.says("mesh API listening"), seconds=_START
+        )
         return program
 
     def start_server(self, programs: Programs, extra: Mapping[str, str] | None = None) -> Program:
@@ -124,10 +137,24 @@ class Stage:
         )
 
     def wait_for_server(self, server: Program) -> None:
-        """Wait until the model is being served. Raises: ConnectError, with the server's own last lines."""
-        server.wait_until(
-            lambda: accepts(self.ports.grpc) and accepts(self.ports.rest) and server.says("ready"), seconds=_START
-        )
+        """Wait until the model is being served.
+
+        Raises:
+            ModelError: the server cannot serve it, with the engine's reason.
+            ConnectError: the server ended, or is not ready in time; with its last word.
+        """
+
+        def ready() -> bool:
+            events = server.events()
+            for event in events:
+                if event.get("event") in ("model-failed", "model-storage-failed"):
+                    raise ModelError(
+                        f"the server cannot serve {self.model}: {event.get('error') or event.get('message')}"
+                    )
+            return any(event.get("event") == "ready" for event in events)
+
+        size = self.capsule.stat().st_size if self.capsule.exists() else 0
+        server.wait_until(ready, seconds=_START + size / _OPENING)
 
 
 def key_file(key: bytes) -> bytes:
