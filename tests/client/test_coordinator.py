@@ -13,7 +13,9 @@ from fakes.tee import NOW
 from tacit.client import channel
 from tacit.client.coordinator import CoordinatorClient, NewSecret, ReadSecret, fingerprint, parse_secrets_file
 from tacit.errors import InputError, NotSetError, PeerError, TlsError, UnauthorizedError, UnreachableError
-from tacit.pki import issue_root, issue_self_signed
+from tacit.pki import issue_intermediate, issue_leaf, issue_root, issue_self_signed, parse_csr
+from tacit.pki.csr import create_csr
+from tacit.pki.keys import generate_key
 
 CANARY = b"CANARY-77aa"
 
@@ -285,3 +287,18 @@ def test_a_client_certificate_is_shown_to_who_asks(coordinator: FakeCoordinator)
     roots = coordinator.root.certificate_pem
     with CoordinatorClient(coordinator.host, roots_pem=roots, certificate=user) as client:
         assert client.status().code == 3
+
+
+def test_t38_a_marble_that_names_the_coordinator_is_told_no_secret() -> None:
+    root = issue_root(("localhost",), now=NOW)
+    intermediate = issue_intermediate(root, ("localhost",), now=NOW)
+    csr = parse_csr(create_csr(generate_key(), ["localhost"]))
+    leaf = issue_leaf(csr, issuer=intermediate, uuid="0" * 36, marble_type="any", allowed_names=None, now=NOW)
+    marble = FakeCoordinator(root=root, intermediate=intermediate, shown=leaf, above=intermediate.certificate_pem)
+    with (
+        marble,
+        CoordinatorClient(marble.host, roots_pem=root.certificate_pem, timeout=5) as client,
+        pytest.raises(TlsError, match="not that certificate"),
+    ):
+        client.set_secrets({"model_key": NewSecret(CANARY)})
+    assert not marble.requests

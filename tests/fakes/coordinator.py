@@ -34,13 +34,16 @@ STATE_LABEL = b"tacit state head v1\0"
 
 @dataclass
 class FakeCoordinator:
-    """`tee` None stands for a coordinator without evidence; `shown` is the certificate of its TLS, if not the root."""
+    """`tee` None stands for a coordinator without evidence; `shown` is the certificate of its TLS, if not the root, and
+    `above` (PEM) what stands behind it in the chain.
+    """
 
     tee: FakeTee | None = None
     names: tuple[str, ...] = ("localhost",)
     root: KeyPair = field(default_factory=lambda: issue_root(("localhost",), now=NOW))
     intermediate: KeyPair | None = None
     shown: KeyPair | None = None
+    above: bytes = b""
     marked: str | None = "simulated"
     epoch: int = 1
     head: bytes = b"\1" * 32
@@ -71,7 +74,7 @@ class FakeCoordinator:
         shown = self.shown or self.root
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "both.pem"
-            file.write_bytes(shown.certificate_pem + shown.key_pem)
+            file.write_bytes(shown.certificate_pem + self.above + shown.key_pem)
             context.load_cert_chain(file)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._server.server_address[1]

@@ -23,7 +23,7 @@ from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.channel import Answer, HttpsChannel
 from tacit.errors import InputError, NotSetError, PeerError, UnauthorizedError
 from tacit.pki import KeyPair
-from tacit.pki.tls import client_context
+from tacit.pki.tls import pinned_client_context
 from tacit.wire import rest
 
 _T = TypeVar("_T")
@@ -106,12 +106,15 @@ class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CoordinatorClient:
-    """The client API of one coordinator, over TLS that is verified against `roots_pem` alone."""
+    """The client API of one coordinator, which has to show a certificate of `roots_pem` itself.
+
+    One that those signed is a marble's, whatever its name: it must not be told what is the coordinator's to know.
+    """
 
     def __init__(
         self, host: str, *, roots_pem: bytes, certificate: KeyPair | None = None, timeout: float = 30.0
     ) -> None:
-        self._open(host, client_context(roots_pem=roots_pem, certificate=certificate), timeout)
+        self._open(host, pinned_client_context(pinned_pem=roots_pem, certificate=certificate), timeout)
 
     @classmethod
     def from_context(cls, host: str, tls: ssl.SSLContext, *, timeout: float = 30.0) -> Self:

@@ -374,6 +374,39 @@ def client_context(*, roots_pem: bytes, certificate: KeyPair | None = None, alpn
     return context
 
 
+def pinned_client_context(*, pinned_pem: bytes, certificate: KeyPair | None = None) -> ssl.SSLContext:
+    """As `client_context`, and the server has to show one of the certificates in `pinned_pem` itself.
+
+    A root vouches for whatever is signed below it, and a marble below it may bear any name that its manifest leaves
+    open, the coordinator's too. So a chain is not enough where only one server is meant. Checked at the end of the
+    handshake, before anything is sent.
+
+    Raises:
+        PkiError: as `client_context`.
+    """
+    context = client_context(roots_pem=pinned_pem, certificate=certificate)
+    pinned = frozenset(one.public_bytes(Encoding.DER) for one in parse_certificates(pinned_pem))
+
+    def check(shown: bytes | None) -> None:
+        if shown not in pinned:
+            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, "another certificate than the pinned one")
+            error.verify_message = "it is signed by the pinned certificate, and is not that certificate"
+            raise error
+
+    class PinnedSocket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            check(self.getpeercert(True))
+
+    class PinnedObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            check(self.getpeercert(True))
+
+    context.sslsocket_class, context.sslobject_class = PinnedSocket, PinnedObject
+    return context
+
+
 def unverified_client_context(*, certificate: KeyPair | None = None, alpn: Sequence[str] = ()) -> ssl.SSLContext:
     """A client's context that takes any server: only for fetching evidence, which then says whose key it was.
 
