@@ -36,6 +36,7 @@ FOREIGN_OPTIONS = {
         ("--pkcs11-config", "--pkcs11-key-id", "--pkcs11-key-label", "--pkcs11-cert-id", "--pkcs11-cert-label"), _HSM
     ),
 }
+_INTERRUPTED = 130  # as shells say it
 _SHOW_TRACEBACK = "TACIT_TRACEBACK"
 
 app = typer.Typer(
@@ -79,10 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TacitError as error:
         return _fail(str(error), wrong_usage if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("Interrupted.", err=True)
-        return 130
+        done = _INTERRUPTED
     except Exception as error:  # the last door: a person never gets a traceback
         return _explain_usage(error, wrong_usage) if hasattr(error, "format_message") else _explain(error)
+    if done == _INTERRUPTED:
+        typer.echo("Interrupted.", err=True)
     return done if isinstance(done, int) else 0
 
 

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import FormatOption, check_format
-from tacit.errors import UsageError
+from tacit.errors import PlatformError, UsageError
 from tacit.evidence.issue import (
+    PLATFORM_FILE,
     PackageInfo,
     default_platform_folder,
     export_platform,
@@ -46,8 +47,13 @@ def package_of(program: str, folder: Path | None = None) -> PackageInfo:
 def ensure_platform(folder: Path | None = None) -> Path:
     """The platform's folder, made if there is none yet. Raises: PlatformError."""
     place = platform_folder(folder)
-    if not place.exists():
-        init_platform(place, now=datetime.now(UTC))
+    file = place / PLATFORM_FILE
+    if not file.exists():
+        try:
+            init_platform(place, now=datetime.now(UTC))
+        except PlatformError:
+            if not file.exists():  # else another process made it in this very moment
+                raise
     return place
 
 

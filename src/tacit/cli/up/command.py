@@ -53,9 +53,9 @@ def up(
     """
     sources = find_model(model)
     served_as = _served_name(model, name)
-    platform = ensure_platform()
     with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
         with interrupts.held():
+            platform = ensure_platform()
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tacit-up-")))
             programs = cleanup.enter_context(Programs(folder / "logs", interrupts))
         stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule", _choose_ports())
