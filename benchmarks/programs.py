@@ -28,7 +28,9 @@ from tacit.evidence import Role, report_data
 from tacit.evidence.issue import init_platform, load_simulated_tee
 from tacit.marble.activate import build_request, make_uuid
 from tacit.marble.premain import _RawCodec
-from tacit.pki import create_csr, generate_key, issue_self_signed
+from tacit.pki import issue_self_signed
+from tacit.pki.csr import create_csr
+from tacit.pki.keys import generate_key
 from tacit.pki.tls import unverified_client_context
 from tacit.vault.files import seal_folder
 
