@@ -138,6 +138,15 @@ async def test_an_unknown_path_answers_405(api: Api, path: str) -> None:
     assert (answer.status, answer.body) == (405, b'{"status":"error","data":null}\n')
 
 
+@pytest.mark.parametrize("path", ["//a%0d%0aSet-Cookie:%20a=b", "/%5cevil.test/./", "//%e2%82%ac", "//%ff", "//%00"])
+async def test_t48_a_redirect_is_to_an_encoded_path(api: Api, path: str) -> None:
+    answer = await api.send("GET", path)
+    assert answer.status == 307
+    target = answer.headers["location"]
+    assert target.isascii()
+    assert not set(target) & set("\r\n\\\0 ")
+
+
 async def test_a_redirect_carries_no_markup_of_the_caller(api: Api) -> None:
     answer = await api.send("GET", '//a"><script>')
     assert answer.status == 307

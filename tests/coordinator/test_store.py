@@ -103,6 +103,20 @@ def test_files_are_for_their_owner_alone(seal: Path) -> None:
     assert seal.stat().st_mode & 0o777 == 0o700
 
 
+def test_t36_a_file_that_waits_in_the_folder_is_not_written_into(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "seal", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.write_bytes(b"as it was")
+    (folder / f"{DATA_NAME}.tmp").symlink_to(elsewhere)
+    waiting = folder / f"{KEY_NAME}.tmp"
+    waiting.touch(0o666)
+    with waiting.open("rb") as held, Opened(folder) as opened:
+        opened.core.set_manifest(encode(COUNTED))
+        assert held.read() == b""
+    assert elsewhere.read_bytes() == b"as it was"
+    assert (folder / KEY_NAME).stat().st_mode & 0o777 == 0o600
+
+
 def test_only_one_coordinator_has_the_folder(seal: Path) -> None:
     with Opened(seal), pytest.raises(StateError, match="another coordinator uses"):
         SealedFolder(seal, None)

@@ -133,6 +133,18 @@ async def test_t48_a_message_above_the_limit_is_refused(start: Start, mesh: Any)
         assert await opened.unary_unary(PATH)(b"again") == b"again"
 
 
+async def test_t44_a_compressed_message_is_refused_before_it_is_inflated(mesh: Any) -> None:
+    async def small(message: bytes, _call: GrpcCall) -> bytes:
+        return b"%d" % len(message)
+
+    async with serving(start_data, mesh, {PATH: small}) as port, channel(mesh, port) as client:
+        call = client.unary_unary(PATH)
+        assert await call(bytes(1000)) == b"1000"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(bytes(LIMIT // 2), compression=grpc.Compression.Gzip)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 @both
 async def test_messages_of_20_megabytes_pass_both_ways(start: Start, mesh: Any) -> None:
     message = bytes(range(256)) * (20 * 4096)

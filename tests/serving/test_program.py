@@ -150,7 +150,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
         (["--model_config_file=/none"], {}, 1, "cannot read /none"),
-        (["--model_base_path=/m"], {"TACIT_TEE": "simulated"}, 2, "never serves plaintext"),
+        (["--model_base_path=/m"], {"TACIT_TEE": "unattested"}, 2, "never serves plaintext"),
         (["--model_base_path=/m"], {"TACIT_MODELS": "{}"}, 1, "does not allow this server to load model 'default'"),
         (["--model_base_path=/m"], {"TACIT_MODELS": "no"}, 2, "TACIT_MODELS"),
     ],
@@ -205,3 +205,21 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
     names = [event["event"] for event in events]
     assert names == ["trust", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
+
+
+def test_t45_an_attested_server_loads_no_plain_model_that_the_manifest_does_not_name(
+    plain: Path, server_identity: KeyPair
+) -> None:
+    identity = {
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    done = run([f"--model_base_path={plain}"], {**identity, "TACIT_TEE": "simulated"})
+    assert done.returncode == 1
+    assert "whoever keeps the storage could put any model there" in done.stderr
+
+
+def test_t06_an_attested_server_without_a_certificate_does_not_start() -> None:
+    done = run(["--model_base_path=/m", "--model_format=ctr"], {"TACIT_TEE": "simulated"})
+    assert done.returncode == 2
+    assert "never serves plaintext" in done.stderr

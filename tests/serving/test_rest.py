@@ -236,3 +236,9 @@ async def test_metadata_prints_every_field() -> None:
             }
         },
     }
+
+
+async def test_t13_half_a_character_in_a_name_is_a_bad_request() -> None:
+    code, answer = await predict(b'{"signature_name": "\\ud800", "instances": [1.0]}')
+    assert code == 400
+    assert "?" in answer["error"]

@@ -202,7 +202,10 @@ class SealedFolder:
         path = self._folder / name
         temporary = self._folder / f"{name}.tmp"
         try:
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # A file of our own, never one that waits there: its owner could read the key, or have it linked elsewhere.
+            temporary.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(temporary, flags, 0o600)
             try:
                 _write_all(file, data)
                 os.fsync(file)

@@ -13,10 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.edge.listener import GrpcCall, GrpcHandler, Listener, bind, cut
 from tacit.errors import PkiError, PortInUseError, RequestError
-from tacit.pki.keys import parse_certificates, parse_key_pair
-
-Credentials = Callable[[], tuple[bytes, bytes]]
-"""Certificate chain and key, PEM; asked at every handshake, so that a renewed certificate reaches the next client."""
+from tacit.pki.keys import Credentials, parse_certificates, parse_key_pair
 
 _LOG = logging.getLogger("tacit.edge")
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}

@@ -232,6 +232,11 @@ def configure_model(
                 f"its Models name {', '.join(sorted(rules)) or 'none'}"
             )
     storage = rule.format if rule else parse_format(flags.text("model_format"))
+    if rule is None and storage is Format.PLAIN and environ.get("TACIT_TEE", "unattested") != "unattested":
+        raise ModelNotAllowedError(
+            f"model {entry.name!r} is plain and the manifest does not name it, so whoever keeps the storage could put "
+            "any model there; add it to Models in the manifest, with its ID, or encrypt it"
+        )
     key = b"" if storage is Format.PLAIN else load_key(find_key(entry.name, flags, environ))
     return ModelConfig(entry.base, Access(entry.name, storage, rule, key), entry.policy, entry.labels)
 

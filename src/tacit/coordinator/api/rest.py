@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tacit.coordinator.api.bodies import (
     parse_manifest_body,
@@ -126,7 +126,12 @@ class ClientApi:
         else:
             code = route.failure
         self._log.warning(
-            "request refused", method=request.method, path=request.path[:200], code=code, reason=exc.reason, error=str(exc)
+            "request refused",
+            method=request.method,
+            path=request.path[:200],
+            code=code,
+            reason=exc.reason,
+            error=str(exc),
         )
         if route.version == 2 and code in (400, 401):
             return _answer(code, Envelope("fail", None, message), _JSON)
@@ -235,7 +240,8 @@ def _clean(path: str) -> str:
 
 
 def _redirect(clean: str, request: HttpRequest) -> HttpResponse:
-    target = clean + (f"?{request.query}" if request.query else "")
+    # Encoded again: what was decoded to be compared may hold line ends, or a backslash that browsers take for a host.
+    target = quote(clean, safe="/:@!$&'()*+,;=~") + (f"?{request.query}" if request.query else "")
     body = f'<a href="{html.escape(target)}">Temporary Redirect</a>.\n\n'.encode()
     if request.method not in ("GET", "HEAD"):
         return HttpResponse(307, b"", {"location": target})

@@ -86,7 +86,8 @@ class TfsRest:
         try:
             return HttpResponse(200, await self._route(request), _JSON_HEADERS)
         except RequestError as exc:
-            body = orjson.dumps({"error": str(exc)})
+            # A name in a request may hold half a character, which JSON can spell and UTF-8 cannot.
+            body = orjson.dumps({"error": str(exc).encode("utf-8", "replace").decode()})
             return HttpResponse(_HTTP_CODES.get(exc.status, 500), body, _JSON_HEADERS)
 
     async def _route(self, request: HttpRequest) -> bytes:
