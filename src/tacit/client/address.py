@@ -1,5 +1,6 @@
 """Addresses as people type them: `host`, `host:port`, `127.0.0.1:4433`, `[::1]:4433`."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ COORDINATOR_PORT = 4433
 GRPC_PORT = 8500
 REST_PORT = 8501
 
-_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-_IPV6 = re.compile(r"^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,21 @@ def parse_address(text: str, *, default_port: int) -> Address:
     if "://" in text or "/" in text:
         raise InputError(f"{text!r} is not an address: give HOST or HOST:PORT, without a scheme or path")
     host, port_text = _split(text)
-    if not (_NAME.match(host) or _IPV6.match(host)):
+    if not (_NAME.fullmatch(host) or _is_ipv6(host)):
         raise InputError(f"{text!r} is not an address: expected HOST or HOST:PORT, such as localhost:{default_port}")
     if port_text is None:
         return Address(host.lower(), default_port)
     if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536):
         raise InputError(f"{port_text!r} in {text!r} is not a port: expected a number from 1 to 65535")
     return Address(host.lower(), int(port_text))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # a zone has no place in a certificate
 
 
 def _split(text: str) -> tuple[str, str | None]:
