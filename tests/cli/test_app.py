@@ -1,0 +1,161 @@
+"""The command line as a whole: exit codes, and what an error looks like, whatever was typed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from fakes.command_line import run_main
+from tacit.cli import app as command_line
+
+PROGRAM = Path(sys.executable).with_name("tacit")
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that can be typed, with its words."""
+    group = group or typer.main.get_command(command_line.app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_says_what_it_does_with_an_example(words: tuple[str, ...]) -> None:
+    done = run_main(*words, "--help")
+    assert done.code == 0
+    assert f"Example: tacit {' '.join(words)}" in " ".join(done.out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_an_unknown_option_is_wrong_usage_of_every_command(words: tuple[str, ...]) -> None:
+    done = run_main(*words, "--nonsense")
+    assert done.code == (1 if words[0] in command_line.MARBLERUN_VERBS else 2)
+    assert "--nonsense" in done.err
+    assert f"See: tacit {' '.join(words)} --help" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nonsense"], 2),
+        (["--nonsense"], 2),
+        (["trust", "localhost", "--product-id", "x"], 2),
+        (["predict"], 2),
+        (["status"], 1),
+        (["status", "a", "b"], 1),
+        (["status", "a", "--output", "xml"], 1),
+        (["manifest", "nonsense"], 1),
+        (["manifest", "set", "only-a-file"], 1),
+        (["certificate", "root", "localhost", "-o"], 1),
+        (["secret", "get", "name", "localhost"], 1),
+        (["package-info", "premain"], 1),
+    ],
+)
+def test_wrong_usage_is_1_for_marbleruns_verbs_and_2_for_ours(words: list[str], code: int) -> None:
+    assert run_main(*words).code == code
+
+
+@pytest.mark.parametrize("words", [(), ("manifest",), ("secret",), ("model",)], ids=repr)
+def test_no_command_is_a_question_for_help(words: tuple[str, ...]) -> None:
+    done = run_main(*words)
+    assert (done.code, done.err) == (0, "")
+    assert "Usage: " in done.out
+
+
+@pytest.mark.parametrize("option", sorted(command_line.FOREIGN_OPTIONS))
+def test_an_option_of_marbleruns_alone_is_refused_by_name(option: str) -> None:
+    done = run_main("manifest", "set", "manifest.json", "localhost:4433", option, "value")
+    assert done.code == 1
+    assert f"{option} is an option of MarbleRun's" in done.err
+
+
+@pytest.mark.parametrize("short", ["-n", "-u"])
+def test_an_option_of_marbleruns_is_known_by_its_letter_too(short: str) -> None:
+    assert "is an option of MarbleRun's" in run_main("manifest", "get", "localhost", short).err
+
+
+@pytest.mark.parametrize("output", ["", "."])
+def test_an_empty_output_flag_is_refused_before_anything_is_asked(output: str) -> None:
+    done = run_main("certificate", "root", "localhost:1", "-i", "-o", output)
+    assert (done.code, done.out) == (1, "")
+    assert "output flag must not be empty" in done.err
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://localhost", "a:b:c", "localhost:0", "localhost:99999", "-", "a b", "[::1", "ho/st"]
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    done = run_main("status", "-i", "--", address)
+    assert done.code == 1
+    assert "expected" in done.err or "HOST" in done.err
+
+
+def test_a_host_where_nobody_answers_is_named() -> None:
+    done = run_main("status", "127.0.0.1:1", "-i")
+    assert done.code == 1
+    assert "nobody answers at 127.0.0.1:1" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (KeyError("a secret value"), "a fault of tacit itself (KeyError)"),
+        (MemoryError(), "out of memory"),
+        (OSError(28, "No space left on device", "/some/file"), "/some/file: No space left on device"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line_too(monkeypatch: pytest.MonkeyPatch, fault: Exception, said: str) -> None:
+    monkeypatch.setattr(command_line, "installed_version", lambda _name: (_ for _ in ()).throw(fault))
+    done = run_main("version")
+    assert done.code == 1
+    assert said in done.err
+    assert "a secret value" not in done.err
+
+
+def test_a_fault_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACIT_TRACEBACK", "1")
+    monkeypatch.setattr(command_line, "installed_version", lambda _name: {}["nothing"])
+    with pytest.raises(KeyError):
+        command_line.main(["version"])
+
+
+def test_an_interruption_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_name: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "installed_version", interrupted)
+    assert command_line.main(["version"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_the_version_is_marbleruns_first_line() -> None:
+    assert run_main("version").out.startswith("CLI Version: v")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_comes_for_each_shell(shell: str) -> None:
+    done = subprocess.run([PROGRAM, "--show-completion", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_TACIT_COMPLETE" in done.stdout
+
+
+def test_a_reader_who_leaves_is_no_fault() -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{PROGRAM} --help | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
