@@ -49,6 +49,12 @@ def test_a_tensor_name_with_a_number_gets_a_key_of_its_own() -> None:
     assert set(signature.inputs) == {"x"}
 
 
+def test_an_element_type_newer_than_our_names_goes_in_by_its_number() -> None:
+    graph = parse_graph(graph_bytes(node("x", "Placeholder", dtype=27)))
+    signature = parse_saved_model(build_saved_model(graph, inputs=["x"], outputs=["x"]))["serving_default"]
+    assert signature.inputs["x"].dtype == 27
+
+
 def test_an_unknown_rank_and_a_scalar_stay_apart() -> None:
     graph = parse_graph(
         graph_bytes(placeholder("any", None), placeholder("one", ()), node("y", "Add", "any", "one", T=1))

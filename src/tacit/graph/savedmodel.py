@@ -123,7 +123,8 @@ def _write_signature(signature: Signature) -> tf.SignatureDef:
 
 
 def _write_tensor(spec: TensorSpec) -> tf.TensorInfo:
-    info = tf.TensorInfo(name=spec.name, dtype=tf.DataType.Name(spec.dtype))
+    # By its number: a graph may have a type that is newer than the names here.
+    info = tf.TensorInfo(name=spec.name, dtype=spec.dtype)  # type: ignore[arg-type]
     if spec.shape is None:
         info.tensor_shape.unknown_rank = True
     else:
