@@ -10,7 +10,7 @@ from datetime import datetime
 from cryptography import x509
 
 from tacit.pki.keys import KeyPair, PublicKey, generate_key, public_key_of
-from tacit.pki.shape import LIFETIME, LOOPBACK, IpAddress, Names, Shape, marked, sign, split_names
+from tacit.pki.shape import LIFETIME, LOOPBACK, Names, Shape, alternative_names, marked, sign, split_names
 
 ROOT_NAME = "MarbleRun Coordinator"
 INTERMEDIATE_NAME = "MarbleRun Coordinator - Intermediate CA"
@@ -46,7 +46,7 @@ def issue_intermediate(root: KeyPair, names: Sequence[str], *, now: datetime, ma
 def issue_marble_root(intermediate: KeyPair, *, now: datetime) -> KeyPair:
     """The intermediate's key, name and alternative names again, signed by itself. Raises: PkiError."""
     subject = intermediate.certificate.subject
-    names = names_of(intermediate.certificate)
+    names = alternative_names(intermediate.certificate.extensions)
     shape = _authority(subject, public_key_of(intermediate.certificate), names, now=now)
     return KeyPair(sign(shape, issuer_name=subject, issuer=None, key=intermediate.key), intermediate.key)
 
@@ -73,17 +73,6 @@ def coordinator_names(names: Sequence[str]) -> Names:
     """DNS names, loopback, then the other addresses, each once."""
     given = split_names(names)
     return Names(tuple(dict.fromkeys(given.dns)), tuple(dict.fromkeys((*LOOPBACK, *given.ips))))
-
-
-def names_of(certificate: x509.Certificate) -> Names:
-    """DNS names and addresses of a certificate, empty where it has none."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return Names()
-    # A network (10.0.0.0/8) stands in name constraints only; as a name of a server it means nothing.
-    addresses = (entry for entry in found.get_values_for_type(x509.IPAddress) if isinstance(entry, IpAddress))
-    return Names(tuple(found.get_values_for_type(x509.DNSName)), tuple(addresses))
 
 
 def _authority(subject: x509.Name, key: PublicKey, names: Names, *, now: datetime) -> Shape:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.errors import PkiError
 from tacit.pki.ca import coordinator_names
-from tacit.pki.shape import IpAddress, Names
+from tacit.pki.shape import Names, alternative_names
 
 MAX_CSR = 64 * 1024  # bytes; a real request has about 400
 
@@ -31,10 +32,8 @@ class Csr:
 def create_csr(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> bytes:
     """A request for these DNS names and addresses and for loopback, DER, with an empty subject. Raises: PkiError."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    extension = coordinator_names(names).extension()
-    if extension is not None:
-        builder = builder.add_extension(extension, critical=False)
-    return builder.sign(key, hashes.SHA384()).public_bytes(Encoding.DER)
+    names_extension = cast("x509.SubjectAlternativeName", coordinator_names(names).extension())  # loopback, at least
+    return builder.add_extension(names_extension, critical=False).sign(key, hashes.SHA384()).public_bytes(Encoding.DER)
 
 
 def parse_csr(der: bytes) -> Csr:
@@ -51,7 +50,7 @@ def parse_csr(der: bytes) -> Csr:
             warnings.simplefilter("ignore")
             csr = x509.load_der_x509_csr(der)
             attributes = _attributes(csr)
-        names = _names(csr)
+        names = alternative_names(csr.extensions)
         holds = csr.is_signature_valid
     except UnsupportedAlgorithm as exc:
         raise PkiError("signature over CSR is invalid") from exc
@@ -68,12 +67,3 @@ def _attributes(csr: x509.CertificateSigningRequest) -> tuple[tuple[x509.ObjectI
         for attribute in csr.subject
         if isinstance(attribute.value, str) and attribute.oid != x509.NameOID.ORGANIZATION_NAME
     )
-
-
-def _names(csr: x509.CertificateSigningRequest) -> Names:
-    try:
-        found = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return Names()
-    addresses = (entry for entry in found.get_values_for_type(x509.IPAddress) if isinstance(entry, IpAddress))
-    return Names(tuple(found.get_values_for_type(x509.DNSName)), tuple(addresses))

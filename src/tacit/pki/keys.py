@@ -1,6 +1,6 @@
 """A certificate with its private key, and how both are read and written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -19,6 +19,9 @@ from tacit.errors import PkiError
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+Credentials = Callable[[], tuple[bytes, bytes]]
+"""Certificate chain (leaf first) and private key, both PEM; a server asks at every handshake."""
 
 MAX_PEM = 1 << 20  # bytes; no chain of ours comes near it, and a parser is not to be fed more
 
@@ -123,11 +126,6 @@ def public_key_of(certificate: x509.Certificate) -> PublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         raise PkiError(f"the certificate has a {type(key).__name__}; expected an EC, RSA or Ed25519 key")
     return key
-
-
-def chain_pem(certificates: Sequence[KeyPair]) -> bytes:
-    """The certificates one after another in PEM, leaf first."""
-    return b"".join(pair.certificate_pem for pair in certificates)
 
 
 def _known(key: object) -> PrivateKey:

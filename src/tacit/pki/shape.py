@@ -75,6 +75,17 @@ class Names:
         return x509.SubjectAlternativeName(general) if general else None
 
 
+def alternative_names(extensions: x509.Extensions) -> Names:
+    """DNS names and addresses of a certificate or a request, empty where it has none; other kinds are left out."""
+    try:
+        found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return Names()
+    # A network (10.0.0.0/8) stands in name constraints only; as a name of a server it means nothing.
+    addresses = (entry for entry in found.get_values_for_type(x509.IPAddress) if isinstance(entry, IpAddress))
+    return Names(tuple(found.get_values_for_type(x509.DNSName)), tuple(addresses))
+
+
 def split_names(names: Iterable[str]) -> Names:
     """DNS names and IP addresses of a list that mixes them; empty entries are passed over, order is kept."""
     dns: list[str] = []

@@ -25,16 +25,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 
 from tacit.errors import PkiError
-from tacit.pki.keys import KeyPair, parse_certificates, parse_key_pair
+from tacit.pki.keys import Credentials, KeyPair, parse_certificates, parse_key_pair
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
-
-Credentials = Callable[[], tuple[bytes, bytes]]
-"""Certificate chain (leaf first) and private key, both PEM."""
 
 ClientCertificates = Literal["none", "request", "require"]
 
@@ -387,23 +385,55 @@ def pinned_client_context(*, pinned_pem: bytes, certificate: KeyPair | None = No
     context = client_context(roots_pem=pinned_pem, certificate=certificate)
     pinned = frozenset(one.public_bytes(Encoding.DER) for one in parse_certificates(pinned_pem))
 
-    def check(shown: bytes | None) -> None:
-        if shown not in pinned:
-            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, "another certificate than the pinned one")
-            error.verify_message = "it is signed by the pinned certificate, and is not that certificate"
+    def check(shown: bytes | None) -> str:
+        return "" if shown in pinned else "it is signed by the pinned certificate, and is not that certificate"
+
+    return _with_check(context, check)
+
+
+def known_key_client_context(
+    *, known_pem: bytes, certificate: KeyPair | None = None, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
+    """A client's context that takes any server with the key of one of the certificates in `known_pem`.
+
+    For the mesh port: it shows the intermediate's key under another certificate, with names that nobody has to know.
+
+    Raises:
+        PkiError: `known_pem` holds no certificate, or the client certificate cannot be used.
+    """
+    known = frozenset(_key_of(one.public_bytes(Encoding.DER)) for one in parse_certificates(known_pem))
+
+    def check(shown: bytes | None) -> str:
+        return "" if shown and _key_of(shown) in known else "its key is not that of the expected certificate"
+
+    return _with_check(unverified_client_context(certificate=certificate, alpn=alpn), check)
+
+
+def _key_of(certificate: bytes) -> bytes:
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _with_check(context: ssl.SSLContext, check: Callable[[bytes | None], str]) -> ssl.SSLContext:
+    """The context, whose handshakes fail where `check` says what is wrong with the server's certificate (DER)."""
+
+    def verify(shown: bytes | None) -> None:
+        if wrong := check(shown):
+            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, wrong)
+            error.reason = error.verify_message = wrong
             raise error
 
-    class PinnedSocket(ssl.SSLSocket):
+    class CheckedSocket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
-            check(self.getpeercert(True))
+            verify(self.getpeercert(True))
 
-    class PinnedObject(ssl.SSLObject):
+    class CheckedObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            check(self.getpeercert(True))
+            verify(self.getpeercert(True))
 
-    context.sslsocket_class, context.sslobject_class = PinnedSocket, PinnedObject
+    context.sslsocket_class, context.sslobject_class = CheckedSocket, CheckedObject
     return context
 
 
