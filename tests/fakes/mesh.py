@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from fakes.tee import NOW
 from tacit.edge import GrpcCall
 from tacit.edge.mesh import serve_grpc
-from tacit.pki import issue_intermediate, issue_marble_root, issue_root
+from tacit.pki import KeyPair, issue_intermediate, issue_marble_root, issue_root
 from tacit.pki.tls import server_context
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse, Parameters
 
@@ -22,12 +22,12 @@ Answer = Callable[[ActivationRequest, bytes], Parameters]
 
 
 @contextmanager
-def mesh(answer: Answer, *, port: int = 0) -> Iterator[int]:
-    """The port of a running mesh API."""
+def mesh(answer: Answer, *, port: int = 0, intermediate: KeyPair | None = None) -> Iterator[int]:
+    """The port of a running mesh API, with the key of `intermediate` if that is given."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    intermediate = issue_intermediate(issue_root((), now=NOW), (), now=NOW)
+    intermediate = intermediate or issue_intermediate(issue_root((), now=NOW), (), now=NOW)
     shown = issue_marble_root(intermediate, now=NOW)
 
     async def activate(raw: bytes, call: GrpcCall) -> bytes:

@@ -58,6 +58,7 @@ def compose(activation: Activation, inherited: Mapping[str, str], tee: str = "si
 def test_settings_have_marblerun_s_defaults() -> None:
     assert parse_settings({"EDG_MARBLE_TYPE": "tf-server"}, Path("/w")) == Settings(
         coordinator="localhost:2001",
+        coordinator_certificate=None,
         marble_type="tf-server",
         names=("localhost",),
         uuid_file=Path("/w/uuid"),
@@ -300,9 +301,14 @@ def test_keys_are_pointed_to_and_not_in_the_environment() -> None:
 
 
 def test_the_manifest_s_argv_comes_before_the_command_line() -> None:
-    assert choose_command(parse_response(response(argv=["a", "b"])), ["c"]) == ("a", "b")
-    assert choose_command(parse_response(response()), ["c", "d"]) == ("c", "d")
-    assert choose_command(parse_response(response()), []) == ("./marble",)
+    assert choose_command(parse_response(response(argv=["a", "b"])), ["c"], tee="simulated") == ("a", "b")
+    assert choose_command(parse_response(response()), ["c", "d"], tee="unattested") == ("c", "d")
+    assert choose_command(parse_response(response()), [], tee="simulated") == ("./marble",)
+
+
+def test_t59_an_attested_marble_takes_no_command_from_the_host() -> None:
+    with pytest.raises(ActivationError, match=r"'sh' of the command line is the host's choice"):
+        choose_command(parse_response(response()), ["sh"], tee="simulated")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tacit.vault.files import encrypt_ctr
 from tacit.wire.pb.marble_pb2 import ActivationRequest, Parameters
 
 CANARY = b"CANARY-5e1d"
+RUNS = ["sh", "-c", "true"]
 KEY_TEXT = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PREMAIN = Path(sys.executable).parent / "tacit-premain"
 Mesh = Callable[..., AbstractContextManager[int]]
@@ -106,7 +107,7 @@ def test_the_request_proves_the_key_of_its_own_connection(activate: Callable[...
 
     def answer(request: ActivationRequest, certificate: bytes) -> Parameters:
         seen.append((request, certificate))
-        return Parameters()
+        return Parameters(argv=RUNS)
 
     with mesh(answer) as port:
         activate(port, tee)
@@ -125,7 +126,7 @@ def test_the_id_is_kept_for_the_next_start(activate: Callable[..., Launch], tee:
 
     def answer(request: ActivationRequest, certificate: bytes) -> Parameters:
         uuids.append(request.uuid)
-        return Parameters()
+        return Parameters(argv=RUNS)
 
     with mesh(answer) as port:
         activate(port, tee)
@@ -140,7 +141,7 @@ def test_t07_without_a_tee_no_evidence_is_sent_and_that_is_said(
 
     def answer(request: ActivationRequest, certificate: bytes) -> Parameters:
         quotes.append(request.quote)
-        return Parameters()
+        return Parameters(argv=RUNS)
 
     with mesh(answer) as port:
         launch = activate(port, None)
@@ -153,8 +154,40 @@ def test_t07_a_coordinator_in_unattested_mode_does_not_make_a_command_attested(
     activate: Callable[..., Launch], tee: FakeTee
 ) -> None:
     for mark, expected in (("UNATTESTED", b"unattested"), ("SIMULATED", b"simulated")):
-        with mesh(gives(env={"MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": leaf_chain(mark)})) as port:
+        with mesh(gives(env={"MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": leaf_chain(mark)}, argv=RUNS)) as port:
             assert activate(port, tee).environment[b"TACIT_TEE"] == expected
+
+
+def test_t59_the_host_does_not_choose_what_gets_an_attested_marble_s_secrets(
+    activate: Callable[..., Launch], tee: FakeTee, folder: Path, memory: Path
+) -> None:
+    given = gives(files={"f": CANARY, "/tacit/keys/m": CANARY})
+    with mesh(given) as port, pytest.raises(ActivationError, match="the host's choice"):
+        activate(port, tee, command=("sh", "-c", "cat f"))
+    assert not (folder / "f").exists()
+    assert not [path for path in memory.rglob("*") if path.is_file()]
+
+
+def test_t06_another_coordinator_than_the_named_one_gets_nothing_and_starts_nothing(
+    activate: Callable[..., Launch], tee: FakeTee, folder: Path
+) -> None:
+    root = issue_root((), now=NOW)
+    real, other = (issue_intermediate(root, ("coordinator.test",), now=NOW) for _ in range(2))
+    asked: list[bytes] = []
+
+    def answer(request: ActivationRequest, certificate: bytes) -> Parameters:
+        asked.append(certificate)
+        return Parameters(argv=RUNS)
+
+    file = folder / "intermediate.crt"
+    with mesh(answer, intermediate=real) as port:
+        file.write_bytes(other.certificate_pem)
+        with pytest.raises(TlsError, match="not that of the expected certificate"):
+            activate(port, tee, coordinator_certificate=file)
+        assert not asked
+        file.write_bytes(real.certificate_pem)
+        assert activate(port, tee, coordinator_certificate=file).argv == tuple(RUNS)
+    assert len(asked) == 1
 
 
 # ---- what comes of the answer
@@ -180,7 +213,7 @@ def test_files_keys_environment_and_arguments_are_as_the_manifest_says(
 
 
 def test_t24_no_secret_is_said(activate: Callable[..., Launch], tee: FakeTee, lines: list[str]) -> None:
-    with mesh(gives(files={"f": CANARY, "/tacit/keys/m": CANARY}, env={"S": CANARY})) as port:
+    with mesh(gives(files={"f": CANARY, "/tacit/keys/m": CANARY}, env={"S": CANARY}, argv=RUNS)) as port:
         launch = activate(port, tee)
     assert "CANARY" not in "\n".join(lines) + repr(launch)
 
@@ -203,7 +236,7 @@ def test_tacit_serve_takes_the_place_of_a_server_that_is_not_installed(
 
 
 def test_keys_need_memory(activate: Callable[..., Launch], tee: FakeTee, folder: Path) -> None:
-    with mesh(gives(files={"/tacit/keys/m": CANARY})) as port, pytest.raises(PlaintextError):
+    with mesh(gives(files={"/tacit/keys/m": CANARY}, argv=RUNS)) as port, pytest.raises(PlaintextError):
         activate(port, tee, memory=Path("/"))
 
 
@@ -268,7 +301,7 @@ def test_a_coordinator_without_a_manifest_is_waited_for(
         attempts.append(1)
         if len(attempts) < 3:
             raise RequestError(Status.FAILED_PRECONDITION, "cannot accept marbles in current state")
-        return Parameters()
+        return Parameters(argv=RUNS)
 
     with mesh(answer) as port:
         activate(port, tee)

@@ -50,6 +50,7 @@ class Settings:
     """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds)."""
 
     coordinator: str
+    coordinator_certificate: Path | None
     marble_type: str
     names: tuple[str, ...]
     uuid_file: Path
@@ -86,6 +87,7 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     uuid_file = environ.get("EDG_MARBLE_UUID_FILE") or environ.get("EDG_UUID_FILE") or "uuid"
     return Settings(
         coordinator=environ.get("EDG_MARBLE_COORDINATOR_ADDR") or "localhost:2001",
+        coordinator_certificate=folder / known if (known := environ.get("TACIT_COORDINATOR_CERTIFICATE")) else None,
         marble_type=environ["EDG_MARBLE_TYPE"],
         names=tuple(name.strip() for name in names.split(",") if name.strip()),
         uuid_file=folder / uuid_file,
@@ -184,8 +186,17 @@ def compose_environment(
     return composed
 
 
-def choose_command(activation: Activation, command: Sequence[str]) -> tuple[str, ...]:
-    """The manifest's Argv; without one the command line; without both `./marble`, as MarbleRun has it."""
+def choose_command(activation: Activation, command: Sequence[str], *, tee: str) -> tuple[str, ...]:
+    """The manifest's Argv; without one the command line; without both `./marble`, as MarbleRun has it.
+
+    Raises:
+        ActivationError: attested, and the command line would choose the program that gets the manifest's secrets.
+    """
+    if command and not activation.argv and tee != UNATTESTED:
+        raise ActivationError(
+            f"the manifest names no command, and {command[0]!r} of the command line is the host's choice, which nobody "
+            "attested: write it into the marble's Parameters.Argv"
+        )
     return activation.argv or tuple(command) or ("./marble",)
 
 

@@ -24,6 +24,7 @@ Say = Callable[[str], None]
 RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
 _OURS = re.compile(r"tacit-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+-.+")
 _MAX_KEY_FILE = 4096  # bytes
+_MAX_CERTIFICATES = 1 << 20  # bytes
 _PIECE = 1 << 20  # bytes
 _MAX_UUID_FILE = 64  # bytes; a longer one is not a uuid
 
@@ -44,6 +45,18 @@ def load_or_store_uuid(path: Path, new: str) -> tuple[str, bool]:
     except OSError as exc:
         raise FileInputError(
             f"cannot read the marble's id from {path}: {exc.strerror}; EDG_MARBLE_UUID_FILE names it"
+        ) from exc
+
+
+def load_certificates(path: Path) -> bytes:
+    """The certificates (PEM) in a file. Raises: FileInputError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_CERTIFICATES)
+    except OSError as exc:
+        raise FileInputError(
+            f"cannot read {path}: {exc.strerror}; TACIT_COORDINATOR_CERTIFICATE names it, and "
+            "`tacit certificate intermediate` writes it"
         ) from exc
 
 

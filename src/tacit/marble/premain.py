@@ -10,8 +10,9 @@ The steps are MarbleRun's, and the numbers stand over the code that does them:
 5. For a foreign server that was told to expect a plaintext model: decrypt it into memory.
 6. The caller starts the command in place of this process.
 
-The server's certificate is not verified at activation, as MarbleRun's protocol has it: the evidence that this side sends
-is worth nothing to anybody else, since it binds this side's key.
+The evidence that this side sends is worth nothing to anybody else, since it binds this side's key. But whoever answers in
+the coordinator's place chooses what this process becomes, and MarbleRun's protocol has no check of that: the coordinator's
+key is compared with that of a certificate where one is given, and nothing is sent to another.
 """
 
 import asyncio
@@ -47,6 +48,7 @@ from tacit.marble.activate import (
 from tacit.marble.place import (
     Say,
     decrypt_model,
+    load_certificates,
     load_or_store_uuid,
     make_memory_folder,
     require_memory_for_model,
@@ -57,7 +59,7 @@ from tacit.marble.place import (
 from tacit.pki import issue_self_signed
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
-from tacit.pki.tls import unverified_client_context
+from tacit.pki.tls import known_key_client_context, unverified_client_context
 
 MESH_PORT = 2001
 ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
@@ -121,6 +123,7 @@ def prepare(
     activation = parse_response(response)
     tee = appraised_tee(UNATTESTED if issuer is None else str(issuer.tee), activation)
     say(f"activated as {settings.marble_type}, {tee.upper()}")
+    chosen = choose_command(activation, command, tee=tee)
     # (4)
     memory = settings.memory
     if activation.keys or tee != UNATTESTED:
@@ -129,7 +132,7 @@ def prepare(
         store_file(memory / "keys" / model, key)
     store_files(activation.files, say)
     environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
-    program, argv = _find_program(choose_command(activation, command), environment, programs, say)
+    program, argv = _find_program(chosen, environment, programs, say)
     if environment.get(b"EDG_DECRYPT_MODEL") == b"1" or settings.decrypt_model:
         argv = _provide_model(settings, program, argv, say)  # (5)
     return Launch(program, argv, environment)
@@ -146,7 +149,12 @@ def _activate(settings: Settings, issuer: Issuer | None, *, uuid: str, now: date
         evidence = issuer.issue_evidence(report_data(role=Role.MARBLE, key=identity.certificate_der))
     request = build_request(evidence=evidence, csr=csr, marble_type=settings.marble_type, uuid=uuid)
     address = parse_address(settings.coordinator, default_port=MESH_PORT)
-    tls = unverified_client_context(certificate=identity, alpn=("h2",))
+    if settings.coordinator_certificate is None:
+        say("warning: nothing says which coordinator to expect; TACIT_COORDINATOR_CERTIFICATE names its certificate")
+        tls = unverified_client_context(certificate=identity, alpn=("h2",))
+    else:
+        known = load_certificates(settings.coordinator_certificate)
+        tls = known_key_client_context(known_pem=known, certificate=identity, alpn=("h2",))
     say(f"activating as {settings.marble_type} at {address}")
     return asyncio.run(fetch_activation(address, request, tls, patience=settings.patience, say=say))  # (3)
 

@@ -21,7 +21,7 @@ import secrets
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -245,10 +245,9 @@ class TlsObject:
         """Say that nothing follows. Raises: ssl.SSLWantReadError until the other end has said it too."""
         from OpenSSL import SSL
 
-        try:
+        done = True
+        with suppress(SSL.ZeroReturnError):  # the other end had said it already
             done = self._run(self._connection.shutdown)
-        except SSL.ZeroReturnError:
-            return
         if not done:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "waiting for the other end's close")
 
@@ -309,8 +308,6 @@ class TlsObject:
             return action(*arguments)
         except SSL.WantReadError as exc:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "more bytes are needed") from exc
-        except SSL.WantWriteError as exc:
-            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "bytes are to be sent") from exc
         except SSL.ZeroReturnError:
             raise
         except SSL.SysCallError as exc:
@@ -341,8 +338,6 @@ def _reason(exc: "SSL.Error") -> str:
 
 def _ssl_error(exc: "SSL.Error") -> ssl.SSLError:
     reason = _reason(exc)
-    if "unexpected eof" in reason:
-        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, reason)
     error = ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
     error.reason = reason.split(";")[0].upper().replace(" ", "_")
     error.library = "SSL"
@@ -366,7 +361,7 @@ def client_context(*, roots_pem: bytes, certificate: KeyPair | None = None, alpn
     try:
         context.load_verify_locations(cadata=roots.decode("ascii"))
     except ssl.SSLError as exc:
-        raise PkiError(f"OpenSSL does not take a root certificate: {exc.reason}") from exc
+        raise PkiError(f"OpenSSL does not take a root certificate: {exc}") from exc
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.hostname_checks_common_name = False
     return context
@@ -419,7 +414,7 @@ def _with_check(context: ssl.SSLContext, check: Callable[[bytes | None], str]) -
 
     def verify(shown: bytes | None) -> None:
         if wrong := check(shown):
-            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, wrong)
+            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, f"another certificate than expected: {wrong}")
             error.reason = error.verify_message = wrong
             raise error
 

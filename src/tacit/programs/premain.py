@@ -8,6 +8,7 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
 - EDG_MARBLE_TYPE (required), EDG_MARBLE_COORDINATOR_ADDR (localhost:2001), EDG_MARBLE_DNS_NAMES (localhost),
   EDG_MARBLE_UUID_FILE or EDG_UUID_FILE (uuid), EDG_DECRYPT_MODEL=1: as MarbleRun and its TensorFlow demo have them.
 - TACIT_PLATFORM: folder of the simulated platform. TACIT_UNATTESTED=1: send no evidence.
+- TACIT_COORDINATOR_CERTIFICATE: file with the coordinator's intermediate certificate; no other coordinator is taken.
 - TACIT_ACTIVATION_TIMEOUT (60): seconds to wait for a coordinator with a manifest.
 - TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts.
 """
