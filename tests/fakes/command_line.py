@@ -42,11 +42,16 @@ def run_command(function: Callable[..., None], *words: object) -> Outcome:
 
 
 def run_main(*words: object) -> Outcome:
-    """The whole command line, as the program `tacit` runs it; a failure is one line and never a traceback."""
+    """The whole command line, as the program `tacit` runs it; a failure is one line and never a traceback.
+
+    Only a manifest's defects have a line each below it, indented.
+    """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(word) for word in words])
-    errors = [line for line in err.getvalue().splitlines() if not line.startswith(("Note: ", "Warning: ", "TEE: "))]
+    errors = [
+        line for line in err.getvalue().splitlines() if not line.startswith(("Note: ", "Warning: ", "TEE: ", "  "))
+    ]
     if code:
         assert len(errors) == 1, errors
         assert errors[0].startswith("Error: ")

@@ -3,6 +3,7 @@
 Not found reads as in MarbleRun's command line, whose scripts may look for it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -64,7 +65,8 @@ def write_output(path: Path, content: bytes) -> None:
             file.write(content)
         temporary.replace(path)
     except (OSError, ValueError) as exc:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink()
         reason = getattr(exc, "strerror", None) or str(exc)
         raise FileInputError(f"cannot write {path}: {reason}; name another file with -o") from exc
 

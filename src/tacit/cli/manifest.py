@@ -128,7 +128,7 @@ def _refuse_leniency(raw: bytes) -> None:
     try:
         parse_manifest_strict(raw)
     except ManifestError as exc:
-        raise ManifestError(f"{exc}\nMend it, or upload it as it is with --lenient") from exc
+        raise ManifestError(f"{exc}\n  Mend it, or upload it as it is with --lenient") from exc
 
 
 def _fetch(reached: Reached, doing: str) -> tuple[bytes, bytes]:
