@@ -10,7 +10,7 @@ COORDINATOR_PORT = 4433
 GRPC_PORT = 8500
 REST_PORT = 8501
 
-_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
