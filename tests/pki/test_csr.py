@@ -129,6 +129,13 @@ def test_a_flipped_signature_is_refused() -> None:
         parse_csr(bytes(der))
 
 
+def test_a_request_with_a_key_on_an_unknown_curve_is_refused() -> None:
+    der, secp384r1 = request(), bytes.fromhex("06052b81040022")
+    assert der.count(secp384r1) == 1
+    with pytest.raises(PkiError, match="signature over CSR is invalid"):
+        parse_csr(der.replace(secp384r1, secp384r1[:-1] + b"\x7f"))
+
+
 @pytest.mark.parametrize("der", [b"", b"nonsense", b"\x30\x80", create_csr(generate_key(), [])[:-20]])
 def test_t13_what_is_no_request_is_refused(der: bytes) -> None:
     with pytest.raises(PkiError, match=r"^parsing CSR: asn1: "):

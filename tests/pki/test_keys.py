@@ -7,7 +7,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from tacit.errors import PkiError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate
@@ -54,6 +60,12 @@ def test_a_certificate_whose_key_cannot_be_read_is_refused() -> None:
     assert der.count(curve) == 1
     with pytest.raises(PkiError, match="cannot be read"):
         public_key_of(x509.load_der_x509_certificate(der.replace(curve, bytes.fromhex("06052b8104007f"))))
+
+
+def test_a_pair_is_written_in_the_forms_that_others_read() -> None:
+    assert parse_private_key_der(ROOT.key_der).private_numbers() == ROOT.key.private_numbers()
+    assert x509.load_der_x509_certificate(ROOT.certificate_der) == ROOT.certificate
+    assert load_der_public_key(ROOT.public_der) == ROOT.key.public_key()
 
 
 def test_key_identifiers_are_over_the_bare_key_of_each_kind() -> None:

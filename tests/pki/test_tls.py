@@ -1,6 +1,7 @@
 """TLS contexts on real sockets: who is asked for a certificate, what is refused, what big bodies and endings do."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,13 @@ from tacit.pki import (
 )
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
-from tacit.pki.tls import client_context, peer_certificate, server_context, unverified_client_context
+from tacit.pki.tls import (
+    client_context,
+    peer_certificate,
+    pinned_client_context,
+    server_context,
+    unverified_client_context,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROOT = issue_root(["localhost"], now=NOW)
@@ -430,3 +437,161 @@ async def test_a_hundred_clients_at_once() -> None:
 def test_a_servers_context_is_no_clients() -> None:
     with pytest.raises(PkiError):
         server().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=False)
+
+
+async def test_t40_a_pinned_server_is_spoken_to() -> None:
+    pinned = pinned_client_context(pinned_pem=ROOT.certificate_pem)
+    context = server_context(lambda: (ROOT.certificate_pem, ROOT.key_pem), client_certificates="none", alpn=())
+    async with serving(context) as port:
+        assert await visit(port, pinned) == b"hello"
+
+
+async def test_t40_a_server_below_the_pinned_certificate_is_not_the_pinned_one() -> None:
+    pinned = pinned_client_context(pinned_pem=ROOT.certificate_pem)
+    async with serving(server("none")) as port:
+        with pytest.raises(ssl.SSLCertVerificationError, match="is not that certificate"):
+            await visit(port, pinned)
+
+
+async def test_t40_a_blocking_client_sees_the_pin_too() -> None:
+    pinned = pinned_client_context(pinned_pem=ROOT.certificate_pem)
+
+    def blocking(port: int) -> None:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            pytest.raises(ssl.SSLCertVerificationError, match="is not that certificate"),
+        ):
+            pinned.wrap_socket(raw, server_hostname="localhost")
+
+    async with serving(server("none")) as port:
+        await asyncio.to_thread(blocking, port)
+
+
+async def test_credentials_that_cannot_be_read_leave_the_last_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [credentials()]
+
+    def failing() -> tuple[bytes, bytes]:
+        if answers:
+            return answers.pop()
+        raise OSError("the disk is gone")
+
+    async with serving(server_context(failing, client_certificates="none", alpn=())) as port:
+        assert await visit(port, trusting()) == b"hello"
+    assert "previous certificate stays" in caplog.text
+
+
+def test_a_certificate_that_openssl_finds_too_weak_is_refused() -> None:
+    weak = issue_secret_certificate(CertificateRequest("s", "cert-rsa", size=1024), issuer=ROOT, now=NOW)
+    with pytest.raises(PkiError, match="too small"):
+        server_context(lambda: (weak.certificate_pem, weak.key_pem), client_certificates="none", alpn=())
+    with pytest.raises(PkiError, match="client certificate"):
+        unverified_client_context(certificate=weak)
+
+
+def test_a_root_that_openssl_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        refusal = ssl.SSLError(1, "[X509] no start line")
+        refusal.reason = "NO_START_LINE"
+        raise refusal
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", refuse)
+    with pytest.raises(PkiError, match="root certificate"):
+        trusting()
+
+
+def test_a_transport_without_tls_has_no_certificate() -> None:
+    class Plain:
+        def get_extra_info(self, _name: str) -> None:
+            return None
+
+    assert peer_certificate(Plain()) is None
+
+
+# ---- the object that asyncio drives, without asyncio
+
+
+class Wire:
+    """Two ends joined by memory; `server` is the object under test."""
+
+    def __init__(self, certificate: KeyPair | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+        self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = server().wrap_bio(self.to_server, self.to_client, server_side=True)
+        context = trusting(certificate)
+        context.maximum_version = version
+        self.client = context.wrap_bio(self.to_client, self.to_server, server_hostname="localhost")
+
+    def shake(self) -> None:
+        for _ in range(8):
+            for end in (self.client, self.server):
+                with suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+
+
+def test_the_object_reads_into_memory_of_its_own_and_of_the_caller() -> None:
+    wire = Wire()
+    wire.shake()
+    wire.client.write(b"hello, world")
+    assert wire.server.read(5) == b"hello"
+    assert wire.server.pending() == 7
+    assert wire.server.read(10, bytearray()) == 0
+    target = bytearray(20)
+    assert wire.server.read(20, target) == 7
+    assert target[:7] == b", world"
+
+
+def test_a_blocking_socket_is_refused_by_name() -> None:
+    with pytest.raises(PkiError, match="asyncio only"):
+        server().wrap_socket(object())
+
+
+def test_the_object_tells_what_was_agreed() -> None:
+    wire = Wire(USER)
+    wire.shake()
+    assert wire.server.cipher()[1] == "TLSv1.3"
+    assert wire.server.compression() is None
+    assert wire.server.get_channel_binding() is None
+    assert wire.server.getpeercert() == {}
+    assert peer_certificate(wire.server) == USER.certificate_der
+
+
+def test_before_the_handshake_nothing_is_agreed() -> None:
+    assert Wire().server.cipher() is None
+
+
+def test_the_ends_close_one_after_the_other() -> None:
+    wire = Wire()
+    wire.shake()
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.server.unwrap()
+    wire.client.unwrap()
+    wire.server.unwrap()
+    assert wire.server.read(10) == b""
+
+
+def test_a_close_without_goodbye_is_the_end_of_the_stream() -> None:
+    wire = Wire()
+    wire.shake()
+    wire.to_server.write_eof()
+    with pytest.raises(ssl.SSLEOFError):
+        wire.server.read(10)
+
+
+def test_altered_bytes_end_the_connection() -> None:
+    wire = Wire()
+    wire.shake()
+    wire.client.write(b"hello")
+    sent = bytearray(wire.to_server.read())
+    sent[-1] ^= 1
+    wire.to_server.write(bytes(sent))
+    with pytest.raises(ssl.SSLError):
+        wire.server.read(10)
+
+
+def test_t41_a_refused_handshake_stays_refused() -> None:
+    wire = Wire()
+    wire.to_server.write(b"\x16\x03\x01\x00\x05nonse")
+    with pytest.raises(ssl.SSLWantReadError):  # once, so that the alert is sent
+        wire.server.do_handshake()
+    with pytest.raises(ssl.SSLError) as first:
+        wire.server.do_handshake()
+    assert not isinstance(first.value, ssl.SSLWantReadError)
