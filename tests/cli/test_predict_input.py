@@ -1,0 +1,75 @@
+"""What `tacit predict` reads as input, and what it refuses in one line."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tacit.cli.predict import load_arrays
+from tacit.errors import InputError
+
+
+def test_an_array_of_numpys_is_read_as_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(6, dtype=np.int16).reshape(2, 3))
+    found = load_arrays(tmp_path / "x.npy")
+    assert found.dtype == np.int16
+    assert found.shape == (2, 3)
+
+
+def test_several_arrays_go_by_the_names_of_the_inputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(2), b=np.ones(3))
+    assert sorted(load_arrays(tmp_path / "x.npz")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", [[[1, 2], [3, 4]], {"a": [1.5], "b": ["text"]}, 3, [True, False]])
+def test_json_keeps_its_lists_for_the_type_that_the_model_declares(tmp_path: Path, value: object) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(value))
+    assert load_arrays(tmp_path / "x.json") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[[1, 2], [3]]", "its rows differ in length"),
+        ('{"a": [1, [2]]}', "a is no array"),
+        ("null", "holds null"),
+        ('[{"b": 1}]', "holds null, an object"),
+        ("[1e400000, 9" + "9" * 400 + "]", "too large a number"),
+    ],
+)
+def test_json_that_is_no_array_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        load_arrays(tmp_path / "x.json")
+
+
+def pickled() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.array([{"code": "runs when loaded"}], dtype=object), allow_pickle=True)
+    return out.getvalue()
+
+
+def cut() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.zeros(100))
+    return out.getvalue()[:200]
+
+
+@pytest.mark.parametrize(
+    "content", [b"text", b"\x93NUMPY", b"PK\x03\x04" + b"x" * 40, b"\x93NUMPY\x01\x00\x06\x00{1: 2", cut(), pickled()]
+)
+def test_a_file_that_holds_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(InputError, match="holds no numpy array") as refusal:
+        load_arrays(tmp_path / "x.npy")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_arrays(tmp_path / "x.npy")

@@ -1,0 +1,121 @@
+"""What is told to `tacit trust` is kept, listed and forgotten; what could mean anything is refused, and changes nothing."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.command_line import run_main
+from fakes.programs import make_platform_folder
+from tacit.client.trust import TrustStore
+
+ID = "ab" * 32
+HOST = "coordinator.example.org:4433"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_platform_folder(tmp_path_factory.mktemp("trust") / "platform")
+
+
+@pytest.fixture
+def store(platform: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrustStore]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TACIT_PLATFORM", str(platform))
+    return TrustStore(tmp_path / "tacit")
+
+
+def test_without_a_host_all_that_is_known_is_listed(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "simulated", "--unique-id", ID, "--manifest", "cd" * 32)
+    run_main("trust", "other", "--tee", "unattested")
+    assert run_main("trust").out.splitlines() == [
+        f"{HOST}: TEE simulated",
+        f"\tUniqueID: {ID}",
+        f"\tManifest: {'cd' * 32}",
+        "other:4433: TEE unattested",
+    ]
+
+
+def test_nothing_known_is_said_with_the_way(store: TrustStore) -> None:
+    done = run_main("trust")
+    assert (done.code, done.out) == (0, "")
+    assert "tacit trust HOST:PORT --tee" in done.err
+
+
+def test_the_coordinator_of_this_installation_is_the_default(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "simulated")
+    package = store.load_expectation(HOST).package
+    found = json.loads(run_main("package-info", "coordinator", "--output", "json").out)
+    assert package is not None
+    assert package.unique_id is not None
+    assert package.unique_id.hex() == found["UniqueID"]
+
+
+def test_a_manifest_is_pinned_by_its_file(store: TrustStore, tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text("{}")
+    run_main("trust", HOST, "--tee", "unattested", "--manifest", file)
+    assert store.load_expectation(HOST).manifest_fingerprint == hashlib.sha256(b"{}").digest()
+
+
+def test_what_was_told_is_forgotten(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "unattested")
+    assert run_main("trust", HOST, "--forget").out.startswith(f"Forgot {HOST}")
+    assert HOST not in store.load_hosts()
+    assert "nothing to forget" in run_main("trust", HOST, "--forget").err
+
+
+def test_forgetting_and_telling_anew_is_one_command(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "unattested")
+    assert run_main("trust", HOST, "--forget", "--tee", "simulated").code == 0
+    assert store.load_expectation(HOST).tee == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        ([], 2, "which kind of TEE"),
+        (["--tee", "SGX"], 1, "'SGX' is no kind of TEE"),
+        (["--tee", "sgx"], 2, "--tee sgx needs --unique-id"),
+        (["--tee", "tdx", "--unique-id", ID], 2, "cannot check TEE tdx yet"),
+        (["--tee", "unattested", "--unique-id", ID], 2, "leave them out"),
+        (["--tee", "simulated", "--unique-id", "zz"], 1, "no hexadecimal text"),
+        (["--tee", "simulated", "--unique-id", "abcd"], 1, "has 2 bytes, expected 32"),
+        (["--tee", "simulated", "--signer-id", ID], 1, "ProductID"),
+        (["--tee", "simulated", "--platform", "/nowhere"], 1, "no simulated platform in /nowhere"),
+        (["--tee", "simulated", "--manifest", "nofile"], 1, "nofile is not a file"),
+        (["--tee", "unattested", "--forget", "--manifest", "nofile"], 1, "nofile is not a file"),
+    ],
+)
+def test_what_could_mean_anything_is_refused_and_changes_nothing(
+    store: TrustStore, words: list[str], code: int, reason: str
+) -> None:
+    run_main("trust", HOST, "--tee", "unattested")
+    before = store.path.read_bytes()
+    done = run_main("trust", HOST, *words)
+    assert (done.code, done.out) == (code, "")
+    assert reason in done.err
+    assert store.path.read_bytes() == before
+
+
+def test_an_option_without_a_host_is_refused(store: TrustStore) -> None:
+    assert run_main("trust", "--forget").code == 2
+
+
+def test_a_platform_travels_and_is_never_overwritten(platform: Path, store: TrustStore, tmp_path: Path) -> None:
+    file = tmp_path / "platform.json"
+    assert run_main("platform", "export", "--public", file).code == 0
+    assert run_main("platform", "import", file, "--platform", tmp_path / "copy").code == 0
+    assert "already holds" in run_main("platform", "init").err
+    file.write_text("{}")
+    assert run_main("platform", "import", file, "--platform", tmp_path / "other").code == 1
+    assert not (tmp_path / "other" / "platform.json").exists()
+
+
+def test_package_info_prints_what_a_manifest_needs(store: TrustStore) -> None:
+    rows = dict(line.split(":", 1) for line in run_main("package-info").out.splitlines())
+    values = json.loads(run_main("package-info", "--output", "json").out)
+    assert list(rows) == list(values) == ["TEE", "UniqueID", "SignerID", "ProductID", "SecurityVersion"]
+    assert [rows[name].strip() for name in rows] == [str(value) for value in values.values()]
