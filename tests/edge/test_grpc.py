@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -418,3 +419,50 @@ async def test_credentials_that_do_not_belong_together_are_refused_at_the_start(
     mesh.credentials = lambda: (mesh.server.certificate_pem, mesh.user.key_pem)
     with pytest.raises(PkiError):
         await start_data(mesh)
+
+
+def resumed(pem: bytes, port: int) -> list[bool]:
+    """Whether each of three connections over TLS 1.2 resumed the one before it."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=pem.decode())
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_alpn_protocols(["h2"])
+    session, found = None, []
+    for _ in range(3):
+        with (
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            client.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.recv(1)
+            found.append(bool(tls.session_reused))
+            session = tls.session
+    return found
+
+
+async def test_t41_the_data_port_resumes_no_session(mesh: Any) -> None:
+    async with serving(start_data, mesh) as port:
+        assert await asyncio.to_thread(resumed, mesh.root.certificate_pem, port) == [False, False, False]
+
+
+@both
+async def test_t06_old_tls_and_plaintext_are_not_spoken(start: Start, mesh: Any) -> None:
+    def old(port: int) -> None:
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        with pytest.warns(DeprecationWarning, match=r"TLSv1_1"):
+            client.minimum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.warns(DeprecationWarning, match=r"TLSv1_1"):
+            client.maximum_version = ssl.TLSVersion.TLSv1_1
+        client.set_ciphers("ALL:@SECLEVEL=0")
+        with (
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            pytest.raises(OSError, match=r"(?i)version|eof|reset"),
+        ):
+            client.wrap_socket(raw)
+
+    async with serving(start, mesh) as port:
+        await asyncio.to_thread(old, port)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await plain.unary_unary(PATH)(b"x", timeout=5)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -258,6 +258,20 @@ def test_t06_the_verifier_reads_no_environment() -> None:
     assert os.environ  # which there would be
 
 
+def test_t67_intels_root_comes_with_the_package_and_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto", "bind"):
+        monkeypatch.setattr(f"socket.socket.{name}", refuse, raising=True)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    # As Intel publishes it: Intel_SGX_Provisioning_Certification_RootCA.cer.
+    expected = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
+    assert sha256(INTEL.root_der).hexdigest() == expected
+    collateral = parse_collateral((REAL / "collateral.json").read_bytes())
+    assert verify_evidence((REAL / "quote.bin").read_bytes(), collateral, INTEL, now=REAL_TIME).tee is Tee.SGX
+
+
 @both
 def test_evidence_of_another_platform_is_refused(debug: bool) -> None:
     tee, other = FakeTee(debug=debug), other_platform()
