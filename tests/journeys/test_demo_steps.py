@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import requires
@@ -19,13 +18,11 @@ from cryptography import x509
 
 from fakes import journey
 from fakes.hosts import hosts
-from fakes.journey import PROGRAMS, RESNET50, Person, Program, follow, small_resnet, steps
+from fakes.journey import DOWNLOAD, PROGRAMS, RESNET50, Person, Program, follow, make_model, steps, unpack
 
 pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.timeout(300)]
 
 NAME = "grpc.tf-serving.service.com"
-GRAPH = "models/resnet50-v15-fp32/resnet50-v15-fp32.pb"
-DOWNLOAD = "tacit model download resnet50-v15-fp32"
 CLIENT = Path(journey.__file__).with_name("journey_original_client.py")
 QUERY = re.compile(r"query: secure channel, task 0, batch 1, loop_idx \d+, latency\(ms\) \d+\.\d, tps: \d+\.\d")
 SUMMARY = re.compile(r"summary: cnum 1, batch 1, e2e time\(s\) [\d.e-]+, average latency\(ms\) [\d.e-]+, tps: [\d.e-]+")
@@ -46,27 +43,18 @@ class Done:
         return next(one for one in self.person.programs if name in one.log.name)
 
 
-def prepare(person: Person, graph: bytes | None = None) -> None:
-    """A copy of the example's folder, and the graph where the download would have put it."""
-    for file in RESNET50.glob("*.json"):
-        shutil.copy(file, person.folder)
-    (person.folder / "published.pb").write_bytes(small_resnet() if graph is None else graph)
-
-
-def model(person: Person) -> str:
-    fetched = f"mkdir -p models/resnet50-v15-fp32 && cp published.pb {GRAPH}"
-    return follow(person, "2. The model", instead=[(DOWNLOAD, fetched)])
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """Sections 1 to 7."""
-    with hosts(["machine"], resolve={}) as by_name, Person(by_name["machine"], tmp_path_factory.mktemp("demo")) as person:
+    with (
+        hosts(["machine"], resolve={}) as by_name,
+        Person(by_name["machine"], tmp_path_factory.mktemp("demo")) as person,
+    ):
         done = Done(person)
-        prepare(person)
+        unpack(person)
         done.printed["0"] = follow(person, "Names")
         done.printed["1"] = follow(person, "1.")
-        done.printed["2"] = model(person)
+        done.printed["2"] = make_model(person)
         for section in "3456":
             done.printed[section] = follow(person, f"{section}.")
         done.program("tacit-premain").wait_for('"ready"')
@@ -214,7 +202,7 @@ def test_the_status_says_in_which_tee_the_coordinator_runs(demo: Done) -> None:
 
 def test_the_originals_manifest_starts_nothing_on_an_attesting_coordinator(demo: Done, tmp_path: Path) -> None:
     person = Person(demo.person.host, tmp_path)
-    prepare(person)
+    unpack(person)
     person.env["TACIT_PLATFORM"] = demo.person.types("echo $HOME/.local/share/tacit/platform").strip()
     variables = "EDG_COORDINATOR_CLIENT_ADDR=:14433 EDG_COORDINATOR_MESH_ADDR=:12001"
     with person:
@@ -236,11 +224,14 @@ def test_the_originals_manifest_starts_nothing_on_an_attesting_coordinator(demo:
 @pytest.fixture(scope="module")
 def unattested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """The section about the demo's own manifest; the model arrives after the server was started."""
-    with hosts(["machine"], resolve={}) as by_name, Person(by_name["machine"], tmp_path_factory.mktemp("unattested")) as person:
+    with (
+        hosts(["machine"], resolve={}) as by_name,
+        Person(by_name["machine"], tmp_path_factory.mktemp("unattested")) as person,
+    ):
         done = Done(person)
-        prepare(person)
+        unpack(person)
         follow(person, "Names")
-        model(person)
+        make_model(person)
         arrives = ""
         for line, stays in steps("The demo's own manifest"):
             if line.startswith("sudo mkdir"):
@@ -347,11 +338,14 @@ def test_decrypting_without_a_base_path_is_refused_in_the_originals_words(unatte
 @pytest.fixture(scope="module")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """The demo's newer manifest: its key is a secret of 128 bits that user tf-admin sets, for Gramine's encrypted files."""
-    with hosts(["machine"], resolve={}) as by_name, Person(by_name["machine"], tmp_path_factory.mktemp("newer")) as person:
+    with (
+        hosts(["machine"], resolve={}) as by_name,
+        Person(by_name["machine"], tmp_path_factory.mktemp("newer")) as person,
+    ):
         done = Done(person)
-        prepare(person)
+        unpack(person)
         follow(person, "Names")
-        model(person)
+        make_model(person)
         done.printed = {"newer": follow(person, "The demo's newer manifest")}
         done.program("tacit-premain").wait_for('"ready"')
         person.types("tacit certificate intermediate $MARBLERUN -o tensorflow.crt")
@@ -389,7 +383,7 @@ def test_another_user_may_not_set_the_newer_manifests_secret(newer: Done) -> Non
 @pytest.mark.slow
 def test_the_real_resnet50_goes_the_whole_way_and_arrives_after_its_server(tmp_path: Path) -> None:
     with hosts(["machine"], resolve={}) as by_name, Person(by_name["machine"], tmp_path) as person:
-        prepare(person, b"")
+        unpack(person)
         for section in ("Names", "1."):
             follow(person, section)
         follow(person, "2.", instead=[(DOWNLOAD, "tacit model make resnet50")])
