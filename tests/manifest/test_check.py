@@ -19,9 +19,12 @@ def check(environ: dict[str, str] | None = None, **sections: Any) -> tuple[str, 
 
 
 def refusal(**sections: Any) -> str:
+    """The first defect; the others can be had too, whatever the first one is."""
     with pytest.raises(ManifestError) as caught:
         check(**sections)
-    return str(caught.value)
+    defects = list(find_defects(parse_manifest(raw(minimal(**sections))).manifest))
+    assert defects[0] == str(caught.value)
+    return defects[0]
 
 
 def package(**fields: Any) -> dict[str, Any]:
@@ -173,11 +176,18 @@ def test_what_is_right_passes_without_warnings(sections: dict[str, Any]) -> None
         (package(UniqueID="YOUR_ID"), "no enclave can match it"),
         (marble(Parameters={"Env": {"MARBLE_PREDEFINED_ROOT_CA": "x"}}), "reserved"),
         (model(SYMMETRIC, Format="ctr", Key="k"), "altered"),
+        (model(Format="plain"), "altered"),
         (model(SYMMETRIC, Format="capsule", Key="k"), "Models.digits.ID"),
     ],
 )
 def test_what_is_weak_is_warned_of(sections: dict[str, Any], words: str) -> None:
     assert any(words in warning for warning in check(**sections))
+
+
+def test_an_unused_debug_package_is_warned_of_once() -> None:
+    server = {"UniqueID": UNIQUE_ID}
+    warnings = check(Packages={"server": server, "spare": {"Debug": True}})
+    assert warnings == ("Packages.spare: Debug is true: the host reads the memory of such an enclave",)
 
 
 def test_t19_an_unused_package_may_be_incomplete_as_it_is_never_asked() -> None:

@@ -210,9 +210,27 @@ def test_a_certificate_template_is_read() -> None:
     assert (template.key_usage, template.ext_key_usage, template.max_path_len) == (96, (1,), 0)
 
 
-@pytest.mark.parametrize("value", [{"NotAfter": "tomorrow"}, {"NotAfter": 5}, {"IPAddresses": ["x"]}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"NotAfter": "tomorrow"},
+        {"NotAfter": "2031-13-02T03:04:05Z"},
+        {"NotAfter": 5},
+        {"IPAddresses": ["x"]},
+        {"IPAddresses": [5]},
+        {"IPAddresses": ["fe80::1%eth0"]},
+    ],
+)
 def test_a_certificate_template_with_a_wrong_value_is_refused(value: object) -> None:
     assert refusal(raw(minimal(Secrets={"c": {"Cert": value}})))
+
+
+def test_a_null_is_absent_wherever_it_stands() -> None:
+    secrets = {"c": {"Type": "cert-ed25519", "Cert": {"NotAfter": None, "DNSNames": None}, "Private": None}}
+    parsed = parse_manifest(raw(minimal(Secrets=secrets)))
+    assert parsed.manifest.secrets["c"].certificate.not_after is None
+    assert parsed.manifest.secrets["c"].certificate.dns_names == ()
+    assert len(parsed.leniencies) == 2  # a value that is not used anyway may be null
 
 
 def test_t13_a_manifest_that_is_too_large_is_refused_before_it_is_read() -> None:

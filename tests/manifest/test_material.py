@@ -98,6 +98,11 @@ def test_recovery_keys_that_are_no_rsa_keys_are_refused(pem: str, words: str) ->
     assert refusal(RecoveryKeys={"r": pem}) == f"generating recovery encryption key: {words}"
 
 
+def test_what_can_be_made_passes() -> None:
+    rules = {"k": {"Type": "symmetric-key", "Size": 128, "Shared": True}, "c": {"Type": "cert-ecdsa", "Size": 521}}
+    check_material(parse_manifest(raw(minimal(Secrets=rules, RecoveryKeys={"r": RSA_PEM}))).manifest)
+
+
 def test_a_recovery_key_is_read() -> None:
     assert parse_recovery_key(RSA_PEM).key_size == 2048
 

@@ -78,6 +78,12 @@ def env(template: str, data: TemplateData = DATA) -> str:
         ('{{ printf "%5d|%-5s|%05d|%q" 42 "ab" -42 "a\\"b" }}', '   42|ab   |-0042|"a\\"b"'),
         ('{{ "\\x41\\n" }}{{ `a\\b` }}', "A\na\\b"),
         ("{{ 0x10 }}{{ -3 }}{{ 1_000 }}{{ 010 }}", "16-310008"),
+        ("{{ $b := 0 }}{{ range $b = .Secrets.k.Public }}{{ end }}{{ $b }}", "255"),
+        ("{{ $a := 1 }}{{ $b := 2 }}{{ $a = 3 }}{{ $a }}{{ $b }}", "32"),
+        ("{{ if .Secrets }}y{{ end }}{{ if .Previous.Secrets.k }}y{{ end }}", "yy"),
+        ('{{ printf "%q" (raw .Secrets.k) }}', '"\\x01\\xff"'),
+        ('{{ printf "%q" "\\u0085" }}', '"\\u0085"'),
+        ("a {{ hex .Secrets.k  -}} b", "a 01ffb"),
         ("{{ range $.Previous.Secrets }}{{ $.Secrets.k.Size }}{{ end }}", "16"),
     ],
 )
@@ -125,6 +131,7 @@ def test_a_plain_secret_is_text_in_a_variable() -> None:
         ("{{ string .Secrets.p }}", 'template: data:1: function "string" not defined'),
         ("{{ hex .Secrets.x", "template: data:1: unclosed action"),
         ('{{ "abc }}', "template: data:1: unterminated quoted string"),
+        ("{{ 'a }}", "template: data:1: unterminated character constant"),
         ("{{/* c", "template: data:1: unclosed comment"),
         ("{{ (hex .Secrets.k }}", "template: data:1: unclosed left paren"),
         ("{{ hex .Secrets.k) }}", "template: data:1: unexpected right paren"),
@@ -134,6 +141,11 @@ def test_a_plain_secret_is_text_in_a_variable() -> None:
         ("{{ }}", "template: data:1: missing value for command"),
         ("{{ $x }}", 'template: data:1: undefined variable "$x"'),
         ("{{ 1 | 2 }}", "template: data:1: non executable command in pipeline stage 2"),
+        ("{{ len true }}", RAISED + "<len true>: error calling len: len of type bool"),
+        ("{{ index .Secrets.nope 1 }}", RAISED + "<index .Secrets.nope 1>: error calling index: index of untyped nil"),
+        ('{{ printf "%2000d" 1 }}', RAISED + '<printf "%2000d" 1>: error calling printf: printf: a width of 2000'),
+        ('{{ printf "%s" hex }}', 'template: data:1:15: executing "data" at <hex>: wrong number of args for hex'),
+        ("{{ if true }}{{ else with 1 }}{{ end }}", "template: data:1: {{else with}} is not supported in a manifest"),
         ("{{ nil }}", RAISED + "<nil>: nil is not a command"),
         ('{{ "a" "b" }}', RAISED + '<"a">: can\'t give argument to non-function "a"'),
     ],
@@ -148,6 +160,7 @@ def test_refusals_have_the_recorded_words(template: str, words: str) -> None:
     ("template", "words"),
     [
         ("{{ raw .Secrets.k }}", 'template: data:1: function "raw" not defined'),
+        ("{{ string .Secrets.nope }}", RAISED + "<string .Secrets.nope>: error calling string: secret does not exist"),
         (
             "{{ string .Secrets.k }}",
             RAISED + "<string .Secrets.k>: error calling string: "

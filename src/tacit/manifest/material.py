@@ -13,11 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from tacit.errors import ManifestError, PkiError
 from tacit.manifest.model import Manifest, SecretRule
+from tacit.pki.certificate import CertificateRequest, check_secret_size
 
-ECDSA_SIZES = (224, 256, 384, 521)
-"""Bits of the NIST curves that a `cert-ecdsa` secret may have."""
-MAX_RSA_SIZE = 8192
-"""Bits. Finding a larger key takes minutes, which a manifest must not be able to ask of a coordinator."""
 MAX_SYMMETRIC_SIZE = 8 * 65536
 """Bits of a generated symmetric key."""
 
@@ -108,14 +105,9 @@ def secret_defect(name: str, rule: SecretRule) -> str:
             defect = f"invalid secret size: {name}"
         case "plain":
             defect = f"secret {name} is invalid: unsupported secret of type plain"
-        case "cert-ed25519" if size:
-            defect = f"invalid secret size for cert-ed25519 secret {name}: none is expected, got: {size}"
-        case "cert-ecdsa" if size not in ECDSA_SIZES:
-            reason = f"unsupported size {size}: does not map to a supported curve"
-            defect = f"invalid secret size for cert-ecdsa secret {name}: {reason}"
-        case "cert-rsa" if size < 1024:
-            link = "https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size"
-            defect = f"crypto/rsa: {size}-bit keys are insecure (see {link})"
-        case "cert-rsa" if size > MAX_RSA_SIZE:
-            defect = f"invalid secret size for cert-rsa secret {name}: at most {MAX_RSA_SIZE} bits, got: {size}"
+        case "cert-rsa" | "cert-ecdsa" | "cert-ed25519":
+            try:
+                check_secret_size(CertificateRequest(name, rule.type, size))
+            except PkiError as exc:
+                defect = str(exc)
     return defect

@@ -81,7 +81,7 @@ class _Evaluator:
                     known = len(self.variables)
                     self.walk(step.body if is_true(self.pipe(step.pipe, dot)) else step.otherwise, dot)
                     del self.variables[known:]
-                case Branch():
+                case _:
                     self.range(step, dot)
 
     def count(self, step: Step) -> None:
@@ -140,10 +140,9 @@ class _Evaluator:
                 self.variables.append((name, value))
 
     def assign(self, name: str, value: object) -> None:
-        for index in range(len(self.variables) - 1, -1, -1):
-            if self.variables[index][0] == name:
-                self.variables[index] = (name, value)
-                return
+        """The innermost variable of this name gets a new value; the parser knows that there is one."""
+        index = max(index for index, (known, _) in enumerate(self.variables) if known == name)
+        self.variables[index] = (name, value)
 
     # ---- values
 
@@ -209,7 +208,7 @@ class _Evaluator:
                 return self.function(Command(operand.at, (operand,)), operand, dot, ())
             case Path(start="."):
                 return self.fields(operand, dot)
-            case Path():
+            case _:
                 found = next(value for name, value in reversed(self.variables) if name == operand.start)
                 return self.fields(operand, found)
 

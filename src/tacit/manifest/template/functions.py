@@ -32,11 +32,9 @@ def type_name(value: object) -> str:
             return "bool"
         case int():
             return "int"
-        case str():
-            return "string"
         case Bytes() | Record() | Entries():
             return value.go_type
-    return "unknown"
+    return "string"
 
 
 def is_true(value: object) -> bool:
@@ -175,8 +173,6 @@ def index(value: object, *keys: object) -> object:
 
 def _index_once(value: object, key: object) -> object:
     match value:
-        case None:
-            message = "index of untyped nil"
         case Entries():
             if isinstance(key, str):
                 return value.values.get(key, value.missing)

@@ -148,7 +148,7 @@ def _next_item(text: str, at: int) -> Item:
     group = match.lastgroup or ""
     word = match.group()
     if group == "SPACE" and _TRIM_RIGHT.match(text, match.end() - 1):
-        word = word[:-1] or word  # the last blank belongs to the mark that trims
+        word = word[:-1]  # the last blank belongs to the mark that trims
     if group in _SEPARATED and not _ends_here(text, at + len(word)):
         raise _bad_character(text, at + len(word))
     return Item(_word_kind(word) if group == "WORD" else Token[group], word, at)

@@ -153,8 +153,7 @@ class _Parser:
 
     def next(self) -> Item:
         item = self.items[self.index]
-        if item.kind is not Token.END:
-            self.index += 1
+        self.index += 1
         return item
 
     def peek(self) -> Item:
@@ -173,8 +172,6 @@ class _Parser:
         shown = f'"{item.text}"' if len(item.text) <= 10 else f'"{item.text[:10]}"...'
         if item.kind is Token.KEYWORD:
             shown = f"<{item.text}>"
-        elif item.kind is Token.END:
-            shown = "EOF"
         self.fail(item, f"unexpected {shown} in {context}")
 
     def deeper(self, item: Item) -> None:
@@ -187,30 +184,29 @@ class _Parser:
     def steps(self) -> tuple[Step, ...]:
         steps: list[Step] = []
         while self.peek().kind is not Token.END:
-            step, keyword = self.step()
-            if keyword is not None:
-                self.fail(keyword, f"unexpected {{{{{keyword.text}}}}}")
-            if step is not None:
-                steps.append(step)
+            found = self.step()
+            if isinstance(found, Item):
+                self.fail(found, f"unexpected {{{{{found.text}}}}}")
+            steps.append(found)
         return tuple(steps)
 
-    def step(self) -> tuple[Step | None, Item | None]:
+    def step(self) -> Step | Item:
         """A step, or the `else` or `end` that closes the block around; `else` is followed by what it was given."""
         item = self.next()
         if item.kind is Token.TEXT:
-            return Text(item.text), None
+            return Text(item.text)
         first = self.skip()
         if first.kind is not Token.KEYWORD:
-            return Action(first.at, self.pipe("command", Token.RIGHT)), None
+            return Action(first.at, self.pipe("command", Token.RIGHT))
         self.next()
         match first.text:
             case "if" | "range":
-                return self.branch(first), None
+                return self.branch(first)
             case "end":
                 self.close("end")
-                return None, first
+                return first
             case "else":
-                return None, first
+                return first
         self.fail(first, f"{{{{{first.text}}}}} is not supported in a manifest")
 
     def close(self, context: str) -> None:
@@ -222,7 +218,7 @@ class _Parser:
         self.deeper(word)
         known = len(self.variables)
         pipe = self.pipe(word.text, Token.RIGHT)
-        body, closing = self.block(word)
+        body, closing = self.block()
         otherwise: tuple[Step, ...] = ()
         if closing.text == "else":
             following = self.skip()
@@ -233,22 +229,21 @@ class _Parser:
                 self.fail(following, "{{else with}} is not supported in a manifest")
             else:
                 self.close("else")
-                otherwise, closing = self.block(word)
+                otherwise, closing = self.block()
                 if closing.text == "else":
                     self.fail(closing, "expected end; found {{else}}")
         del self.variables[known:]
         self.depth -= 1
         return Branch(word.at, word.text, pipe, body, otherwise)
 
-    def block(self, word: Item) -> tuple[tuple[Step, ...], Item]:
+    def block(self) -> tuple[tuple[Step, ...], Item]:
+        """The steps of a block, and the `else` or `end` that closed it."""
         steps: list[Step] = []
         while self.peek().kind is not Token.END:
-            step, closing = self.step()
-            if closing is not None:
-                return tuple(steps), closing
-            if step is not None:
-                steps.append(step)
-        del word
+            found = self.step()
+            if isinstance(found, Item):
+                return tuple(steps), found
+            steps.append(found)
         self.fail(self.peek(), "unexpected EOF")
 
     # ---- pipelines
@@ -315,8 +310,6 @@ class _Parser:
             elif item.kind not in (Token.RIGHT, Token.CLOSE):
                 self.unexpected(self.next(), "operand")
             break
-        if not operands:
-            self.fail(start, "empty command")
         return Command(operands[0].pipe.at if isinstance(operands[0], Chain) else start.at, tuple(operands))
 
     def operand(self) -> Operand | None:
