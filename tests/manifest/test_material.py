@@ -100,7 +100,11 @@ def test_recovery_keys_that_are_no_rsa_keys_are_refused(pem: str, words: str) ->
 
 def test_what_can_be_made_passes() -> None:
     rules = {"k": {"Type": "symmetric-key", "Size": 128, "Shared": True}, "c": {"Type": "cert-ecdsa", "Size": 521}}
-    check_material(parse_manifest(raw(minimal(Secrets=rules, RecoveryKeys={"r": RSA_PEM}))).manifest)
+    check_material(
+        parse_manifest(
+            raw(minimal(Secrets=rules, RecoveryKeys={"r": RSA_PEM}, Users={"u": {"Certificate": PEM}}))
+        ).manifest
+    )
 
 
 def test_a_recovery_key_is_read() -> None:

@@ -22,13 +22,14 @@ from tacit.evidence.claims import Claims, Role
 _LABEL = b"tacit report data v1\0"
 
 
-def _length_prefixed(field: bytes) -> bytes:
+def length_prefixed(field: bytes) -> bytes:
+    """The field behind its length (4 bytes, big endian), so that no byte can move to its neighbour."""
     return len(field).to_bytes(4, "big") + field
 
 
 def report_data(*, role: Role, key: bytes, nonce: bytes = b"") -> bytes:
     """64 bytes that bind `key` (DER of a certificate) to a role and a nonce."""
-    fields = _length_prefixed(role.value.encode()) + _length_prefixed(nonce)
+    fields = length_prefixed(role.value.encode()) + length_prefixed(nonce)
     return sha256(key + nonce).digest() + sha256(_LABEL + fields + key).digest()
 
 

@@ -11,9 +11,7 @@ from tacit.errors import PlatformError
 from tacit.evidence.claims import TrustAnchor
 from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral
 from tacit.evidence.sgx.quote import parse_quote, unwrap
-from tacit.evidence.simulated.platform import SimulatedPlatform, parse_public_platform
-
-_PLATFORM_FILE = "platform.json"
+from tacit.evidence.simulated.platform import PLATFORM_FILE, SimulatedPlatform, parse_public_platform
 
 
 def load_anchor(folder: Path) -> TrustAnchor:
@@ -37,7 +35,7 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
 
 
 def _load(folder: Path) -> SimulatedPlatform:
-    file = folder / _PLATFORM_FILE
+    file = folder / PLATFORM_FILE
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_COLLATERAL_SIZE + 1)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.errors import FileInputError, PlatformError
+from tacit.evidence.binding import length_prefixed
 from tacit.evidence.claims import Issuer, PackageInfo, Tee
 from tacit.evidence.collateral import MAX_COLLATERAL_SIZE
 from tacit.evidence.sgx.quote import wrap
@@ -38,6 +39,7 @@ from tacit.evidence.simulated.measure import (
     parse_requirement,
 )
 from tacit.evidence.simulated.platform import (
+    PLATFORM_FILE,
     PlatformKeys,
     SimulatedPlatform,
     generate_platform,
@@ -48,6 +50,7 @@ from tacit.evidence.simulated.platform import (
 from tacit.evidence.simulated.quote import Enclave, issue_quote
 
 __all__ = [
+    "PLATFORM_FILE",
     "Issuer",
     "PackageInfo",
     "SimulatedTee",
@@ -60,7 +63,6 @@ __all__ = [
     "load_simulated_tee",
 ]
 
-PLATFORM_FILE = "platform.json"
 _SEAL_LABEL = b"tacit simulated seal key v1\0"
 
 
@@ -372,7 +374,7 @@ class SimulatedTee:
         """
         identity = self._enclave.signer if bound_to == "signer" else self._enclave.measurement
         fields = (bound_to.encode(), identity, self._enclave.product_id.to_bytes(2, "big"))
-        info = _SEAL_LABEL + b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        info = _SEAL_LABEL + b"".join(map(length_prefixed, fields))
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._keys.seal_secret)
 
 

@@ -8,6 +8,7 @@ Source: Intel SGX PCK Certificate and CRL Profile, section 1.3.5.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography import x509
 
@@ -87,9 +88,10 @@ def parse_pck_extension(certificate: x509.Certificate) -> PckExtension:
         EvidenceFormatError: no such extension, or one of another form.
     """
     try:
-        extension = certificate.extensions.get_extension_for_oid(PCK_EXTENSION).value
-        if not isinstance(extension, x509.UnrecognizedExtension):
-            raise ValueError("not an extension of Intel's")
+        # The library has no class for it, so it always comes as bytes.
+        extension = cast(
+            "x509.UnrecognizedExtension", certificate.extensions.get_extension_for_oid(PCK_EXTENSION).value
+        )
         ((tag, content),) = _elements(extension.value)
         if tag != _SEQUENCE:
             raise ValueError("not a sequence")

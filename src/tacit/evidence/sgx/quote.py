@@ -21,8 +21,8 @@ SIGNED_SIZE = 48 + REPORT_SIZE  # bytes that the quote's own signature covers
 _ENVELOPE = struct.Struct("<IIQ")
 _ENVELOPE_VERSION = 1
 _ENVELOPE_SGX_REMOTE = 2
-_HEADER = struct.Struct("<HHIHH16s20s")
-_REPORT = struct.Struct("<16sI12x16sQQ32s32x32s32x64sHHH42x16s64s")
+HEADER = struct.Struct("<HHIHH16s20s")
+REPORT = struct.Struct("<16sI12x16sQQ32s32x32s32x64sHHH42x16s64s")
 _RESERVED = ((20, 32), (96, 128), (160, 192), (262, 304))  # of a report; all zero
 _CERTIFICATION_PCK_CHAIN = 5
 
@@ -140,15 +140,15 @@ def parse_report(raw: bytes) -> SgxReport:
         raise EvidenceFormatError(f"an SGX report has {REPORT_SIZE} bytes, this one {len(raw)}")
     if any(any(raw[start:end]) for start, end in _RESERVED):
         raise EvidenceFormatError("an SGX report with reserved bytes that are not zero: not a layout known here")
-    fields = _REPORT.unpack(raw)
+    fields = REPORT.unpack(raw)
     cpu_svn, misc, _, attributes, xfrm, enclave, signer, _, product, version, _, _, data = fields
     return SgxReport(raw, cpu_svn, misc, attributes, xfrm, enclave, signer, product, version, data)
 
 
 def _check_header(raw: bytes) -> None:
-    if len(raw) < _HEADER.size:
-        raise EvidenceFormatError(f"not a quote: {len(raw)} bytes, the header alone has {_HEADER.size}")
-    version, key_type, tee_type, _, _, vendor, _ = _HEADER.unpack_from(raw)
+    if len(raw) < HEADER.size:
+        raise EvidenceFormatError(f"not a quote: {len(raw)} bytes, the header alone has {HEADER.size}")
+    version, key_type, tee_type, _, _, vendor, _ = HEADER.unpack_from(raw)
     if version != 3:
         kind = "TDX" if version in (4, 5) and tee_type == 0x81 else "this kind of"
         raise EvidenceFormatError(f"quote version {version}: {kind} evidence is not supported yet; version 3 (SGX) is")
@@ -171,7 +171,7 @@ def parse_quote(raw: bytes) -> SgxQuote:
         raise EvidenceFormatError(f"a quote of {len(raw)} bytes; none is larger than {MAX_EVIDENCE_SIZE}")
     _check_header(raw)
     reader = _Reader(raw)
-    reader.take(_HEADER.size, "the header")
+    reader.take(HEADER.size, "the header")
     report = parse_report(reader.take(REPORT_SIZE, "the report"))
     signature_data = reader.take(reader.take_number(4, "the signature data's length"), "the signature data")
     if any(reader.rest):

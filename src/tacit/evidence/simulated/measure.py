@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tacit.errors import PlatformError
+from tacit.evidence.binding import length_prefixed
 
 PACKAGE = "tacit"
 _MODULE_NAME = re.compile(rf"{PACKAGE}(\.[A-Za-z_]\w*)+")
@@ -64,8 +65,7 @@ class Inventory:
         entries += [(f"missing {name}", b"") for name in sorted(self.missing)]
         digest = sha256(_LABEL)
         for name, value in entries:
-            for field in (name.encode(), value):
-                digest.update(len(field).to_bytes(4, "big") + field)
+            digest.update(length_prefixed(name.encode()) + length_prefixed(value))
         return digest.digest()
 
 

@@ -37,6 +37,8 @@ from tacit.evidence.sgx.pck import parse_pck_extension
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.authority import Platform, Signer, issue_certificate, issue_collateral
 
+PLATFORM_FILE = "platform.json"
+"""The one file of a platform's folder."""
 _FORMAT = "tacit simulated platform v1"
 _REFRESH_BEFORE = timedelta(days=30)
 _SIGNER_SIZE = 384  # bytes of an RSA-3072 modulus, the only size that SGX signs enclaves with

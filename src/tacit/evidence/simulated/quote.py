@@ -10,11 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tacit.errors import InputError
-from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG, ATTRIBUTE_INIT, QE_VENDOR_INTEL
+from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG, ATTRIBUTE_INIT, HEADER, QE_VENDOR_INTEL, REPORT
 from tacit.evidence.simulated.authority import QE_SIGNER, QE_VERSION, chain_pem, sign
 
-_HEADER = struct.Struct("<HHIHH16s20s")
-_REPORT = struct.Struct("<16sI12x16sQQ32s32x32s32x64sHHH42x16s64s")
 _ATTRIBUTE_MODE64 = 0x4
 _ATTRIBUTE_PROVISION = 0x10
 _XFRM = 0xE7  # x87, SSE, AVX, AVX-512: what an enclave on today's hardware has
@@ -55,7 +53,7 @@ def render_report(enclave: Enclave, data: bytes, *, cpu_svn: bytes) -> bytes:
     """
     if len(data) != 64:
         raise InputError(f"report data has 64 bytes, not {len(data)}")
-    return _REPORT.pack(
+    return REPORT.pack(
         cpu_svn, 0, bytes(16), enclave.attributes, enclave.xfrm, enclave.measurement, enclave.signer, bytes(64),
         enclave.product_id, enclave.security_version, 0, bytes(16), data,
     )  # fmt: skip
@@ -76,7 +74,7 @@ def issue_quote(
     Raises:
         InputError: report data of another size.
     """
-    header = _HEADER.pack(3, 2, 0, QE_VERSION, 1, QE_VENDOR_INTEL, b"SIMULATED")
+    header = HEADER.pack(3, 2, 0, QE_VERSION, 1, QE_VENDOR_INTEL, b"SIMULATED")
     signed = header + render_report(enclave, data, cpu_svn=cpu_svn)
     public = attestation_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
     bound = sha256(public + _QE_AUTH_DATA).digest() + bytes(32)

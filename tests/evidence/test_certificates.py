@@ -1,0 +1,49 @@
+"""Certificates and lists that only our own evaluator sees, and what an installation without programs measures."""
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from fakes.tee import shared_platform
+from tacit.errors import CollateralError, PlatformError, UntrustedRootError
+from tacit.evidence import issue as issuing
+from tacit.evidence.sgx.evaluator import _check_revocation, _verify_chain
+from tacit.evidence.simulated.authority import Signer
+from tacit.evidence.simulated.platform import SimulatedPlatform
+
+
+@pytest.fixture
+def platform() -> SimulatedPlatform:
+    return shared_platform()
+
+
+def bare(platform: SimulatedPlatform, issuer: x509.Name) -> x509.Certificate:
+    """A certificate with the root's name and key, without any extension, in the name of `issuer`."""
+    root = platform.root
+    builder = x509.CertificateBuilder().subject_name(root.subject).issuer_name(issuer).serial_number(1)
+    dated = builder.not_valid_before(root.not_valid_before_utc).not_valid_after(root.not_valid_after_utc)
+    assert platform.keys is not None
+    return dated.public_key(root.public_key()).sign(platform.keys.root, SHA256())
+
+
+def test_a_root_that_does_not_say_it_is_a_ca_vouches_for_nobody(platform: SimulatedPlatform) -> None:
+    with pytest.raises(UntrustedRootError, match="is no CA"):
+        _verify_chain((platform.tcb_signer, platform.root), bare(platform, platform.root.subject), "TCB info's")
+
+
+def test_a_certificate_whose_issuer_has_no_list_is_refused(platform: SimulatedPlatform) -> None:
+    nobody = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Nobody")])
+    chains = (platform.pck_chain, (bare(platform, nobody), platform.root))
+    with pytest.raises(CollateralError, match="revocation cannot be checked"):
+        _check_revocation(chains, platform.collateral, platform.root)
+
+
+def test_t24_a_signer_shows_its_name_and_never_its_key(platform: SimulatedPlatform) -> None:
+    assert platform.keys is not None
+    assert repr(Signer(platform.root, platform.keys.root)) == f"Signer({platform.root.subject.rfc4514_string()})"
+
+
+def test_a_program_that_is_not_installed_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuing, "_find_module", lambda _name: None)
+    with pytest.raises(PlatformError, match="not installed"):
+        issuing.load_inventory("coordinator")
