@@ -209,6 +209,14 @@ def test_a_program_that_ends_too_early_is_named_with_its_last_word(tmp_path: Pat
     assert str(refusal.value) == "the coordinator ended with code 3: the port is taken"
 
 
+def test_premains_mark_is_left_out_of_its_last_word(tmp_path: Path) -> None:
+    with Programs(tmp_path) as programs:
+        said = "[PreMain] 2026/11/24 14:05:20 Error: refused"
+        program = programs.start("server", script(f"print('{said}')"), env=dict(os.environ))
+        program.wait_for_end(seconds=20)
+    assert program.last_word() == "refused"
+
+
 def test_a_program_that_is_never_ready_is_named(tmp_path: Path) -> None:
     with Programs(tmp_path) as programs, pytest.raises(ConnectError, match="was not ready after 0 s"):
         programs.start("server", script("time.sleep(60)"), env=dict(os.environ)).wait_until(lambda: False, seconds=0.1)

@@ -89,13 +89,16 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that `tacit platform export` wrote.")],
     folder: FolderOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="In place of another platform; what that one sealed is lost.")
+    ] = False,
 ) -> None:
     """Take over a platform that another machine exported.
 
     Example: tacit platform import platform.json
     """
     place = platform_folder(folder)
-    import_platform(file, place)
+    import_platform(file, place, replace=replace)
     typer.echo(f"SIMULATED platform taken over into {place}")
 
 

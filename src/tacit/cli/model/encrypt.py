@@ -131,7 +131,7 @@ def key_for(path: Path) -> Iterator[tuple[bytes, bool]]:
 
 
 def load_key(path: Path) -> bytes:
-    """The 32 bytes of a key file, raw or base64. Raises: FileInputError, VaultError."""
+    """The 32 bytes of a key file, raw or base64. Raises: FileInputError, InputError."""
     raw = load_file(path, what=f"a key of {KEY_SIZE} bytes", largest=MAX_KEY_FILE)
     try:
         return parse_key(raw)

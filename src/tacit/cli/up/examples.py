@@ -1,6 +1,8 @@
 """How to talk to what `tacit up` started: examples that work when pasted."""
 
 import json
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -74,7 +76,7 @@ def _python(stage: Stage, name: str, signature: Signature) -> str:
     inputs = ", ".join(f"{name!r}: {code}" for name, code in _arrays(signature).items())
     return "\n".join(
         (
-            "python - <<'END'",
+            f"{_interpreter()} - <<'END'",
             "import numpy as np, tacit",
             f'session = tacit.connect("{stage.host}")',
             f'model = session.model("{stage.model}", address="{stage.server}")',
@@ -82,6 +84,16 @@ def _python(stage: Stage, name: str, signature: Signature) -> str:
             "END",
         )
     )
+
+
+def _interpreter() -> str:
+    """The Python that has tacit: by its short name where the shell finds that one, else by its path."""
+    own = Path(sys.executable)
+    found = shutil.which("python")
+    if found is not None and Path(found).parent == own.parent:
+        return "python"
+    named = own.with_name("python")
+    return quote(str(named if named.exists() else own))
 
 
 def _curl(stage: Stage, name: str, signature: Signature, roots: Path) -> str:

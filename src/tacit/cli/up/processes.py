@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tacit.errors import ConnectError, InputError
 
 _ENDING = 10.0  # seconds a program gets to end by itself before it is killed
 _POLL = 0.05  # seconds between two looks at a program that is starting
+_MARK = re.compile(r"^\[PreMain\] \S+ \S+ (Error: )?")  # how premain begins its lines
 _TRIES = 50  # ports that the system proposes before we give up
 
 
@@ -50,7 +52,7 @@ class Program:
             return "it said nothing"
         event = _parse_event(lines[-1])
         said = event.get("error") or event.get("message") or event.get("msg") or event.get("event")
-        return str(said or lines[-1].strip())[:400]
+        return _MARK.sub("", str(said or lines[-1].strip()))[:400]
 
     def events(self) -> list[Mapping[str, Any]]:
         """Its log so far, as far as it is JSON."""
