@@ -60,6 +60,7 @@ from tacit.pki import issue_self_signed
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
 from tacit.pki.tls import known_key_client_context, unverified_client_context
+from tacit.vault import require_tmpfs
 
 MESH_PORT = 2001
 ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
@@ -117,6 +118,8 @@ def prepare(
         FileInputError: a file of the manifest cannot be placed.
         PlaintextError: a key or a model would not have been in memory.
     """
+    if issuer is not None:
+        require_tmpfs(settings.memory)  # before an activation is spent
     uuid, kept = load_or_store_uuid(settings.uuid_file, make_uuid(randomness(16)))  # (1)
     say(f"id {uuid}, {'from' if kept else 'new, kept in'} {settings.uuid_file}")
     response = _activate(settings, issuer, uuid=uuid, now=now, say=say)
@@ -213,8 +216,10 @@ async def _call(address: Address, request: bytes, tls: ssl.SSLContext) -> bytes:
 
 async def _end(channel: Channel) -> None:
     """Drop the connection at once: the loop ends with the activation, and would not see a polite end through."""
-    if channel._protocol is not None:
-        channel._protocol.connection._transport.abort()
+    # A connection that the other end closed has no transport any more.
+    transport = getattr(getattr(channel._protocol, "connection", None), "_transport", None)
+    if transport is not None:
+        transport.abort()
     channel.close()
     await asyncio.sleep(0)
 
