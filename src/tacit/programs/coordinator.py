@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from tacit import __version__
 from tacit.coordinator.activate import Verifier
@@ -283,9 +284,16 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {NAME} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
     description, _, _ = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=NAME,
         description=description,
         epilog=(__doc__ or "").split("\n\n", 2)[2],

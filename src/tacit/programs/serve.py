@@ -29,7 +29,8 @@ import structlog
 from tacit.edge import Listener
 from tacit.edge.data import serve_grpc_data
 from tacit.edge.http import serve_http
-from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
+from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
+from tacit.pki import parse_key_pair
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
@@ -285,7 +286,13 @@ def load_credentials(flags: Flags, environ: Mapping[str, str]) -> Credentials | 
         UsageError: attested and without an identity, or a file that is none.
     """
     if flags.text("ssl_config_file"):
-        return parse_ssl_config(load_text(Path(flags.text("ssl_config_file"))))
+        path = Path(flags.text("ssl_config_file"))
+        try:
+            credentials = parse_ssl_config(load_text(path))
+            parse_key_pair(credentials.chain, credentials.key)
+            return credentials
+        except (UsageError, PkiError) as exc:
+            raise type(exc)(f"--ssl_config_file={path}: {exc}") from exc
     chain = environ.get("MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN")
     key = environ.get("MARBLE_PREDEFINED_PRIVATE_KEY")
     if chain and key:
