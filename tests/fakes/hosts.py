@@ -80,6 +80,17 @@ class Host:
         return subprocess.Popen(command, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
+class ThisMachine(Host):
+    """This machine itself, without a namespace: for what takes free ports and no names."""
+
+    def __init__(self) -> None:
+        super().__init__("this machine", "127.0.0.1", os.getpid())
+
+    def command(self, argv: Sequence[str | Path], *, cwd: Path | None = None) -> list[str]:
+        """The command line that becomes `argv`."""
+        return ["env", "-C", str(cwd or "/"), *map(str, argv)]
+
+
 @contextmanager
 def hosts(names: Sequence[str], *, resolve: Mapping[str, str]) -> Iterator[dict[str, Host]]:
     """Hosts of these names, joined by a switch; `resolve` maps domain names to the host that answers for them.
