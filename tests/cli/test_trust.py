@@ -114,6 +114,17 @@ def test_a_platform_travels_and_is_never_overwritten(platform: Path, store: Trus
     assert not (tmp_path / "other" / "platform.json").exists()
 
 
+def test_another_platform_is_replaced_only_when_that_is_said(platform: Path, store: TrustStore, tmp_path: Path) -> None:
+    file, other = tmp_path / "platform.json", tmp_path / "other"
+    assert run_main("platform", "export", file).code == 0
+    assert run_main("platform", "init", "--platform", other).code == 0
+    refused = run_main("platform", "import", file, "--platform", other)
+    assert refused.code == 1
+    assert "--replace" in refused.err
+    assert run_main("platform", "import", file, "--platform", other, "--replace").code == 0
+    assert (other / "platform.json").read_bytes() == (platform / "platform.json").read_bytes()
+
+
 def test_package_info_prints_what_a_manifest_needs(store: TrustStore) -> None:
     rows = dict(line.split(":", 1) for line in run_main("package-info").out.splitlines())
     values = json.loads(run_main("package-info", "--output", "json").out)
