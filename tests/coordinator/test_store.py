@@ -296,3 +296,16 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, problem: str) -> 
         folder = Path("/proc/self/seal")
     with pytest.raises(StateError, match="EDG_COORDINATOR_SEAL_DIR"):
         SealedFolder(folder, None)
+
+
+def test_a_state_that_cannot_be_written_to_is_named(seal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: Any, flags: int, *rest: Any) -> int:
+        if flags & os.O_APPEND:
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(store_module.os, "open", refuse)
+    with pytest.raises(StateError, match="make it writable"):
+        Opened(seal)

@@ -108,6 +108,7 @@ class SealedFolder:
         Raises:
             SealingKeyError: there is a state, and no key here that opens it.
             SealedStateError: the state was cut, reordered or altered.
+        StateError: it cannot be read, or not be written to.
         """
         data = _read(self._folder / DATA_NAME)
         if data is None:
@@ -222,7 +223,11 @@ class SealedFolder:
             raise _unwritable(path, exc) from exc
 
     def _open_for_append(self) -> int:
-        return os.open(self._folder / DATA_NAME, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        path = self._folder / DATA_NAME
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as exc:
+            raise StateError(f"cannot write {path}: {exc.strerror}; make it writable for the coordinator") from exc
 
 
 def _lock(folder: Path) -> int:
