@@ -91,7 +91,7 @@ def load_key(path: Path) -> bytes:
 
     Raises:
         FileInputError: no such file, or too large to be a key.
-        CapsuleKeyError: not a key.
+        InputError: not a key.
     """
     try:
         with path.open("rb") as file:
