@@ -1,6 +1,7 @@
 """From a trained model to an attested, encrypted prediction, and four attacks that are refused. See README.md."""
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ import tacit
 from tacit.cli.platform import ensure_platform
 from tacit.cli.up.command import attest, release, trust_own
 from tacit.cli.up.examples import describe
+from tacit.cli.up.interrupts import Interrupts
 from tacit.cli.up.processes import Program, Programs
 from tacit.cli.up.stage import Stage
 from tacit.client.inference import RestServingClient
@@ -193,7 +195,10 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
     if keep:
         print(describe(stage, roots))
         print(f"Logs lie in {folder / 'logs'}. Ctrl-C ends everything.", flush=True)
-        signal.pause()
+        try:
+            signal.pause()
+        finally:
+            TrustStore(default_trust_folder(os.environ)).forget(stage.host)  # nothing will be there any more
         return
     print(f"{BOLD}Four attacks:{PLAIN}")
     server.stop()
@@ -227,14 +232,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running, and print how to talk to it")
     keep = parser.parse_args().keep
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # "end" cleans up as Ctrl-C does
     started = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="tacit-demo-") as place, Programs(Path(place) / "logs") as programs:
+        with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
+            with interrupts.held():
+                place = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tacit-demo-")))
+                programs = cleanup.enter_context(Programs(place / "logs", interrupts))
             if not keep:
                 # What the demo learns about its own coordinator is nothing to keep among the user's expectations.
-                os.environ["XDG_CONFIG_HOME"] = str(Path(place) / "config")
-            run(Path(place), programs, keep=keep)
+                os.environ["XDG_CONFIG_HOME"] = str(place / "config")
+            run(place, programs, keep=keep)
     except TacitError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
