@@ -64,6 +64,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
         give("platform.json", owner, operator)
         operator.types("tacit platform import platform.json")
         address = (f"ADDR={SERVER}:2001", f"ADDR={COORDINATOR}:2001")
+        owner.types("tacit certificate intermediate $MARBLERUN -o tensorflow.crt")
+        give("tensorflow.crt", owner, operator)
+        operator.env["TACIT_COORDINATOR_CERTIFICATE"] = "tensorflow.crt"
         follow(operator, "6.", instead=[address])
         server = operator.programs[-1]
         server.wait_for("model-awaited")
@@ -152,6 +155,17 @@ def test_a_server_of_another_platform_gets_nothing(three: Three) -> None:
     assert done.returncode == 1
     assert "invalid quote" in done.stderr.splitlines()[-1]
     assert not (three.stranger.folder / "ssl.cfg").exists()
+
+
+def test_a_server_that_knows_its_coordinator_takes_no_other(three: Three) -> None:
+    line = "EDG_COORDINATOR_CLIENT_ADDR=:14433 EDG_COORDINATOR_MESH_ADDR=:12001 tacit-coordinator --unattested"
+    false = three.stranger.start(line)
+    false.wait_for("client API listening")
+    address = f"EDG_MARBLE_COORDINATOR_ADDR={three.stranger.host.address}:12001"
+    done = three.operator.try_to(f"EDG_MARBLE_TYPE=tf-server {address} EDG_MARBLE_UUID_FILE=other tacit-premain")
+    assert false.stop() == 0
+    assert done.returncode == 1
+    assert "its key is not that of the expected certificate" in done.stderr.splitlines()[-1]
 
 
 def test_a_name_that_the_manifest_does_not_allow_is_not_certified(three: Three) -> None:
