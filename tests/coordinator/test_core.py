@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fakes.core import PLAIN_MANIFEST, UUID, encode, make_coordinator, make_order, make_verifier, make_world
 from fakes.tee import NOW, FakeTee, make_platform
 from tacit.coordinator.activate import Order, named_secrets, parse_uuid, release
-from tacit.coordinator.core import HEAD_LABEL, Coordinator, Settings, World
+from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.secrets import Marble, NewValue, derive_symmetric
 from tacit.coordinator.state import NEXT, Event, State, advance
 from tacit.coordinator.store import MemoryStore
@@ -193,7 +193,7 @@ def test_the_status_names_epoch_and_head_and_the_root_signs_them() -> None:
     status = core.status()
     assert status.position.epoch == 1
     key: Any = core.holdings.identity.root.certificate.public_key()
-    signed = HEAD_LABEL + (1).to_bytes(8, "big") + status.position.head
+    signed = b"tacit state head v1\0" + (1).to_bytes(8, "big") + status.position.head
     key.verify(status.signature, signed, ECDSA(SHA384()))
 
 

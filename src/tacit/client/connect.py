@@ -43,9 +43,9 @@ from tacit.errors import (
 from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
 from tacit.manifest import Appraisal, Package, Unattested, appraise
 from tacit.pki.tls import unverified_client_context
+from tacit.wire.rest import state_mark_message
 
 NONCE_SIZE = 32  # bytes
-STATE_MARK_LABEL = b"tacit state head v1\0"
 _WAITS_FOR_MANIFEST = 2
 _IN_RECOVERY = 1
 
@@ -191,7 +191,7 @@ def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509
 
 def verify_state_mark(address: str, mark: StateMark, root: x509.Certificate) -> None:
     """Epoch and head are signed by the root key. Raises: PeerError."""
-    signed = STATE_MARK_LABEL + mark.epoch.to_bytes(8, "big") + mark.head
+    signed = state_mark_message(mark.epoch, mark.head)
     try:
         _public_key(root).verify(mark.signature, signed, ec.ECDSA(SHA384()))
     except InvalidSignature as exc:

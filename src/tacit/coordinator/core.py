@@ -60,9 +60,7 @@ from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
 from tacit.manifest.material import check_material, parse_recovery_key
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
-
-HEAD_LABEL = b"tacit state head v1\x00"
-"""Before the epoch (8 bytes, big endian) and the head (32) in what the root key signs for clients to remember."""
+from tacit.wire.rest import state_mark_message
 
 _SEALED_TO: Mapping[str, BoundTo | None] = {
     "": "signer",
@@ -167,7 +165,7 @@ class Coordinator:
         key = (holdings.identity.root.certificate, position)
         cached = self._signed_head
         if cached.key != key:
-            signed = HEAD_LABEL + position.epoch.to_bytes(8, "big") + position.head
+            signed = state_mark_message(position.epoch, position.head)
             cached = _Cached(key, _root_key(holdings.identity).sign(signed, ECDSA(SHA384())))
             self._signed_head = cached
         return Status(holdings.state, STATUS_TEXT[holdings.state], self._settings.tee, position, cached.value)

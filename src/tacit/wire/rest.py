@@ -35,6 +35,11 @@ class StateMark(msgspec.Struct):
     signature: bytes
 
 
+def state_mark_message(epoch: int, head: bytes) -> bytes:
+    """What the root key signs (ECDSA, SHA-384) for clients to remember: a label, the epoch, and the head (32 bytes)."""
+    return b"tacit state head v1\0" + epoch.to_bytes(8, "big") + head
+
+
 class StatusV1(msgspec.Struct):
     """GET /status."""
 
