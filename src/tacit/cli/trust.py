@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.cli.files import parse_fingerprint
 from tacit.cli.platform import platform_folder
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.connect import NONCE_SIZE, attest_coordinator, load_simulated_expectation
+from tacit.client.connect import NONCE_SIZE, attest_coordinator, fetch_unverified, load_simulated_expectation
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore, default_trust_folder
 from tacit.errors import (
@@ -24,14 +22,12 @@ from tacit.errors import (
     ConnectError,
     InputError,
     NotTrustedError,
-    PeerError,
     UnauthorizedError,
     UsageError,
 )
 from tacit.evidence import INTEL, Tee
 from tacit.manifest import Package
 from tacit.pki import KeyPair
-from tacit.pki.tls import unverified_client_context
 
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")
@@ -87,13 +83,8 @@ def reach(host: str, *, insecure: bool = False, quiet: bool = False) -> Reached:
 
 def _reach_unverified(address: str) -> Reached:
     """What the coordinator says of itself, with nothing checked; never remembered. Raises: ConnectError."""
-    with CoordinatorClient.from_context(address, unverified_client_context()) as client:
-        chain = client.quote().chain_pem
-    try:
-        intermediate, root = x509.load_pem_x509_certificates(chain)[:2]
-    except ValueError as exc:
-        raise PeerError(f"{address} answered with something else than a coordinator's two certificates") from exc
-    return Reached(address, intermediate.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM), "unverified")
+    intermediate_pem, root_pem = fetch_unverified(address)
+    return Reached(address, intermediate_pem, root_pem, "unverified")
 
 
 @contextmanager
