@@ -5,6 +5,7 @@ grpcio sees no client certificate that it does not verify, and has no TLS export
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -42,8 +43,7 @@ def _adapt(path: str, handler: GrpcHandler) -> Callable[[bytes, Any], Awaitable[
             # The caller learns nothing about our inside; our log has it.
             _LOG.exception("a handler failed", extra={"method": path})
             code, text = grpc.StatusCode.INTERNAL, "internal error"
-        await context.abort(code, text)
-        raise AssertionError("abort does not return")
+        return await context.abort(code, text)  # type: ignore[no-any-return]  # it raises
 
     return call
 
@@ -117,21 +117,26 @@ async def serve_grpc_data(
 
 def _server_credentials(credentials: Credentials, client_roots: bytes | None) -> grpc.ServerCredentials:
     """Credentials that grpcio asks for at each handshake; one answer that cannot be used leaves the last good one."""
-
-    def configure() -> Any:
-        chain, key = credentials()
-        parse_key_pair(chain, key)
-        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=client_roots)
-
-    def renew() -> Any:
-        try:
-            return configure()
-        except Exception:
-            # None tells grpcio to go on with what it has.
-            _LOG.warning("new credentials cannot be used; the previous certificate stays in use", exc_info=True)
-            return None
-
     if client_roots is not None:
         parse_certificates(client_roots)
-    required = client_roots is not None
-    return grpc.dynamic_ssl_server_credentials(configure(), renew, require_client_authentication=required)
+    return grpc.dynamic_ssl_server_credentials(
+        _configure(credentials, client_roots),
+        partial(_renew, credentials, client_roots),
+        require_client_authentication=client_roots is not None,
+    )
+
+
+def _configure(credentials: Credentials, client_roots: bytes | None) -> Any:
+    """What grpcio takes for one certificate. Raises: PkiError, and whatever `credentials` does."""
+    chain, key = credentials()
+    parse_key_pair(chain, key)
+    return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=client_roots)
+
+
+def _renew(credentials: Credentials, client_roots: bytes | None) -> Any:
+    """The newest certificate, or None where that cannot be used: grpcio then goes on with what it has."""
+    try:
+        return _configure(credentials, client_roots)
+    except Exception:
+        _LOG.warning("new credentials cannot be used; the previous certificate stays in use", exc_info=True)
+        return None
