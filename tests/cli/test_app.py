@@ -1,13 +1,18 @@
 """The command line as a whole: exit codes, and what an error looks like, whatever was typed."""
 
+import contextlib
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import typer
 
 from fakes.command_line import run_main
@@ -104,6 +109,52 @@ def test_a_host_where_nobody_answers_is_named() -> None:
     done = run_main("status", "127.0.0.1:1", "-i")
     assert done.code == 1
     assert "nobody answers at 127.0.0.1:1" in done.err
+
+
+def answering(reply: bytes, tls: ssl.SSLContext | None) -> int:
+    """A server on loopback that answers every connection with `reply`; its port."""
+    door = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            connection, _ = door.accept()
+            with contextlib.suppress(OSError), connection:
+                speaking = tls.wrap_socket(connection, server_side=True) if tls else connection
+                speaking.recv(65536)
+                speaking.sendall(reply)
+                speaking.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(door.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
+        (b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n", "405 No"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "something else than a coordinator's JSON"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", "broke before a whole answer came"),
+        (b"junk\r\n\r\n", "broke before a whole answer came"),
+        (b"HTTP/1.1 500 X\r\nContent-Length: 12\r\n\r\n\x1b[2Jcleared!", "\N{REPLACEMENT CHARACTER}[2Jcleared!"),
+    ],
+)
+def test_a_server_that_is_no_coordinator_is_one_line(tls: ssl.SSLContext, reply: bytes, reason: str) -> None:
+    done = run_main("manifest", "get", f"localhost:{answering(reply, tls)}", "-i")
+    assert done.code == 1
+    assert reason in done.err
+    assert "\x1b" not in done.err
+
+
+def test_a_port_without_tls_is_one_line() -> None:
+    assert "does that port speak TLS?" in run_main("status", f"localhost:{answering(b'hello', None)}", "-i").err
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,13 @@ def test_a_program_that_ends_too_early_is_named_with_its_last_word(tmp_path: Pat
     assert str(refusal.value) == "the coordinator ended with code 3: the port is taken"
 
 
+def test_a_part_that_is_not_installed_is_named_with_the_fix(tmp_path: Path) -> None:
+    with Programs(tmp_path) as programs:
+        program = programs.start("server", script("import no_such_engine"), env=dict(os.environ))
+        with pytest.raises(ConnectError, match="No module named 'no_such_engine'; pip install"):
+            program.wait_until(lambda: False, seconds=20)
+
+
 def test_premains_mark_is_left_out_of_its_last_word(tmp_path: Path) -> None:
     with Programs(tmp_path) as programs:
         said = "[PreMain] 2026/11/24 14:05:20 Error: refused"

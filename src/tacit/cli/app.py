@@ -89,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"Error: {message}", err=True)
+    # Some words in it are another machine's: they write text here, and do not command the terminal.
+    text = "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in message)
+    typer.echo(f"Error: {text}", err=True)
     return code
 
 

@@ -173,14 +173,21 @@ def _describe(value: ReadSecret) -> str:
         if value.type == "symmetric-key":
             rows.append(("Key", _go_bytes(value.private)))
         else:
-            subject = x509.load_der_x509_certificate(value.certificate).subject if value.certificate else None
             rows += [
                 ("Valid For", value.valid_for),
-                ("Certificate", "" if subject is None else subject.rfc4514_string()),
+                ("Certificate", _subject(value.certificate)),
                 ("Public Key", _go_bytes(value.public)),
                 ("Private Key", _go_bytes(value.private)),
             ]
     return "".join(f"\t{name + ':':<14} {content}\n" for name, content in rows)
+
+
+def _subject(certificate: bytes) -> str:
+    """Whom a certificate (DER) names; empty where there is none."""
+    try:
+        return x509.load_der_x509_certificate(certificate).subject.rfc4514_string() if certificate else ""
+    except ValueError:
+        return "(unreadable)"
 
 
 def _go_bytes(content: bytes) -> str:

@@ -123,7 +123,7 @@ def encrypt(
 
     Example: tacit model encrypt -k model_key -m models/resnet50-v15-fp32/1
     """
-    from tacit.cli.model.encrypt import encrypt_capsule, encrypt_legacy
+    from tacit.cli.model.encrypt import digest_of, encrypt_capsule, encrypt_legacy
 
     _check_format(format_)
     if format_ == CTR:
@@ -143,7 +143,9 @@ def encrypt(
             )
     _say_key(key, made=done.key_was_made)
     typer.echo(f"Saved encrypted file to: {done.path}")
-    if done.info is not None:
+    if done.info is None:
+        typer.echo(f"ID: {digest_of(done.path).hex()}")
+    else:
         typer.echo(f"ID: {done.info.id.hex()}")
         typer.echo(f"Name: {done.info.name}, version {done.info.version}, {len(done.info.files)} file(s)")
         rule = {
@@ -216,22 +218,25 @@ def rekey(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A capsule, a SavedModel (folder or file), or a frozen graph.")],
+    model: Annotated[
+        Path, typer.Argument(help="A capsule, a file in the ctr format, or a plain model (folder or file).")
+    ],
     *,
     key: Annotated[
         Path | None, typer.Option("-k", "--key", help="Key of a capsule, to see its name and files.")
     ] = None,
 ) -> None:
-    """Print what a model file says of itself.
+    """Print what a model file says of itself, and the ID that a manifest's Models name it by.
 
     Example: tacit model inspect encrypted/resnet50.capsule
     """
-    from tacit.cli.model.inspect import describe_capsule, describe_model
+    from tacit.cli.model.inspect import describe_capsule, describe_ctr, describe_model
 
     is_capsule = model.suffix == ".capsule"
     if key is not None and not is_capsule:
         raise UsageError(f"--key is for capsules, whose names end in .capsule; {model} does not")
-    for line in describe_capsule(model, key) if is_capsule else describe_model(model):
+    describe = describe_ctr if model.suffix == ".encrypted" else describe_model
+    for line in describe_capsule(model, key) if is_capsule else describe(model):
         typer.echo(line)
 
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from tacit.cli.model.files import (
     COPY_SIZE,
@@ -35,6 +35,7 @@ from tacit.vault.files import (
     require_tmpfs,
     seal_folder,
 )
+from tacit.vault.plain import sha256_of
 
 ENCRYPTED = Path("encrypted")  # the folder that the demo's scripts and volumes know
 IV_SIZE = 16  # bytes
@@ -65,7 +66,7 @@ def encrypt_capsule(
 
     Raises: FileInputError, InputError, VaultError.
     """
-    _check_model(model)
+    check_model(model)
     own_name, own_version = name_of(model)
     name, version = name or own_name, own_version if version is None else version
     target = out or ENCRYPTED / f"{name}.capsule"
@@ -200,7 +201,7 @@ def decrypt_legacy(encrypted: Path, key_file: Path, target: Path, *, on_disk: bo
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path) -> Iterator[BufferedReader]:
     try:
         stream = path.open("rb")
     except OSError as exc:
@@ -235,7 +236,14 @@ def _inside(name: str) -> PurePosixPath:
     return path
 
 
-def _check_model(model: Path) -> None:
+def digest_of(path: Path) -> bytes:
+    """SHA-256 of a file: the id by which a manifest names one in the ctr format. Raises: FileInputError."""
+    with _reading(path) as stream:
+        return sha256_of(stream)
+
+
+def check_model(model: Path) -> None:
+    """Refuse what is no model, and a folder of versions instead of one. Raises: FileInputError, UsageError."""
     if not model.is_dir():
         file_size(model, what="a model", largest=MAX_MODEL)
         return

@@ -4,18 +4,56 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tacit.cli.model.convert import SAVED_MODEL
-from tacit.cli.model.files import file_size, load_file
+from tacit.cli.model.encrypt import MAX_MODEL, check_model, digest_of, load_key
+from tacit.cli.model.files import file_error, file_size, load_file
 from tacit.errors import ModelFormatError
 from tacit.graph import Graph, Signature, TensorSpec, dtype_name, parse_graph, parse_saved_model, tensor_spec
 from tacit.graph.graphdef import MAX_MODEL_BYTES
+from tacit.vault.files import list_plain_files, open_capsule, read_capsule_header
+from tacit.vault.plain import plain_id
+
+_CLOSED = {".onnx": "ONNX", ".xml": "OpenVINO IR"}
 
 
 def describe_model(path: Path) -> list[str]:
-    """Lines about a SavedModel (its folder or its file) or a frozen graph.
+    """Lines about a model that is not encrypted, a folder or a file; the last is the ID that a manifest names it by.
 
-    Raises: FileInputError, ModelFormatError.
+    SavedModels and frozen graphs are looked into, others are only named.
+
+    Raises: FileInputError, ModelFormatError, UsageError.
     """
+    if path.is_dir():
+        check_model(path)
     file = path / SAVED_MODEL if path.is_dir() else path
+    if not file.exists() and path.is_dir():
+        lines = [f"{path}: a folder without {SAVED_MODEL}; not looked into"]
+    elif file.suffix in _CLOSED:
+        size = file_size(file, what="a model", largest=MAX_MODEL)
+        lines = [f"{file}: {_CLOSED[file.suffix]}, {size} bytes; not looked into"]
+    else:
+        lines = _look_into(file)
+    return [*lines, f"ID: {_plain_id(path).hex()} (as a plain model)"]
+
+
+def describe_ctr(path: Path) -> list[str]:
+    """Lines about a file in the demo's encrypted format. Raises: FileInputError."""
+    size = file_size(path, what="a file in the ctr format", largest=MAX_MODEL)
+    return [
+        f"{path}: encrypted in the ctr format, {size} bytes; nothing in it is authenticated",
+        f"ID: {digest_of(path).hex()}",
+    ]
+
+
+def _plain_id(path: Path) -> bytes:
+    """The id of a plain model, as the server computes it."""
+    try:
+        folder, names = list_plain_files(path)
+    except OSError as exc:
+        raise file_error(path, exc) from exc
+    return plain_id({name: digest_of(folder / name) for name in names})
+
+
+def _look_into(file: Path) -> list[str]:
     raw = load_file(file, what="a SavedModel or a frozen graph", largest=MAX_MODEL_BYTES)
     try:
         return [f"{file}: SavedModel, {len(raw)} bytes", *_signatures(parse_saved_model(raw))]
@@ -57,9 +95,6 @@ def describe_capsule(path: Path, key_file: Path | None) -> list[str]:
 
     Raises: FileInputError, VaultError.
     """
-    from tacit.cli.model.encrypt import MAX_MODEL, load_key
-    from tacit.vault.files import open_capsule, read_capsule_header
-
     size = file_size(path, what="a capsule", largest=MAX_MODEL)
     if key_file is None:
         info = read_capsule_header(path)

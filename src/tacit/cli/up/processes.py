@@ -19,6 +19,7 @@ from tacit.errors import ConnectError, InputError
 
 _ENDING = 10.0  # seconds a program gets to end by itself before it is killed
 _POLL = 0.05  # seconds between two looks at a program that is starting
+_INSTALL = "pip install 'tacit[coordinator,premain,serve]'"
 _MARK = re.compile(r"^\[PreMain\] \S+ \S+ (Error: )?")  # how premain begins its lines
 _TRIES = 50  # ports that the system proposes before we give up
 
@@ -69,7 +70,9 @@ class Program:
         while not ready():
             code = self.exit_code()
             if code is not None:
-                raise ConnectError(f"the {self.name} ended with code {code}: {self.last_word()}")
+                said = self.last_word()
+                fix = f"; {_INSTALL}" if "No module named" in said else ""
+                raise ConnectError(f"the {self.name} ended with code {code}: {said}{fix}")
             if time.monotonic() > limit:
                 raise ConnectError(f"the {self.name} was not ready after {seconds:.0f} s: {self.last_word()}")
             time.sleep(_POLL)
@@ -144,10 +147,7 @@ class Programs:
                     start_new_session=True,
                 )
             except OSError as exc:
-                raise InputError(
-                    f"the program {argv[0]} cannot be started ({exc.strerror}); "
-                    "pip install 'tacit[coordinator,premain,serve]'"
-                ) from exc
+                raise InputError(f"the program {argv[0]} cannot be started ({exc.strerror}); {_INSTALL}") from exc
             program = Program(name, process, log)
             self._started.append(program)
         return program

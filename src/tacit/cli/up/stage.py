@@ -1,6 +1,5 @@
 """One model, one coordinator, one server on the simulated platform: what `tacit up` and the demo put on stage."""
 
-import base64
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -155,8 +154,3 @@ class Stage:
 
         size = self.capsule.stat().st_size if self.capsule.exists() else 0
         server.wait_until(ready, seconds=_START + size / _OPENING)
-
-
-def key_file(key: bytes) -> bytes:
-    """The JSON that `tacit secret set` takes, for the model's key."""
-    return json.dumps({KEY_NAME: {"Key": base64.b64encode(key).decode()}}).encode()
