@@ -218,6 +218,33 @@ async def test_t48_a_slow_body_is_cut_off_and_never_handled(monkeypatch: pytest.
     assert (answer, handled) == (b"", [])
 
 
+async def test_t48_who_never_reads_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def large(_request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(30 << 20))
+
+    monkeypatch.setattr(edge_http, "_KEEP_ALIVE", 0.05)
+    async with serving(large) as port:
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(0.5)
+            deaf.settimeout(5)
+            received = 0
+            with suppress(ConnectionError):  # what lay in the network's buffers, and then no more
+                while piece := deaf.recv(1 << 20):
+                    received += len(piece)
+    assert received < 30 << 20
+
+
+async def test_an_idle_connection_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_http, "_KEEP_ALIVE", 0.05)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(2):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_a_request_that_breaks_off_is_never_handled(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
