@@ -372,6 +372,17 @@ async def test_t48_frames_out_of_turn_end_the_connection_quietly(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_a_frame_of_an_unknown_kind_is_passed_over(mesh: Any) -> None:
+    async with serving(start_mesh, mesh) as port, http2(mesh, port) as (connection, exchange):
+        connection.send_headers(1, HEADERS)
+        connection.send_data(1, b"\x00\x00\x00\x00\x01x", end_stream=True)
+        unknown = b"\x00\x00\x03\xfe\x00\x00\x00\x00\x00abc"
+        assert status_of(await exchange(unknown)) == "0"
+        connection.send_headers(3, HEADERS)
+        connection.send_data(3, b"\x00\x00\x00\x00\x01y", end_stream=True)
+        assert status_of(await exchange()) == "0"
+
+
 async def test_t48_streams_reset_at_once_leave_the_server_serving(mesh: Any) -> None:
     async with serving(start_mesh, mesh) as port:
         async with http2(mesh, port) as (connection, exchange):

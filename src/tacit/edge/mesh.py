@@ -13,6 +13,7 @@ import grpclib.const
 import grpclib.server
 from grpclib.encoding.base import CodecBase
 from grpclib.protocol import H2Protocol
+from h2.events import UnknownFrameReceived
 
 from tacit.edge.listener import LINGER, GrpcCall, GrpcHandler, Listener, bind, cut, unsent_bytes, until
 from tacit.errors import RequestError, Status
@@ -42,6 +43,8 @@ class _Connection(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         super().connection_made(transport)
+        # Frames of a kind that is not known are to be passed over (RFC 9113, 5.5); grpclib would end the connection.
+        self.processor.processors[UnknownFrameReceived] = lambda _event: None
 
     def data_received(self, data: bytes) -> None:
         try:
