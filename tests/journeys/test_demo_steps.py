@@ -200,6 +200,7 @@ def test_the_status_says_in_which_tee_the_coordinator_runs(demo: Done) -> None:
     assert "SIMULATED" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_originals_manifest_starts_nothing_on_an_attesting_coordinator(demo: Done, tmp_path: Path) -> None:
     person = Person(demo.person.host, tmp_path)
     unpack(person)

@@ -104,6 +104,10 @@ def _with_the_server(life: Life) -> None:
     server.wait_for('"ready"')
     life.note("after both were cut", BENCH)
     server.kill()
+    for moment in ("activating as", "activated as", '"listening"'):
+        server = person.start(SERVER)
+        server.wait_for(moment)
+        server.kill()
     server = life.server()
     life.note("uuid", "cat uuid")
     life.note("after the server was cut", BENCH)
@@ -141,6 +145,12 @@ def test_a_certificate_that_a_client_kept_still_counts_after_both_were_cut(life:
 def test_a_server_that_was_cut_comes_back_as_the_same_marble(life: Life) -> None:
     assert "summary: cnum 1" in life.seen["after the server was cut"][0]
     assert len(set(life.seen["uuid"])) == 1
+
+
+def test_a_server_that_was_cut_while_it_started_leaves_nothing_half_written(life: Life) -> None:
+    folder = life.person.folder
+    assert [path.name for path in folder.iterdir() if path.name.endswith((".tmp", ".part"))] == []
+    assert [path.name for path in folder.glob(".*ssl.cfg*")] == []
 
 
 def test_keys_of_servers_that_were_cut_do_not_stay_in_memory(life: Life) -> None:
