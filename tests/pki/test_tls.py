@@ -116,6 +116,30 @@ async def answer_with(
 # ---- client certificates
 
 
+def issued(issuer: KeyPair, **more: object) -> KeyPair:
+    request = CertificateRequest("client", "cert-ecdsa", size=256, valid_for=2, **more)  # type: ignore[arg-type]
+    return issue_secret_certificate(request, issuer=issuer, now=datetime.now(UTC) - timedelta(hours=1))
+
+
+async def test_with_roots_a_clients_chain_is_verified() -> None:
+    current = issue_root(["localhost"], now=datetime.now(UTC) - timedelta(hours=1))
+    other = issue_root(["localhost"], now=datetime.now(UTC) - timedelta(hours=1))
+    context = server_context(credentials, client_certificates="require", client_roots=current.certificate_pem, alpn=())
+    right = issued(current)
+    assert await answer_with(context, trusting(right), lambda w: peer_certificate(w.transport)) == repr(
+        right.certificate_der
+    )
+    for wrong in (issued(other), USER, None):
+        async with serving(context) as port:
+            with pytest.raises((ssl.SSLError, OSError, asyncio.IncompleteReadError)):
+                await visit(port, trusting(wrong))
+
+
+def test_roots_for_clients_that_are_none_are_refused() -> None:
+    with pytest.raises(PkiError):
+        server_context(credentials, client_certificates="require", client_roots=b"none", alpn=())
+
+
 async def test_a_self_signed_certificate_is_seen_as_it_was_shown() -> None:
     seen = await answer_with(server("request"), trusting(USER), lambda w: peer_certificate(w.transport))
     assert seen == repr(USER.certificate_der)

@@ -6,7 +6,8 @@ subclass of `ssl.SSLContext` whose `wrap_bio` gives asyncio a pyOpenSSL connecti
 
 (1) asyncio feeds received bytes into one memory BIO and takes bytes to send from the other;
 (2) at the start of a handshake the credentials are asked for again, so a renewed certificate reaches the next client;
-(3) a client certificate is requested or required, its possession proven by the handshake, its chain judged by nobody;
+(3) a client certificate is requested or required, its possession proven by the handshake; its chain is judged by nobody,
+    unless roots for clients are given;
 (4) after the handshake its DER, and the TLS 1.3 exporter, can be read from the transport.
 
 Rules of every server: TLS 1.2 and 1.3, AES-GCM alone, no tickets and no session cache (a connection must not outlive
@@ -56,22 +57,29 @@ _LOG = logging.getLogger("tacit.pki")
 
 
 def server_context(
-    credentials: Credentials, *, client_certificates: ClientCertificates, alpn: Sequence[str]
+    credentials: Credentials,
+    *,
+    client_certificates: ClientCertificates,
+    alpn: Sequence[str],
+    client_roots: bytes | None = None,
 ) -> ssl.SSLContext:
     """A context for asyncio servers, backed by pyOpenSSL.
 
     Args:
         credentials: Asked now and at every handshake. When a later answer cannot be used, the last good one stays in
             use and a warning is logged.
-        client_certificates: `request` takes any certificate or none, `require` refuses a client without one. Neither
-            verifies a chain: whoever handles the request judges the certificate's bytes.
+        client_certificates: `request` takes any certificate or none, `require` refuses a client without one. Without
+            `client_roots` neither verifies a chain: whoever handles the request judges the certificate's bytes.
         alpn: Protocols in the server's order of preference. A client that offers none of them is served without.
+        client_roots: PEM. A client's certificate must then be one of these or lead to one, be in date, and be made
+            for clients where it says what it is made for; any other ends the handshake.
 
     Raises:
-        PkiError: The credentials cannot be read or do not belong together.
+        PkiError: The credentials cannot be read or do not belong together, or `client_roots` holds no certificate.
     """
     context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    context.settings = _Settings(credentials, client_certificates, tuple(name.encode() for name in alpn))
+    roots = parse_certificates(client_roots) if client_roots is not None else ()
+    context.settings = _Settings(credentials, client_certificates, tuple(name.encode() for name in alpn), roots)
     return context
 
 
@@ -89,8 +97,14 @@ def peer_certificate(transport_or_ssl_object: Any) -> bytes | None:
 class _Settings:
     """What a server's connections have in common; makes the OpenSSL context anew when the credentials change."""
 
-    def __init__(self, credentials: Credentials, wanted: ClientCertificates, alpn: tuple[bytes, ...]) -> None:
-        self._credentials, self._wanted, self._alpn = credentials, wanted, alpn
+    def __init__(
+        self,
+        credentials: Credentials,
+        wanted: ClientCertificates,
+        alpn: tuple[bytes, ...],
+        roots: Sequence[x509.Certificate],
+    ) -> None:
+        self._credentials, self._wanted, self._alpn, self._roots = credentials, wanted, alpn, roots
         self._current = credentials()
         self._context = self._build(*self._current)
         self._refused: tuple[bytes, bytes] | None = None
@@ -134,7 +148,7 @@ class _Settings:
         context.set_tls13_ciphersuites(_TLS13_CIPHERS)
         # A write is finished in one call, as with Python's own objects; asyncio would copy the rest again and again.
         context.clear_mode(_PARTIAL_WRITE)
-        context.set_verify(self._verify_mode(), lambda *_: True)
+        self._judge_clients(context)
         if self._alpn:
             context.set_alpn_select_callback(self._select)
         try:
@@ -146,6 +160,25 @@ class _Settings:
         except SSL.Error as exc:
             raise PkiError(f"OpenSSL does not take the server's certificate or key: {_reason(exc)}") from exc
         return context
+
+    def _judge_clients(self, context: "SSL.Context") -> None:
+        """With roots, OpenSSL's own verdict on a client's chain counts; without, every certificate passes."""
+        from OpenSSL import SSL, crypto
+
+        if not self._roots:
+            context.set_verify(self._verify_mode(), lambda *_: True)
+            return
+        store = context.get_cert_store()
+        if store is None:
+            raise PkiError("OpenSSL has no store for the clients' roots")
+        try:
+            for root in self._roots:
+                store.add_cert(crypto.X509.from_cryptography(root))
+        except (crypto.Error, SSL.Error) as exc:
+            raise PkiError("OpenSSL does not take a root for clients' certificates") from exc
+        # As on the gRPC port, any certificate that is given ends a chain: an intermediate is enough.
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        context.set_verify(self._verify_mode(), lambda _connection, _certificate, _code, _depth, fine: bool(fine))
 
     def _verify_mode(self) -> int:
         from OpenSSL import SSL
