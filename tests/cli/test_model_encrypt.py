@@ -1,6 +1,7 @@
 """`tacit model encrypt`, `decrypt`, `rekey` and `inspect` of a capsule."""
 
 import base64
+import hashlib
 import os
 import stat
 import subprocess
@@ -168,7 +169,9 @@ def test_the_demos_format_is_the_originals_byte_for_byte(model: Path) -> None:
     done = encrypt_ctr("--unauthenticated")
     raw = Path("encrypted/saved_model.pb.encrypted").read_bytes()
     key, iv = base64.b64decode(Path("model_key").read_bytes()), raw[-16:]
-    assert done.out == "Saved encrypted file to: encrypted/saved_model.pb.encrypted\n"
+    identity = f"ID: {hashlib.sha256(raw).hexdigest()}"
+    assert done.lines == ["Saved encrypted file to: encrypted/saved_model.pb.encrypted", identity]
+    assert run_app(app, "inspect", "encrypted/saved_model.pb.encrypted").lines[-1] == identity
     assert "is not authenticated" in done.err
     assert raw[:-16] == Cipher(AES(key), CTR(iv)).encryptor().update(CONTENT)
 

@@ -1,5 +1,6 @@
 """`tacit model make`, `convert` and `inspect`."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_make_replaces_a_file_only_by_force(tmp_path: Path) -> None:
 def test_inspect_prints_a_saved_models_signature(graph: Path, tmp_path: Path) -> None:
     convert(graph, tmp_path / "out")
     lines = run_app(app, "inspect", tmp_path / "out/1").lines
-    assert lines[1:] == [
+    assert lines[1:-1] == [
         "signature serving_default (tensorflow/serving/predict)",
         "  input  input: float32 [-1, 4]",
         "  output predict: float32 [-1, 3]",
@@ -151,6 +152,27 @@ def test_inspect_prints_a_graphs_ends(graph: Path) -> None:
 
 
 def test_inspect_of_something_else_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").write_bytes(b"\x08\x08hello")
-    done = run_app(app, "inspect", tmp_path / "x.onnx")
+    (tmp_path / "x.pb").write_bytes(b"\x08\x08hello")
+    done = run_app(app, "inspect", tmp_path / "x.pb")
     assert (done.code, "neither a SavedModel" in done.err) == (1, True)
+
+
+def test_inspect_ends_with_the_id_of_a_plain_model(tmp_path: Path) -> None:
+    weights, graph = hashlib.sha256(b"w"), hashlib.sha256(b"g")
+    folder = tmp_path / "digits" / "1"
+    (folder / "data").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"g")
+    (folder / "data" / "w.bin").write_bytes(b"w")
+    told = b"".join(
+        len(name).to_bytes(8, "big") + name + content.digest()
+        for name, content in ((b"data/w.bin", weights), (b"model.onnx", graph))
+    )
+    lines = run_app(app, "inspect", folder).lines
+    assert lines[-1] == f"ID: {hashlib.sha256(told).hexdigest()} (as a plain model)"
+    assert run_app(app, "inspect", folder / "model.onnx").lines[-1] != lines[-1]
+
+
+def test_inspect_of_a_folder_of_versions_asks_for_one(tmp_path: Path) -> None:
+    (tmp_path / "digits" / "1").mkdir(parents=True)
+    done = run_app(app, "inspect", tmp_path / "digits")
+    assert (done.code, "name one of them" in done.err) == (2, True)

@@ -11,18 +11,19 @@ owns the storage choose the weakest.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from tacit.errors import FileInputError, ModelFormatError, ModelNotAllowedError, TacitError, UsageError
-from tacit.serving.bundle import Bundle, MemoryBundle, weights_of
+from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
+from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.vault import Capsule, CapsuleInfo, decrypt_ctr, open_capsule, parse_key
+from tacit.vault.files import list_plain_files
+from tacit.vault.plain import plain_id
 
-_MAX_FILES = 10_000  # of one model; a listing beyond that is somebody's disk, not a model
 _MAX_KEY_FILE = 4096
 _PLAIN_SUFFIXES = (".onnx", ".pb", ".xml")
 
@@ -174,17 +175,11 @@ def _file_version(base: Path, access: Access) -> int:
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     entries = []
-    for file in _files(path) if path.is_dir() else iter([path]):
+    folder, names = list_plain_files(path) if path.is_dir() else (path.parent, (path.name,))
+    for file in (folder / name for name in names):
         state = file.stat()
         entries.append((str(file), state.st_size, state.st_mtime_ns))
     return tuple(entries)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for count, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
-        if count >= _MAX_FILES:
-            raise ModelFormatError(f"{folder} holds more than {_MAX_FILES} files; a model has fewer")
-        yield file
 
 
 # ---- opening
@@ -263,30 +258,15 @@ def _open_ctr(source: Source, access: Access) -> Bundle:
 
 
 def _open_plain(source: Source, access: Access) -> Bundle:
-    bundle = _plain_bundle(source.path)
+    bundle = FolderBundle(*list_plain_files(source.path))
     if access.rule is None:
         return bundle
     # Under a rule the storage is the operator's: everything is read once, and only what was hashed is loaded.
     held = MemoryBundle({name: bundle.read(name) for name in bundle.names})
-    _check_id(access.model, access.rule, _folder_digest(held))
+    digests = {name: hashlib.sha256(held.read(name)).digest() for name in held.names}
+    _check_id(access.model, access.rule, plain_id(digests))
     _check_version(access.model, access.rule, source.version)
     return held
-
-
-def _plain_bundle(path: Path) -> FolderBundle:
-    if path.is_dir():
-        return FolderBundle(path, tuple(file.relative_to(path).as_posix() for file in _files(path)))
-    beside = [weights_of(path.name)] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
-    return FolderBundle(path.parent, (path.name, *beside))
-
-
-def _folder_digest(bundle: Bundle) -> bytes:
-    """The id of plain files: SHA-256 over name lengths, names and content digests, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(bundle.names):
-        encoded = name.encode()
-        digest.update(len(encoded).to_bytes(8, "big") + encoded + hashlib.sha256(bundle.read(name)).digest())
-    return digest.digest()
 
 
 def _check_id(model: str, rule: ModelRule, found: bytes) -> None:

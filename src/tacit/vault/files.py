@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from tacit.errors import CapsuleIndexError, FileInputError, PlaintextError
+from tacit.errors import CapsuleIndexError, FileInputError, ModelFormatError, PlaintextError
 from tacit.vault.capsule import Capsule, CapsuleInfo, Progress, Source, read_capsule, read_header, write_capsule
 from tacit.vault.layout import MAX_FILES
 from tacit.vault.legacy import iter_decrypted_ctr, iter_encrypted_ctr
@@ -62,6 +62,27 @@ def list_sources(source: Path) -> list[Source]:
         return [_source(path, path.relative_to(source).as_posix()) for path in files]
     except OSError as exc:
         raise FileInputError(f"cannot read {exc.filename or source}: {exc.strerror}") from exc
+
+
+def list_plain_files(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder and the relative names of a model that is not encrypted, sorted.
+
+    A folder holds all that lies below it, links to files too. A single file stands alone, an IR's `.xml` with the
+    `.bin` beside it.
+
+    Raises:
+        ModelFormatError: too many files.
+        OSError: it cannot be listed.
+    """
+    if not path.is_dir():
+        weights = path.with_suffix(".bin")
+        beside = [weights.name] if path.suffix == ".xml" and weights.is_file() else []
+        return path.parent, (path.name, *beside)
+    files = (file for file in path.rglob("*") if file.is_file())
+    names = sorted(file.relative_to(path).as_posix() for file in itertools.islice(files, MAX_FILES + 1))
+    if len(names) > MAX_FILES:
+        raise ModelFormatError(f"{path} holds more than {MAX_FILES} files; a model has fewer")
+    return path, tuple(names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,25 @@
+"""The id of a model that is not encrypted, for a manifest that names it. Pure.
+
+    SHA-256 over every file, in the order of the names: length of the name (8 bytes, big endian) ‖ name (UTF-8) ‖
+    SHA-256 of the content
+
+The id of a file in the demo's encrypted format is the SHA-256 of that file as it is; a capsule has its own.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from io import BufferedIOBase
+
+
+def plain_id(digests: Mapping[str, bytes]) -> bytes:
+    """The id (32 bytes) of files whose SHA-256 stand here by relative name, with `/` between a name's parts."""
+    whole = hashlib.sha256()
+    for name in sorted(digests):
+        encoded = name.encode()
+        whole.update(len(encoded).to_bytes(8, "big") + encoded + digests[name])
+    return whole.digest()
+
+
+def sha256_of(stream: BufferedIOBase) -> bytes:
+    """SHA-256 of what a stream still holds, read piece by piece."""
+    return hashlib.file_digest(stream, "sha256").digest()
