@@ -28,7 +28,14 @@ class FakeServed:
         self.signatures = signatures
         self._compute = compute
 
-    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+    ) -> Future[dict[str, Tensor]]:
         future: Future[dict[str, Tensor]] = Future()
         try:
             future.set_result({alias: self._compute(inputs)[alias] for alias in outputs})

@@ -1,6 +1,7 @@
 """One inference in flight per model."""
 
 import threading
+import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -70,3 +71,17 @@ def test_closing_answers_what_waits_and_takes_nothing_more() -> None:
     assert [future.result(0) for future in futures] == list(range(20))
     with pytest.raises(QueueClosedError):
         queue.submit(lambda: 0)
+
+
+def test_a_call_whose_deadline_passed_while_it_waited_is_not_run() -> None:
+    queue: EngineQueue[int] = EngineQueue("m")
+    gate, ran = threading.Event(), []
+    first = queue.submit(lambda: gate.wait(5) or 0)
+    late = queue.submit(lambda: ran.append(1) or 0, deadline=time.monotonic())
+    early = queue.submit(lambda: 7, deadline=time.monotonic() + 60)
+    gate.set()
+    first.result(5)
+    with pytest.raises(RequestError, match="deadline") as refused:
+        late.result(5)
+    assert (refused.value.status, early.result(5), ran) == (Status.DEADLINE_EXCEEDED, 7, [])
+    queue.close()

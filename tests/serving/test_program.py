@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import pytest
 
 from fakes import models
 from fakes.one_line_pem import one_line
-from tacit.pki import KeyPair
+from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate
+from tacit.pki.tls import client_context
 from tacit.vault import seal_folder
 from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
@@ -122,6 +124,86 @@ async def test_a_message_above_the_limit_is_refused(serving: Any, plain: Path) -
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("caller", ["right", "wrong", "none"])
+async def test_client_verify_holds_for_both_ports(
+    serving: Any, tmp_path: Path, plain: Path, server_identity: KeyPair, caller: str
+) -> None:
+    now = datetime.now(UTC)
+    root = issue_root([], now=now)
+    request = CertificateRequest("client", "cert-ecdsa", size=256, valid_for=1)
+    shown = {
+        "right": issue_secret_certificate(request, issuer=root, now=now),
+        "wrong": issue_secret_certificate(request, issuer=issue_root([], now=now), now=now),
+        "none": None,
+    }[caller]
+    config = tmp_path / "ssl.cfg"
+    config.write_text(
+        f"server_key: '{one_line(server_identity.key_pem)}' server_cert: '{one_line(server_identity.certificate_pem)}'\n"
+        f"custom_ca: '{one_line(root.certificate_pem)}' client_verify: true\n"
+    )
+    trusted = client_context(roots_pem=server_identity.certificate_pem, certificate=shown)
+    credentials = grpc.ssl_channel_credentials(
+        server_identity.certificate_pem,
+        private_key=shown.key_pem if shown else None,
+        certificate_chain=shown.certificate_pem if shown else None,
+    )
+
+    async def ask_rest(port: int) -> int:
+        async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+            return (await client.get(f"https://localhost:{port}/v1/models/m")).status_code
+
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={config}"]
+    async with (
+        serving(flags, {}) as ports,
+        grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel,
+    ):
+        if caller == "right":
+            np.testing.assert_allclose(await predict(channel, message()), EXPECTED, rtol=1e-6)
+            assert await ask_rest(ports["rest"]) == 200
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await predict(channel, message())
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            with pytest.raises((httpx.TransportError, ssl.SSLError)):
+                await ask_rest(ports["rest"])
+
+
+@pytest.mark.parametrize(
+    ("storage", "rules", "event"),
+    [
+        ("ctr", None, "model-not-named"),
+        ("ctr", {"format": "ctr"}, "model-without-id"),
+        ("plain", {"format": "plain"}, "model-without-id"),
+        ("plain", {"format": "plain", "id": "00" * 32}, None),
+    ],
+)
+async def test_t45_a_model_that_nothing_binds_is_warned_of(
+    serving: Any,
+    tmp_path: Path,
+    server_identity: KeyPair,
+    capfd: pytest.CaptureFixture[str],
+    storage: str,
+    rules: Mapping[str, str] | None,
+    event: str | None,
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    environ = {
+        "TACIT_TEE": "simulated",
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    if rules is not None:
+        environ["TACIT_MODELS"] = json.dumps({"m": rules})
+    flags = ["--model_name=m", "--model_base_path=/none", f"--model_format={storage}", f"--model_key_file={key}"]
+    async with serving(flags, environ):
+        pass
+    told = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    warned = [line for line in told if line["level"] == "warning"]
+    assert [line["event"] for line in warned] == ([event] if event else [])
+    assert all("tacit model inspect" in line["message"] for line in warned)
+
+
 # ---- the program as a process
 
 
@@ -205,6 +287,42 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
     names = [event["event"] for event in events]
     assert names == ["trust", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
+
+
+def start_in_private_folder(flags: Sequence[str]) -> tuple[subprocess.Popen[str], Path]:
+    """The program with the folder in memory that premain would have made for this very process."""
+    script = (
+        "import os, pathlib, sys, uuid\n"
+        "made = pathlib.Path('/dev/shm', f'tacit-{uuid.uuid4()}-{os.getpid()}-test')\n"
+        "made.mkdir(mode=0o700); (made / 'keys').mkdir(mode=0o700); (made / 'keys' / 'm').write_bytes(bytes(32))\n"
+        "os.environ['TACIT_KEY_DIR'] = str(made / 'keys')\n"
+        "print(made, flush=True)\n"
+        "from tacit.programs.serve import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_t46_the_keys_of_activation_go_with_the_program(plain: Path) -> None:
+    flags = ["--host=127.0.0.1", "--port=-1", f"--model_base_path={plain}", "--threads=1"]
+    process, folder = start_in_private_folder(flags)
+    with process:
+        assert process.stderr
+        for line in process.stderr:
+            if json.loads(line)["event"] == "listening":
+                assert (folder / "keys" / "m").exists()
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not folder.exists()
+
+
+def test_t46_the_keys_of_activation_go_with_a_start_that_is_refused() -> None:
+    process, folder = start_in_private_folder(["--model_nam=m"])
+    _, told = process.communicate(timeout=20)
+    assert (process.returncode, folder.name.startswith("tacit-"), folder.exists()) == (2, True, False), told
 
 
 def test_t45_an_attested_server_loads_no_plain_model_that_the_manifest_does_not_name(

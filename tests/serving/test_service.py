@@ -1,7 +1,9 @@
 """TensorFlow Serving's gRPC methods, in memory."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from fakes.served import FakeModels, example
 from tacit.edge import GrpcCall
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
-from tacit.serving.plane import Plane
+from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.service import TfsService, signature_map
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
@@ -223,3 +225,22 @@ def test_recorded_answers_are_read_alike(shared_vectors: Path) -> None:
             parse_tensor(proto)
     status = wire.GetModelStatusResponse.FromString((folder / "tfs_status_resp.bin").read_bytes())
     assert [entry.version for entry in status.model_version_status] == [2, 1]
+
+
+async def test_a_deadline_reaches_the_engines_queue() -> None:
+    asked: list[float | None] = []
+    models = example()
+    served = models.find(Selector("half_plus_two"))
+    submit = served.submit
+
+    def remember(*arguments: Any, deadline: float | None = None) -> Any:
+        asked.append(deadline)
+        return submit(*arguments)
+
+    served.submit = remember  # type: ignore[method-assign]
+    handler = TfsService(Plane(models)).handlers()[PREDICT]
+    message = request(x=floats(1)).SerializeToString()
+    for left in (5.0, None):
+        await handler(message, GrpcCall(PREDICT, {}, None, left))
+    assert asked[1] is None
+    assert asked[0] == pytest.approx(time.monotonic() + 5, abs=2)

@@ -34,6 +34,7 @@ from tacit.pki import parse_key_pair
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
+from tacit.serving.private import remove_private_folder
 from tacit.serving.repository import ModelConfig, Observer, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format, ModelRule, load_key, parse_rules
 from tacit.serving.tfs.config import Credentials, ModelEntry, load_text, parse_model_config, parse_ssl_config
@@ -70,6 +71,8 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except TacitError as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201
         return 1
+    finally:
+        remove_private_folder(environ)
     return 0
 
 
@@ -96,8 +99,14 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     tell_trust(log, tee, credentials)
     if flags.accepted:
         log.info("flags-without-effect", flags=list(flags.accepted))
+    models = configure_models(flags, environ)
+    tell_unbound(log, models, attested="TACIT_TEE" in environ)
     repository = Repository(
-        configure_models(flags, environ), load=load_engine, options=engine_options(flags), observe=observer(log)
+        models,
+        load=load_engine,
+        options=engine_options(flags),
+        observe=observer(log),
+        warm=flags.switch("enable_model_warmup"),
     )
     plane = Plane(repository)
     stop = asyncio.Event()
@@ -140,12 +149,15 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
         rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
         tls = None
         if credentials:
-            if credentials.client_roots:
-                raise UsageError("client_verify holds for the gRPC port alone so far; leave out --rest_api_port")
             from tacit.pki.tls import server_context
 
             chain_and_key = (credentials.chain, credentials.key)
-            tls = server_context(lambda: chain_and_key, client_certificates="none", alpn=("http/1.1",))
+            tls = server_context(
+                lambda: chain_and_key,
+                client_certificates="require" if credentials.client_roots else "none",
+                client_roots=credentials.client_roots,
+                alpn=("http/1.1",),
+            )
         listeners["rest"] = await serve_http(rest.handle, host=host, port=max(0, rest_port), tls=tls, max_body=limit)
     return listeners
 
@@ -315,11 +327,34 @@ def tell_trust(log: "Log", tee: str, credentials: Credentials | None) -> None:
     log.info("trust", tee=tee or "none", tls=credentials is not None, message=told.get(tee, f"attested in {tee}"))
 
 
+def tell_unbound(log: "Log", models: Sequence[ModelConfig], *, attested: bool) -> None:
+    """Warn of each model that whoever keeps the storage may exchange for another."""
+    for model in models:
+        access, rule = model.access, model.access.rule
+        if rule is None and attested:
+            log.warning(
+                "model-not-named",
+                model=access.model,
+                message=f"the manifest names no Models, so whatever lies at {model.base} is loaded as {access.model}: "
+                f'add "Models": {{"{access.model}": {{"Format": "{access.format}", "ID": ...}}}} to the manifest, and '
+                "the name to the marble's Models; `tacit model inspect` prints the ID",
+            )
+        elif rule is not None and not rule.id and access.format is not Format.CAPSULE:
+            log.warning(
+                "model-without-id",
+                model=access.model,
+                message=f"the manifest's rule for {access.model} has no ID, and the {access.format} format authenticates "
+                "nothing: nobody would see that the file was changed. Add the ID that `tacit model inspect` prints, or "
+                "encrypt it as a capsule",
+            )
+
+
 def observer(log: "Log") -> Observer:
-    """Writes the repository's events to the log, failures as errors."""
+    """Writes the repository's events to the log, failures as errors, what works less well as warnings."""
 
     def observe(event: str, /, **fields: object) -> None:
-        (log.error if event.endswith("-failed") else log.info)(event, **fields)
+        tell = log.error if event.endswith("-failed") else log.warning if event == "model-cold" else log.info
+        tell(event, **fields)
 
     return observe
 

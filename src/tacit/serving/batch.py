@@ -5,6 +5,7 @@ thread, and what arrives meanwhile waits in its queue. No timer delays a lone re
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -24,20 +25,22 @@ class QueueClosedError(Exception):
 class EngineQueue(Generic[Result]):
     """Runs calls one after another on a thread of its own, in the order in which they came.
 
-    A call whose future was cancelled while it waited is not run.
+    A call whose future was cancelled, or whose deadline passed while it waited, is not run.
     """
 
     def __init__(self, name: str, *, max_waiting: int = MAX_WAITING) -> None:
         self._name = name
         self._max_waiting = max_waiting
-        self._calls: SimpleQueue[tuple[Future[Result], Callable[[], Result]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[Result], Callable[[], Result], float | None] | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Callable[[], Result]) -> Future[Result]:
-        """The future of a call that will run on the engine's thread.
+    def submit(self, call: Callable[[], Result], *, deadline: float | None = None) -> Future[Result]:
+        """The future of a call that will run on the engine's thread, unless `deadline` (monotonic seconds) passes first.
+
+        The future then fails with DEADLINE_EXCEEDED.
 
         Raises:
             QueueClosedError: `close` was called before.
@@ -51,7 +54,7 @@ class EngineQueue(Generic[Result]):
                 raise RequestError(
                     Status.UNAVAILABLE, f"{self._max_waiting} requests wait for {self._name} already; try again later"
                 )
-            self._calls.put((future, call))
+            self._calls.put((future, call, deadline))
         return future
 
     def close(self) -> None:
@@ -64,11 +67,15 @@ class EngineQueue(Generic[Result]):
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
-            future, call = item
+            future, call, deadline = item
             del item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise RequestError(
+                        Status.DEADLINE_EXCEEDED, f"the deadline passed while the request waited for {self._name}"
+                    )
                 result = call()
             except BaseException as exc:
                 future.set_exception(exc)

@@ -71,8 +71,15 @@ class Served(Protocol):
     def signatures(self) -> Mapping[str, Signature]:
         """What it answers, by signature key."""
 
-    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
-        """The outputs, once the engine gets to it. Raises: QueueClosedError, RequestError."""
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+    ) -> Future[dict[str, Tensor]]:
+        """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError."""
 
 
 class Models(Protocol):
@@ -139,8 +146,11 @@ class Plane:
         *,
         decode: Callable[[str, Wire], Tensor],
         output_filter: Sequence[str] = (),
+        deadline: float | None = None,
     ) -> Prediction:
         """A whole prediction, steps (1) to (8); `decode` turns one input of the protocol's kind into a tensor.
+
+        What still waits at `deadline` (monotonic seconds) is not run.
 
         Raises:
             RequestError: with the first step's status and text.
@@ -153,7 +163,7 @@ class Plane:
         check_aliases(signature, inputs)  # (3) (4)
         tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
         outputs = choose_outputs(signature, output_filter)  # (6)
-        return await self.run(selector, served, key, tensors, outputs=outputs)
+        return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline)
 
     async def run(
         self,
@@ -163,19 +173,20 @@ class Plane:
         inputs: Mapping[str, Tensor],
         *,
         outputs: Sequence[str],
+        deadline: float | None = None,
     ) -> Prediction:
         """Steps (7) and (8), for inputs that are decoded and named already.
 
         Raises:
-            RequestError: wrong types, a shape that the model refuses, or a queue that is full.
+            RequestError: wrong types, a shape that the model refuses, a queue that is full, or a deadline that passed.
         """
         check_types(served.signatures[signature_key], inputs)  # (7)
         try:
-            waiting = served.submit(signature_key, inputs, outputs)  # (8)
+            waiting = served.submit(signature_key, inputs, outputs, deadline=deadline)  # (8)
         except QueueClosedError:
             # Unloaded after it was found: whoever took its place answers, or nobody does and that is the answer.
             served = self.find(selector)
-            waiting = served.submit(signature_key, inputs, outputs)
+            waiting = served.submit(signature_key, inputs, outputs, deadline=deadline)
         result = await asyncio.wrap_future(waiting)
         return Prediction(served.name, served.version, signature_key, result)
 

@@ -32,6 +32,7 @@ from tacit.serving.batch import EngineQueue
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources, open_source
+from tacit.serving.warmup import warm_up
 from tacit.wire.tensor import Tensor
 
 _MAX_ENDED = 32  # versions that ended and are still told of
@@ -83,9 +84,16 @@ class LoadedModel:
         self._engine = engine
         self._queue: EngineQueue[dict[str, Tensor]] = EngineQueue(f"{name}/{version}")
 
-    def submit(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Future[dict[str, Tensor]]:
-        """The outputs, once the engine gets to it. Raises: QueueClosedError, RequestError."""
-        return self._queue.submit(partial(self._engine.infer, signature, inputs, outputs))
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+    ) -> Future[dict[str, Tensor]]:
+        """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError."""
+        return self._queue.submit(partial(self._engine.infer, signature, inputs, outputs), deadline=deadline)
 
     def close(self) -> None:
         """Answer what waits, then give the memory back."""
@@ -107,12 +115,19 @@ class Repository:
     """Implements `plane.Models` over the storage."""
 
     def __init__(
-        self, models: Sequence[ModelConfig], *, load: EngineLoader, options: EngineOptions, observe: Observer
+        self,
+        models: Sequence[ModelConfig],
+        *,
+        load: EngineLoader,
+        options: EngineOptions,
+        observe: Observer,
+        warm: bool = True,
     ) -> None:
         self._configs = {config.name: config for config in models}
         self._load = load
         self._options = options
         self._observe = observe
+        self._warm = warm
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
 
@@ -217,6 +232,10 @@ class Repository:
             reason = exc.reason if isinstance(exc, TacitError) else "unexpected"
             self._observe("model-failed", model=name, version=version, reason=reason, error=message)
             return
+        if self._warm and (trouble := warm_up(loaded)):
+            self._observe(
+                "model-cold", model=name, version=version, message=f"its first request will be slow: {trouble}"
+            )
         self._publish(name, _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded))
         self._told.pop(name, None)
         self._observe(

@@ -40,6 +40,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "tensorflow_session_parallelism": Flag(0, "threads of the engine; 0 uses all processors allowed"),
     "tensorflow_intra_op_parallelism": Flag(0, "the same"),
     "enable_serialization_as_tensor_content": Flag(False, "answer with tensor_content in place of typed values"),
+    "enable_model_warmup": Flag(True, "run a new version once on zeros before it answers"),
     "version": Flag(False, "print the version and end"),
     "help": Flag(False, "print this and end"),
     # ours
@@ -74,7 +75,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "saved_model_tags": _accepted("serve"),
     "grpc_channel_arguments": _accepted(""),
     "grpc_max_threads": _accepted(0),
-    "enable_model_warmup": _accepted(True),
     "num_request_iterations_for_warmup": _accepted(0),
     "monitoring_config_file": _accepted(""),
     "enable_signature_method_name_check": _accepted(False),

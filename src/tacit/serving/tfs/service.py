@@ -3,6 +3,7 @@
 Source: tensorflow_serving/apis/{prediction_service,model_service}.proto.
 """
 
+import time
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError, Message
@@ -39,8 +40,9 @@ class TfsService:
         refused.append(_MODEL + "HandleReloadConfigRequest")
         return answered | dict.fromkeys(refused, _unimplemented)
 
-    async def predict(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
+        deadline = None if call.deadline is None else time.monotonic() + call.deadline
         request = wire.PredictRequest()
         _read(request, message)
         prediction = await self._plane.predict(
@@ -49,6 +51,7 @@ class TfsService:
             request.inputs,
             decode=_decode,
             output_filter=request.output_filter,
+            deadline=deadline,
         )
         return self._response(prediction)
 

@@ -1,0 +1,53 @@
+"""One run on zeros before a version answers: engines plan and take their memory at the first run, which is slow.
+
+The inputs are made from a signature. They prove nothing about the model: whatever goes wrong here is told, and the
+version is served all the same, because zeros may be a shape or a value that it was never meant to take.
+"""
+
+import math
+
+import numpy as np
+
+from tacit.errors import RequestError, Status
+from tacit.graph.signature import SERVING_DEFAULT, Signature
+from tacit.serving.plane import Served
+from tacit.wire.tensor import ELEMENT_TYPES, Tensor
+
+MAX_INPUTS = 64 << 20  # bytes of zeros; far above one image, far below what a hostile signature can spell
+PATIENCE = 60.0  # seconds; a version that takes longer for one row answers while it is still at it
+
+
+def warm_up(served: Served) -> str:
+    """Run a version once on zeros, by its default signature if it has one; what went wrong, empty if nothing."""
+    keys = sorted(served.signatures, key=lambda key: (key != SERVING_DEFAULT, key))
+    if not keys:
+        return "it has no signature"
+    signature = served.signatures[keys[0]]
+    try:
+        served.submit(keys[0], zeros_for(signature), tuple(signature.outputs)).result(PATIENCE)
+    except TimeoutError:
+        return f"a run on zeros takes more than {PATIENCE:.0f} seconds"
+    except RequestError as exc:
+        return f"a run on zeros failed: {exc}"
+    except Exception as exc:  # an engine's surprise must not keep back a version that may work
+        return f"a run on zeros failed ({type(exc).__name__})"
+    return ""
+
+
+def zeros_for(signature: Signature) -> dict[str, Tensor]:
+    """Zeros for every input; sizes that are free are 1, and so is the one size of a shape of unknown rank.
+
+    Raises:
+        RequestError: UNIMPLEMENTED, they would take more than `MAX_INPUTS`.
+    """
+    shapes = {
+        alias: (1,) if spec.shape is None else tuple(1 if size < 0 else size for size in spec.shape)
+        for alias, spec in signature.inputs.items()
+    }
+    memories = {alias: np.dtype(ELEMENT_TYPES[spec.dtype].memory) for alias, spec in signature.inputs.items()}
+    needed = sum(math.prod(shape) * memories[alias].itemsize for alias, shape in shapes.items())
+    if needed > MAX_INPUTS:
+        raise RequestError(Status.UNIMPLEMENTED, f"zeros for its inputs would take {needed} bytes")
+    return {
+        alias: Tensor(spec.dtype, np.zeros(shapes[alias], memories[alias])) for alias, spec in signature.inputs.items()
+    }
