@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Literal
 
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
 from tacit.coordinator.state import Holdings, Identity
@@ -26,7 +25,7 @@ from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputEr
 from tacit.evidence import Claims
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
-from tacit.manifest.template import NUL_MESSAGE, TemplateSecret
+from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
 
 Permission = Appraisal | Unattested
@@ -193,14 +192,14 @@ def rehearse(
     identity = holdings.identity
     filled = placeholders(manifest, secrets, issuer=identity.marble_root, random=random)
     data = _template_data(identity, identity.intermediate, filled, filled)
-    for name, marble in sorted(manifest.marbles.items()):
-        parameters = marble.parameters
-        for variable, content in sorted(parameters.env.items()):
-            if only is None or any(mentions(content, one) for one in only):
-                _rehearse_one(content, data, name, variable, target="env")
-        for path, content in sorted(parameters.files.items()):
-            if only is None or any(mentions(content, one) for one in only):
-                _rehearse_one(content, data, name, path, target="file")
+
+    def concerned(content: rules.Content) -> bool:
+        return only is None or any(mentions(content, one) for one in only)
+
+    try:
+        check_templates(manifest, data, concerned=concerned)
+    except TemplateError as exc:
+        raise TemplateError(f"running manifest template dry run: {exc}") from exc
 
 
 def mentions(content: rules.Content, name: str) -> bool:
@@ -303,19 +302,6 @@ def _fill_in(parameters: rules.Parameters, data: TemplateData) -> tuple[dict[str
         except TemplateError as exc:
             raise TemplateError(f'parsing secrets for env variable "{name}": {exc}') from exc
     return files, env
-
-
-def _rehearse_one(
-    content: rules.Content, data: TemplateData, marble: str, name: str, *, target: Literal["file", "env"]
-) -> None:
-    try:
-        render(content, data, target=target)
-    except TemplateError as exc:
-        kind = "file" if target == "file" else "env variable"
-        # MarbleRun has a colon more in this one case.
-        colon = ":" if str(exc) == NUL_MESSAGE else ""
-        message = f"running manifest template dry run: in Marble {marble}: {kind}{colon} {name}: {exc}"
-        raise TemplateError(message) from exc
 
 
 def _models(

@@ -7,6 +7,8 @@ further than the secrets.
 (1) `lex`: text → tokens, (2) `parse`: tokens → steps, (3) `evaluate`: steps → output.
 """
 
+from collections.abc import Callable
+
 from tacit.errors import TemplateError
 from tacit.manifest.model import Content, Manifest, Parameters
 from tacit.manifest.template.data import TemplateData, TemplateSecret, root_record
@@ -49,18 +51,24 @@ _NAMES: dict[Target, frozenset[str]] = {
 }
 
 
-def check_templates(manifest: Manifest, data: TemplateData) -> None:
-    """Render every file and variable of every marble once, and throw the results away.
+def check_templates(
+    manifest: Manifest, data: TemplateData, *, concerned: Callable[[Content], bool] = lambda _content: True
+) -> None:
+    """Render every file and variable of every marble once, and throw the results away; those not `concerned` are spared.
 
     Raises:
         TemplateError: the first that fails, as `in Marble M: file F: ...`.
     """
     for name, marble in sorted(manifest.marbles.items()):
-        _check_parameters(name, marble.parameters, data)
+        _check_parameters(name, marble.parameters, data, concerned)
 
 
-def _check_parameters(name: str, parameters: Parameters, data: TemplateData) -> None:
+def _check_parameters(
+    name: str, parameters: Parameters, data: TemplateData, concerned: Callable[[Content], bool]
+) -> None:
     for variable, content in sorted(parameters.env.items()):
+        if not concerned(content):
+            continue
         try:
             render(content, data, target="env")
         except TemplateError as exc:
@@ -69,6 +77,8 @@ def _check_parameters(name: str, parameters: Parameters, data: TemplateData) -> 
             message = f"in Marble {name}: env variable{colon} {variable}: {exc}"
             raise TemplateError(message) from exc
     for path, content in sorted(parameters.files.items()):
+        if not concerned(content):
+            continue
         try:
             render(content, data, target="file")
         except TemplateError as exc:
