@@ -106,8 +106,10 @@ def hosts(names: Sequence[str], *, resolve: Mapping[str, str]) -> Iterator[dict[
     ]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tacit-hosts-")))
-        made = {name: stack.enter_context(_host(folder, name, lines, addresses[name])) for name in names}
-        switch = stack.enter_context(_host(folder, "switch", lines, ""))
+        switch = stack.enter_context(_host(folder, "switch", lines, "", _unshare()))
+        # Who is not root is it in one user namespace, the switch's, which then owns every host's network.
+        inside = [*_enter_user(switch._pid), "unshare", "--mount", "--net"]
+        made = {name: stack.enter_context(_host(folder, name, lines, addresses[name], inside)) for name in names}
         _join(switch, made)
         yield made
 
@@ -125,12 +127,12 @@ def _join(switch: Host, made: Mapping[str, Host]) -> None:
 
 
 @contextmanager
-def _host(folder: Path, name: str, lines: Sequence[str], address: str) -> Iterator[Host]:
+def _host(folder: Path, name: str, lines: Sequence[str], address: str, separate: Sequence[str]) -> Iterator[Host]:
     root = folder / name
     root.mkdir()
     names = folder / f"{name}.hosts"
     names.write_text("\n".join(lines) + "\n")
-    command = [*_unshare(), "sh", "-c", _HOLDER, "host", str(root), str(names)]
+    command = [*separate, "sh", "-c", _HOLDER, "host", str(root), str(names)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -140,6 +142,10 @@ def _host(folder: Path, name: str, lines: Sequence[str], address: str) -> Iterat
     finally:
         holder.kill()
         holder.communicate()
+
+
+def _enter_user(pid: int) -> list[str]:
+    return ["nsenter", f"--target={pid}", "--user", "--preserve-credentials", "--"] if _UNPRIVILEGED else []
 
 
 def _unshare() -> list[str]:
