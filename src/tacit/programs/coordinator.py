@@ -17,15 +17,13 @@ MarbleRun's, and an empty one counts as unset:
 
 import argparse
 import asyncio
-import ctypes
 import os
-import resource
 import secrets
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -50,14 +48,13 @@ from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.tls import server_context
+from tacit.programs.memory import keep_memory_private
 
 NAME = "tacit-coordinator"
 WORKERS = 4  # threads for what takes long: activations, manifests, secrets
 GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
-
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +262,6 @@ def _set_startup_manifest(coordinator: Coordinator, path: Path) -> None:
             "Cannot set startup manifest: server is not in expected state; the folder already holds a state: "
             "unset EDG_STARTUP_MANIFEST to go on with it"
         ) from exc
-
-
-def keep_memory_private() -> None:
-    """No core files, and no reading of this process's memory by others of the same user."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def now() -> datetime:

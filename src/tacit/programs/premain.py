@@ -13,9 +13,7 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
 - TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts.
 """
 
-import ctypes
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,8 +24,7 @@ from tacit.errors import PlatformError, TacitError
 from tacit.evidence.claims import Issuer
 from tacit.marble.activate import parse_settings
 from tacit.marble.premain import Launch, prepare
-
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
+from tacit.programs.memory import keep_memory_private
 
 
 def main() -> None:
@@ -77,13 +74,6 @@ def load_issuer() -> Issuer | None:
         return load_simulated_tee(default_platform_folder(os.environ), program="marble", now=datetime.now(UTC))
     except PlatformError as exc:
         raise PlatformError(f"{exc}. For a coordinator in unattested mode set TACIT_UNATTESTED=1") from exc
-
-
-def keep_memory_private() -> None:
-    """No core files, and no reading of this process's memory or environment by others of the same user."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def say(line: str) -> None:

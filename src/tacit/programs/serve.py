@@ -14,7 +14,6 @@ import asyncio
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -31,6 +30,7 @@ from tacit.edge.data import serve_grpc_data
 from tacit.edge.http import serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
 from tacit.pki import parse_key_pair
+from tacit.programs.memory import keep_memory_private
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
@@ -42,7 +42,6 @@ from tacit.serving.tfs.flags import Flags, parse_flags, usage
 from tacit.serving.tfs.rest import RestOptions, TfsRest
 from tacit.serving.tfs.service import TfsService
 
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 # malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
 # cost as much again as all the rest of a call. One arena, because Python's threads take turns anyway.
 _MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
@@ -74,13 +73,6 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     finally:
         remove_private_folder(environ)
     return 0
-
-
-def keep_memory_private() -> None:
-    """No core files, and no reading of this process's memory by others of the same user."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def keep_buffers() -> None:
