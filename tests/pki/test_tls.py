@@ -6,8 +6,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import crypto
 
 from tacit.errors import PkiError
 from tacit.pki import (
@@ -15,6 +20,7 @@ from tacit.pki import (
     KeyPair,
     issue_intermediate,
     issue_leaf,
+    issue_marble_root,
     issue_root,
     issue_secret_certificate,
     issue_self_signed,
@@ -24,6 +30,7 @@ from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
 from tacit.pki.tls import (
     client_context,
+    known_key_client_context,
     peer_certificate,
     pinned_client_context,
     server_context,
@@ -491,6 +498,38 @@ async def test_t40_a_blocking_client_sees_the_pin_too() -> None:
         await asyncio.to_thread(blocking, port)
 
 
+async def test_t40_a_known_key_is_enough_under_whatever_certificate() -> None:
+    known = known_key_client_context(known_pem=INTERMEDIATE.certificate_pem, certificate=USER)
+    shown = issue_marble_root(INTERMEDIATE, now=NOW)
+    context = server_context(lambda: (shown.certificate_pem, shown.key_pem), client_certificates="require", alpn=())
+    async with serving(context) as port:
+        assert await visit(port, known, name="nobody.example") == b"hello"
+
+
+async def test_t40_another_key_under_the_same_root_is_refused() -> None:
+    known = known_key_client_context(known_pem=INTERMEDIATE.certificate_pem)
+    async with serving(server("none")) as port:
+        with pytest.raises(ssl.SSLCertVerificationError, match="its key is not"):
+            await visit(port, known)
+
+
+def test_t40_a_key_of_a_foreign_kind_is_another_one(tmp_path: Path) -> None:
+    key = ed448.Ed448PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + timedelta(days=9999))
+    pem = builder.sign(key, None).public_bytes(Encoding.PEM)
+    (tmp_path / "pem").write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    foreign = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    foreign.load_cert_chain(tmp_path / "pem")
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        known_key_client_context(known_pem=INTERMEDIATE.certificate_pem).wrap_bio(back, there),
+        foreign.wrap_bio(there, back, server_side=True),
+    )
+    with pytest.raises(ssl.SSLCertVerificationError, match="its key is not"):
+        shake(*ends)
+
+
 async def test_credentials_that_cannot_be_read_leave_the_last_good_ones(caplog: pytest.LogCaptureFixture) -> None:
     answers = [credentials()]
 
@@ -523,6 +562,15 @@ def test_a_root_that_openssl_does_not_take_is_refused(monkeypatch: pytest.Monkey
         trusting()
 
 
+def test_a_clients_root_that_openssl_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise crypto.Error([])
+
+    monkeypatch.setattr(crypto.X509Store, "add_cert", refuse)
+    with pytest.raises(PkiError, match="root for clients"):
+        server_context(credentials, client_certificates="require", client_roots=ROOT.certificate_pem, alpn=())
+
+
 def test_a_transport_without_tls_has_no_certificate() -> None:
     class Plain:
         def get_extra_info(self, _name: str) -> None:
@@ -532,6 +580,14 @@ def test_a_transport_without_tls_has_no_certificate() -> None:
 
 
 # ---- the object that asyncio drives, without asyncio
+
+
+def shake(*ends: ssl.SSLObject) -> None:
+    """Both ends of a handshake in turn, until both are done."""
+    for _ in range(8):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
 
 
 class Wire:
@@ -545,10 +601,7 @@ class Wire:
         self.client = context.wrap_bio(self.to_client, self.to_server, server_hostname="localhost")
 
     def shake(self) -> None:
-        for _ in range(8):
-            for end in (self.client, self.server):
-                with suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
+        shake(self.client, self.server)
 
 
 def test_the_object_reads_into_memory_of_its_own_and_of_the_caller() -> None:
