@@ -12,7 +12,7 @@ import typer
 from tacit.cli.files import OutputOption, load_manifest, parse_fingerprint, write_output
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, reach, while_doing
 from tacit.errors import InputError, ManifestError
-from tacit.manifest import check_manifest, parse_manifest_strict
+from tacit.manifest import check_manifest, parse_manifest, parse_manifest_strict
 
 app = typer.Typer(
     no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets."
@@ -128,6 +128,10 @@ def _refuse_leniency(raw: bytes) -> None:
     try:
         parse_manifest_strict(raw)
     except ManifestError as exc:
+        try:
+            parse_manifest(raw)
+        except ManifestError:
+            raise exc from None  # no reading takes it, so there is nothing to offer
         raise ManifestError(f"{exc}\n  Mend it, or upload it as it is with --lenient") from exc
 
 
