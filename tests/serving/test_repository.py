@@ -13,12 +13,22 @@ import pytest
 
 from fakes import models
 from tacit.errors import CapsuleKeyError, FileInputError, ModelNotAllowedError, RequestError, Status, UsageError
-from tacit.serving.bundle import Bundle
+from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
-from tacit.serving.sources import Access, Format, ModelRule, list_sources, load_key, open_source, parse_rules
+from tacit.serving.sources import (
+    Access,
+    CapsuleBundle,
+    FolderBundle,
+    Format,
+    ModelRule,
+    list_sources,
+    load_key,
+    open_source,
+    parse_rules,
+)
 from tacit.vault import open_capsule, seal_folder
 from tacit.vault.files import encrypt_ctr
 from tacit.wire.tensor import Tensor
@@ -362,3 +372,27 @@ def test_no_failure_of_one_model_stops_the_others(tmp_path: Path, events: Any, f
     assert repository.statuses("good")[0].state is State.AVAILABLE
     assert not repository.ready
     repository.close()
+
+
+@pytest.mark.parametrize("storage", ["folder", "memory", "capsule"])
+def test_a_bundle_reads_into_memory_that_it_is_given(tmp_path: Path, storage: str) -> None:
+    folder = tmp_path / "1"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"content")
+    if storage == "memory":
+        bundle: Bundle = MemoryBundle({"a": b"content"})
+    elif storage == "folder":
+        bundle = FolderBundle(folder, ("a",))
+    else:
+        seal_folder(folder, tmp_path / "m.capsule", KEY, name="m", version=1)
+        bundle = CapsuleBundle(open_capsule(tmp_path / "m.capsule", KEY))
+    target = bytearray(bundle.size("a"))
+    bundle.read_into("a", memoryview(target))
+    bundle.close()
+    assert target == b"content" == bytes(bundle.read("a") if storage != "capsule" else target)
+
+
+def test_a_plain_file_that_grew_meanwhile_is_not_taken_for_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    with pytest.raises(FileInputError, match="changed while it was read"):
+        FolderBundle(tmp_path, ("a",)).read_into("a", memoryview(bytearray(3)))

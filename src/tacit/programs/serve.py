@@ -277,7 +277,12 @@ def load_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """The engine for a model; its library is imported when the first model is there."""
     from tacit.serving.engines.openvino import load_openvino
 
-    return load_openvino(bundle, options)
+    engine = load_openvino(bundle, options)
+    # Reading a model takes memory several times its size, which is not what `keep_buffers` is to keep.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+    return engine
 
 
 # ---- trust

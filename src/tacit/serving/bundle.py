@@ -35,6 +35,12 @@ class Bundle(Protocol):
     def read(self, name: str) -> bytes | bytearray | memoryview:
         """One file's content."""
 
+    def size(self, name: str) -> int:
+        """One file's size in bytes."""
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """One file's content into memory of its size; where this raises, what lies there is not to be used."""
+
     def close(self) -> None:
         """Nothing will be read any more."""
 
@@ -54,6 +60,14 @@ class MemoryBundle:
     def read(self, name: str) -> bytes | bytearray | memoryview:
         """One file's content."""
         return self.contents[name]
+
+    def size(self, name: str) -> int:
+        """One file's size in bytes."""
+        return len(self.contents[name])
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """One file's content into memory of its size."""
+        target[:] = self.contents[name]
 
     def close(self) -> None:
         """Nothing is held open."""

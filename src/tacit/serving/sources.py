@@ -196,6 +196,18 @@ class FolderBundle:
         """One file's content."""
         return (self.place / name).read_bytes()
 
+    def size(self, name: str) -> int:
+        """One file's size in bytes."""
+        return (self.place / name).stat().st_size
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """One file's content into memory of its size. Raises: FileInputError when it has changed meanwhile."""
+        with (self.place / name).open("rb") as file:
+            if file.readinto(target) != len(target) or file.read(1):
+                raise FileInputError(
+                    f"{self.place / name} changed while it was read; it is read again once it is whole"
+                )
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -215,6 +227,14 @@ class CapsuleBundle:
     def read(self, name: str) -> memoryview:
         """One file's content."""
         return self.capsule.read(name)
+
+    def size(self, name: str) -> int:
+        """One file's size in bytes."""
+        return next(file.size for file in self.capsule.info.files if file.name == name)
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """One file's content into memory of its size."""
+        self.capsule.read_into(name, target)
 
     def close(self) -> None:
         """Close the file below."""

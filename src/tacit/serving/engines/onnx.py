@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from tacit.errors import ModelFormatError
 from tacit.serving.bundle import Layout, check_name
+from tacit.serving.engines.protobuf import fields
 
+_WHAT = "an ONNX model"
 _MAX_DEPTH = 64  # of graphs inside nodes; real models have two or three
 
 # Message kind -> field number -> kind of the message in that field. Everything else is skipped.
 _WAY = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "function": {7: "node"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -42,44 +45,11 @@ def external_files(content: bytes, layout: Layout, names: Sequence[str]) -> tupl
 def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise ModelFormatError(f"not an ONNX model: graphs are nested more than {_MAX_DEPTH} deep")
-    for number, payload in _fields(message):
+    for number, _, payload in fields(message, what=_WHAT):
         inner = _WAY[kind].get(number)
         if inner == "entry":
-            pair = dict(_fields(payload))
+            pair = {key: value for key, _, value in fields(payload, what=_WHAT)}
             if bytes(pair.get(1, b"")) == b"location":
                 yield bytes(pair.get(2, b"")).decode("utf-8", "replace")
         elif inner:
             yield from _locations(payload, inner, depth + 1)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and payload of the length-delimited fields; the others are skipped."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        wire_type = key & 7
-        if wire_type == 0:
-            _, position = _varint(message, position)
-        elif wire_type in (1, 5):
-            position += 8 if wire_type == 1 else 4
-        elif wire_type == 2:
-            length, position = _varint(message, position)
-            if length > len(message) - position:
-                raise ModelFormatError("not an ONNX model: a field is longer than the file")
-            yield key >> 3, message[position : position + length]
-            position += length
-        else:
-            raise ModelFormatError(f"not an ONNX model: wire type {wire_type}")
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ModelFormatError("not an ONNX model: a number is cut short")

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ModelFormatError, RequestError, Status
-from tacit.graph.savedmodel import parse_saved_model
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.bundle import Bundle, Kind, Layout, recognise, weights_of
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.onnx import external_files
 from tacit.serving.engines.processors import usable_processors
+from tacit.serving.engines.signatures import read_signatures
 from tacit.serving.engines.staging import staged
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
@@ -58,8 +58,8 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
     library = _import_library()
     core = library.Core()
     try:
+        declared = read_signatures(bundle.read(layout.entry)) if layout.kind is Kind.SAVED_MODEL else {}
         model = _read(core, bundle, layout, options)
-        declared = parse_saved_model(bytes(bundle.read(layout.entry))) if layout.kind is Kind.SAVED_MODEL else {}
         _expose_outputs(model, declared)
         compiled = core.compile_model(model, "CPU", _properties(options))
     except RuntimeError as exc:
@@ -146,7 +146,11 @@ def _import_library() -> Any:
 
 def _read(core: Any, bundle: Bundle, layout: Layout, options: EngineOptions) -> Any:
     if layout.kind is Kind.IR:
-        return core.read_model(bytes(bundle.read(layout.entry)), bytes(bundle.read(weights_of(layout.entry))))
+        # Decrypted right into memory that is the engine's: it keeps it as long as the compiled model looks at it.
+        name = weights_of(layout.entry)
+        weights = _import_library().Tensor(_import_library().Type.u8, [bundle.size(name)])
+        bundle.read_into(name, memoryview(weights.data))
+        return core.read_model(bytes(bundle.read(layout.entry)).decode("utf-8", "replace"), weights)
     if layout.kind is Kind.ONNX:
         content = bytes(bundle.read(layout.entry))
         if not external_files(content, layout, bundle.names):

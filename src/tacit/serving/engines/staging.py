@@ -1,5 +1,6 @@
 """A model in memory for a reader that wants a path: a private folder on a tmpfs, gone right after reading."""
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -28,9 +29,21 @@ def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # O_EXCL and O_NOFOLLOW: the folder is ours alone, and stays so.
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(bundle.read(name))
+            descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w+b") as file:
+                _fill(file.fileno(), bundle, name)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(descriptor: int, bundle: Bundle, name: str) -> None:
+    """Decrypt a file right into its place, without a second copy in this process."""
+    size = bundle.size(name)
+    if size == 0:
+        bundle.read_into(name, memoryview(bytearray()))
+        return
+    # Taken first: a tmpfs that is full says so here, and not by a signal in the middle of a write.
+    os.posix_fallocate(descriptor, 0, size)
+    with mmap.mmap(descriptor, size) as memory, memoryview(memory) as target:
+        bundle.read_into(name, target)
