@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,25 @@ def test_several_threads_read_one_capsule_at_once(large: tuple[bytes, bytes]) ->
     for thread in threads:
         thread.join()
     assert equal == [True] * 3
+
+
+def test_one_refused_chunk_stops_the_other_thread(large: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    capsule = read_capsule(io.BytesIO(large[1]), KEY)
+    refused, opened = threading.Event(), []
+
+    def open_chunk(_self: object, _number: int, chunk: int, _sealed: object, _target: object) -> bytes:
+        if chunk == 0:
+            refused.set()
+            raise CapsuleChunkError("altered")
+        assert refused.wait(5)
+        time.sleep(0.05)  # until the refusal was told
+        opened.append(chunk)
+        return bytes(16)
+
+    monkeypatch.setattr(Capsule, "_open_chunk", open_chunk)
+    with pytest.raises(CapsuleChunkError, match="altered"):
+        capsule.read("large")
+    assert len(opened) <= 1
 
 
 def test_a_capsule_that_becomes_shorter_while_it_is_open_is_refused(tmp_path: Path) -> None:

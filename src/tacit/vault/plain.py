@@ -21,5 +21,5 @@ def plain_id(digests: Mapping[str, bytes]) -> bytes:
 
 
 def sha256_of(stream: BufferedIOBase) -> bytes:
-    """SHA-256 of what a stream still holds, read piece by piece."""
+    """SHA-256 of a stream's content, read piece by piece from its beginning."""
     return hashlib.file_digest(stream, "sha256").digest()
