@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tacit.errors import FileInputError, InputError, PlaintextError
+from tacit.marble import place
 from tacit.marble.place import (
     check_links,
     decrypt_model,
@@ -97,6 +98,31 @@ def test_a_folder_at_the_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_a_device_of_gramine_s_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "DEVICE_PATH", f"{tmp_path}/attestation/")
+    device = tmp_path / "attestation" / "keys" / "default"
+    device.parent.mkdir(parents=True)
+    device.write_bytes(b"the key before")
+    before = device.stat().st_ino
+    place.store_file(device, b"key")
+    assert device.read_bytes() == b"key"
+    assert device.stat().st_ino == before
+
+
+def test_a_place_that_cannot_be_taken_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+
+    def refuse(_self: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(FileInputError, match="No space left"):
+        place.store_file(path, b"after")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"before"
+
+
 def test_a_path_through_another_user_s_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "target")
