@@ -35,6 +35,15 @@ def test_a_record_of_a_newer_program_is_named(later: bytes) -> None:
         replay([snapshot(), later])
 
 
+@pytest.mark.parametrize("part", ["manifest", "certificate", "key"])
+def test_a_snapshot_with_a_part_that_cannot_be_read_is_refused_and_no_fault(part: str) -> None:
+    raw = snapshot()
+    said = msgspec.msgpack.decode(raw[1:])
+    (said if part == "manifest" else said["root"])[part] = b"nonsense"
+    with pytest.raises(SealedStateError, match="newer program"):
+        replay([raw[:1] + msgspec.msgpack.encode(said)])
+
+
 def test_a_file_begins_with_a_snapshot() -> None:
     with pytest.raises(SealedStateError, match="newer program"):
         replay([encode_change(Activated("m", "u"))])

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from tacit.coordinator.secrets import Secret
 from tacit.coordinator.state import Activated, Change, Holdings, Identity, SecretsSet, State, apply
-from tacit.errors import SealedStateError
+from tacit.errors import ManifestError, PkiError, SealedStateError
 from tacit.manifest import parse_manifest
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key_der
@@ -105,7 +105,7 @@ def replay(payloads: Sequence[bytes]) -> Holdings:
                 holdings = apply(holdings, _change(kind, body))
             else:
                 raise _unknown(kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        except (msgspec.MsgspecError, ValueError, ManifestError, PkiError) as exc:
             raise _unknown(kind) from exc
     if holdings is None:
         raise SealedStateError("the sealed state holds nothing")
