@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fakes.core import PLAIN_MANIFEST, UUID, encode, make_coordinator, make_order, make_verifier, make_world
 from fakes.tee import NOW, FakeTee, make_platform
-from tacit.coordinator.activate import Order, named_secrets, parse_uuid, release
+from tacit.coordinator.activate import Order, parse_uuid, release
 from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.secrets import Marble, NewValue, derive_symmetric
 from tacit.coordinator.state import NEXT, Event, State, advance
@@ -40,6 +40,7 @@ from tacit.errors import (
 )
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.manifest import Unattested
+from tacit.manifest.access import named_secrets
 from tacit.manifest.model import Content
 from tacit.pki import issue_self_signed
 

@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
 from tacit.coordinator.state import Holdings, Identity
@@ -25,6 +24,7 @@ from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputEr
 from tacit.evidence import Claims
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
+from tacit.manifest.access import named_secrets, used_secrets
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
 
@@ -39,9 +39,6 @@ MODEL_KEY_SIZE = 32  # bytes
 
 _HYPHENS = (8, 13, 18, 23)
 _URN = "urn:uuid:"
-_NAMED = re.compile(rb"""\.Secrets\.([^\s{}().|,;:="'`]+)|\bindex\s+[^\s"`]*\.Secrets\s+["`]([^"`\\]*)["`]""")
-_UNNAMED = re.compile(rb"\.Secrets(?!\.)|(?<![\w.)])\.(?!\w)")
-"""`.Secrets` as a whole, or the dot itself: a template with one of these may reach any secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +150,7 @@ def release(
     rule = manifest.marbles[order.marble_type]
     leaf = _leaf(holdings.identity, rule, order, uuid=uuid, now=now, mark=mark)
     marble = Marble(order.marble_type, uuid, rule.disable_secret_binding)
-    used = _used_secrets(manifest, rule)
+    used = used_secrets(manifest, rule)
 
     def gather(held: Mapping[str, Secret], root_secret: bytes) -> dict[str, Secret]:
         issuer = holdings.identity.marble_root
@@ -208,20 +205,6 @@ def mentions(content: rules.Content, name: str) -> bool:
     return named is None or name in named
 
 
-@lru_cache(maxsize=65536)
-def named_secrets(content: rules.Content) -> frozenset[str] | None:
-    """The secrets that a template names; None where it may reach any."""
-    if not content.templates or b"{{" not in content.data:
-        return frozenset()
-    names = frozenset((dotted or quoted).decode("utf-8", "replace") for dotted, quoted in _NAMED.findall(content.data))
-    return None if _actions_reach_out(content.data) else names
-
-
-def _actions_reach_out(data: bytes) -> bool:
-    """Whether it is within the braces, not in the text around them, that a whole map or the dot is used."""
-    return any(_UNNAMED.search(_NAMED.sub(b"", action)) for action in re.findall(rb"\{\{(.*?)\}\}", data, re.DOTALL))
-
-
 def ttls_config(
     manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: KeyPair
 ) -> bytes:
@@ -259,20 +242,6 @@ def _leaf(
         )
     except PkiError as exc:
         raise PkiError(f"generating marble authentication secrets: {exc}") from exc
-
-
-def _used_secrets(manifest: Manifest, rule: rules.Marble) -> frozenset[str]:
-    """The secrets that this type's templates, ports and models may use."""
-    contents = [*rule.parameters.files.values(), *rule.parameters.env.values()]
-    named = [named_secrets(content) for content in contents]
-    used = (
-        set(manifest.secrets)
-        if None in named
-        else {name for one in named for name in one or () if name in manifest.secrets}
-    )
-    used |= {port.certificate for tag in rule.tls for port in manifest.tls[tag].incoming if port.certificate}
-    used |= {manifest.models[name].key for name in rule.models if manifest.models[name].key}
-    return frozenset(used)
 
 
 def _template_data(

@@ -1,4 +1,4 @@
-"""`tacit manifest`: set, get, verify and fingerprint the manifest of a coordinator."""
+"""`tacit manifest`: set, get, verify and fingerprint the manifest of a coordinator, and check one."""
 
 import base64
 import hashlib
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import OutputOption, load_manifest, parse_fingerprint, write_output
+from tacit.cli.manifest import review
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, reach, while_doing
 from tacit.errors import InputError, ManifestError
 from tacit.manifest import check_manifest, parse_manifest, parse_manifest_strict
@@ -17,6 +18,8 @@ from tacit.manifest import check_manifest, parse_manifest, parse_manifest_strict
 app = typer.Typer(
     no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets."
 )
+app.command("lint")(review.lint)
+app.command("diff")(review.diff)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JSON or YAML.")]
 

@@ -1,0 +1,135 @@
+"""Who may have what?
+
+The ways by which a secret reaches a marble (a template, a port of transparent TLS, a model), and what a user's roles
+add up to. The coordinator derives for a marble what `used_secrets` names; reviews of a manifest speak of the rest.
+Everything here answers for any manifest that can be read, also for one that names what it does not define.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from tacit.manifest.model import Content, Manifest, Marble
+
+READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
+WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
+UPDATE_MANIFEST = "updatemanifest"
+
+_NAMED = re.compile(rb"""\.Secrets\.([^\s{}().|,;:="'`]+)|\bindex\s+[^\s"`]*\.Secrets\s+["`]([^"`\\]*)["`]""")
+_UNNAMED = re.compile(rb"\.Secrets(?!\.)|(?<![\w.)])\.(?!\w)")
+"""`.Secrets` as a whole, or the dot itself: a template with one of these may reach any secret."""
+_FIELD = re.compile(rb"\)?\.(\w+)")
+_PUBLIC_FIELDS = frozenset({b"Cert", b"Type", b"Size", b"Shared", b"UserDefined", b"ValidFor"})
+
+
+@lru_cache(maxsize=65536)
+def named_secrets(content: Content) -> frozenset[str] | None:
+    """The secrets that a template names; None where it may reach any."""
+    if not content.templates or b"{{" not in content.data:
+        return frozenset()
+    names = frozenset(_name(match) for match in _NAMED.finditer(content.data))
+    return None if _actions_reach_out(content.data) else names
+
+
+def _name(match: re.Match[bytes]) -> str:
+    return (match.group(1) or match.group(2) or b"").decode("utf-8", "replace")
+
+
+def _actions_reach_out(data: bytes) -> bool:
+    """Whether it is within the braces, not in the text around them, that a whole map or the dot is used."""
+    return any(_UNNAMED.search(_NAMED.sub(b"", action)) for action in re.findall(rb"\{\{(.*?)\}\}", data, re.DOTALL))
+
+
+def used_secrets(manifest: Manifest, marble: Marble) -> frozenset[str]:
+    """The secrets that this type's templates, ports and models may use."""
+    contents = [*marble.parameters.files.values(), *marble.parameters.env.values()]
+    named = [named_secrets(content) for content in contents]
+    used = (
+        set(manifest.secrets)
+        if None in named
+        else {name for one in named for name in one or () if name in manifest.secrets}
+    )
+    used |= {name for name, _ in _by_ports(manifest, marble)} | {name for name, _ in _by_models(manifest, marble)}
+    return frozenset(used)
+
+
+def revealed_secrets(manifest: Manifest, content: Content) -> frozenset[str]:
+    """The secrets whose secret part a template may put out. A certificate alone, or a size, is nobody's secret."""
+    named = named_secrets(content)
+    if named is None:
+        return frozenset(manifest.secrets)
+    revealed = set()
+    for match in _NAMED.finditer(content.data) if named else ():
+        name = _name(match)
+        # The public half of a certificate's key is public; a symmetric key has no such half, whatever the field says.
+        public = _PUBLIC_FIELDS | ({b"Public"} if _is_certificate(manifest, name) else frozenset())
+        field = _FIELD.match(content.data, match.end())
+        if name in manifest.secrets and (field is None or field.group(1) not in public):
+            revealed.add(name)
+    return frozenset(revealed)
+
+
+def _is_certificate(manifest: Manifest, name: str) -> bool:
+    return name in manifest.secrets and manifest.secrets[name].type.startswith("cert-")
+
+
+def ways_to_secrets(manifest: Manifest, marble: Marble) -> dict[str, tuple[str, ...]]:
+    """Each secret whose secret part this type gets, and the ways by which: `file /conf/key`, `model digits`."""
+    ways: dict[str, list[str]] = {}
+    for name, way in (
+        *_by_contents(manifest, marble),
+        *_by_ports(manifest, marble),
+        *_by_models(manifest, marble),
+    ):
+        known = ways.setdefault(name, [])
+        if way not in known:
+            known.append(way)
+    return {name: tuple(found) for name, found in sorted(ways.items())}
+
+
+def _by_contents(manifest: Manifest, marble: Marble) -> Iterator[tuple[str, str]]:
+    for kind, contents in (("file", marble.parameters.files), ("variable", marble.parameters.env)):
+        for place, content in sorted(contents.items()):
+            for name in revealed_secrets(manifest, content):
+                yield name, f"{kind} {place}"
+
+
+def _by_ports(manifest: Manifest, marble: Marble) -> Iterator[tuple[str, str]]:
+    for tag in marble.tls:
+        rule = manifest.tls.get(tag)
+        for port in rule.incoming if rule else ():
+            if port.certificate:
+                yield port.certificate, f"TLS tag {tag}"
+
+
+def _by_models(manifest: Manifest, marble: Marble) -> Iterator[tuple[str, str]]:
+    for name in marble.models:
+        model = manifest.models.get(name)
+        if model and model.key:
+            yield model.key, f"model {name}"
+
+
+def holders(manifest: Manifest) -> dict[str, frozenset[str]]:
+    """Each secret that some marble gets, and the types of marbles that get it."""
+    found: dict[str, set[str]] = {}
+    for marble_name, marble in manifest.marbles.items():
+        for secret in ways_to_secrets(manifest, marble):
+            found.setdefault(secret, set()).add(marble_name)
+    return {secret: frozenset(names) for secret, names in sorted(found.items())}
+
+
+def permissions(manifest: Manifest, user: str) -> frozenset[tuple[str, str]]:
+    """What this user's roles add up to: (action in lower case, name of a resource; empty for the manifest)."""
+    granted: set[tuple[str, str]] = set()
+    for role_name in manifest.users[user].roles:
+        role = manifest.roles.get(role_name)
+        if role is None:
+            continue
+        resources = ("",) if role.resource_type == "Manifest" else role.resource_names
+        granted |= {(action.lower(), resource) for action in role.actions for resource in resources}
+    return frozenset(granted)
+
+
+def users_who_may(manifest: Manifest, action: str, resource: str = "") -> tuple[str, ...]:
+    """The users with this permission, sorted."""
+    return tuple(sorted(user for user in manifest.users if (action, resource) in permissions(manifest, user)))
