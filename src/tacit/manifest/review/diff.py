@@ -90,7 +90,8 @@ def _package(path: str, name: str, old: Package, new: Package, reach: str) -> It
     if identity[0] != identity[1]:
         text = f"Package {name} is other software: {_software(old)} before, {_software(new)} now; it reaches {reach}."
         yield Change(GAIN, path, text)
-    if old.security_version != new.security_version:
+    by_signer = old.unique_id is None and new.unique_id is None
+    if by_signer and (old.security_version or 0) != (new.security_version or 0):
         before, after = old.security_version or 0, new.security_version or 0
         effect, verb = (LOSS, "no longer accepts") if after > before else (GAIN, "now accepts")
         text = f"Package {name} {verb} security versions from {min(before, after)} to below {max(before, after)}."
@@ -197,8 +198,9 @@ def _parameters(path: str, name: str, old: Marble, new: Marble) -> Iterator[Chan
     for kind, section, before, after in kinds:
         for one in _all(before, after):
             if before.get(one) != after.get(one):
-                verb = "no longer gets" if one not in after else "now gets" if one not in before else "gets another"
-                yield Change(CHANGE, f"{where}.{section}.{one}", f"Marble {name} {verb} the {kind} {one}.")
+                verb = "no longer gets" if one not in after else "now gets" if one not in before else "gets"
+                ending = ", with other contents" if one in before and one in after else ""
+                yield Change(CHANGE, f"{where}.{section}.{one}", f"Marble {name} {verb} the {kind} {one}{ending}.")
     if set(old.tls) != set(new.tls):
         text = f"Marble {name} has other tags of TLS: {_listed(old.tls) or 'none'} before, {_listed(new.tls) or 'none'} now."
         yield Change(CHANGE, f"{path}.TLS", text)

@@ -1,0 +1,72 @@
+"""Which secrets reach whom."""
+
+from typing import Any
+
+import pytest
+
+from fakes.manifests import minimal, raw
+from tacit.manifest import parse_manifest
+from tacit.manifest.access import holders, permissions, revealed_secrets, used_secrets, users_who_may, ways_to_secrets
+from tacit.manifest.model import Content, Manifest
+
+SECRETS = {
+    "key": {"Type": "symmetric-key", "Size": 256, "Shared": True},
+    "crt": {"Type": "cert-ecdsa", "Size": 256},
+    "a-b": {"Type": "plain", "UserDefined": True},
+}
+
+
+def manifest_of(**sections: Any) -> Manifest:
+    return parse_manifest(raw(minimal(**({"Secrets": SECRETS} | sections)))).manifest
+
+
+@pytest.mark.parametrize(
+    ("template", "revealed"),
+    [
+        ("plain text with .Secrets.key in it", set()),
+        ("{{ hex .Secrets.key }}", {"key"}),
+        ("{{ hex .Secrets.key.Public }}", {"key"}),
+        ("{{ .Secrets.key.Size }}", set()),
+        ("{{ pem .Secrets.crt.Cert }}{{ pem .Secrets.crt.Public }}", set()),
+        ("{{ pem .Secrets.crt.Cert }}{{ pem .Secrets.crt.Private }}", {"crt"}),
+        ('{{ string (index .Secrets "a-b") }}', {"a-b"}),
+        ('{{ pem (index .Secrets "crt").Cert }}', set()),
+        ("{{ hex .Previous.Secrets.key }}", {"key"}),
+        ("{{ hex .Secrets.unknown }}", set()),
+        ("{{ range .Secrets }}{{ end }}", {"key", "crt", "a-b"}),
+    ],
+)
+def test_a_template_reveals_the_secret_part_and_not_the_public_one(template: str, revealed: set[str]) -> None:
+    assert revealed_secrets(manifest_of(), Content(template.encode())) == revealed
+
+
+def test_secrets_come_by_files_variables_ports_and_models() -> None:
+    parameters = {"Files": {"/k": "{{ raw .Secrets.key }}"}, "Env": {"T": '{{ string (index .Secrets "a-b") }}'}}
+    manifest = manifest_of(
+        Marbles={
+            "m": {"Package": "server", "TLS": ["t", "undefined"], "Models": ["d", "no"], "Parameters": parameters}
+        },
+        TLS={"t": {"Incoming": [{"Port": "1", "Cert": "crt", "DisableClientAuth": True}]}},
+        Models={"d": {"Format": "capsule", "Key": "key"}},
+    )
+    marble = manifest.marbles["m"]
+    assert ways_to_secrets(manifest, marble) == {
+        "a-b": ("variable T",),
+        "crt": ("TLS tag t",),
+        "key": ("file /k", "model d"),
+    }
+    assert used_secrets(manifest, marble) == {"key", "crt", "a-b"}
+    assert holders(manifest) == {name: frozenset({"m"}) for name in ("a-b", "crt", "key")}
+
+
+def test_roles_add_up_and_undefined_ones_give_nothing() -> None:
+    manifest = manifest_of(
+        Users={"u": {"Certificate": "x", "Roles": ["w", "m", "no"]}, "v": {"Certificate": "y"}},
+        Roles={
+            "w": {"ResourceType": "Secrets", "ResourceNames": ["a-b"], "Actions": ["WriteSecret", "readsecret"]},
+            "m": {"ResourceType": "Manifest", "Actions": ["UpdateManifest"]},
+        },
+    )
+    assert permissions(manifest, "u") == {("writesecret", "a-b"), ("readsecret", "a-b"), ("updatemanifest", "")}
+    assert permissions(manifest, "v") == frozenset()
+    assert users_who_may(manifest, "updatemanifest") == ("u",)
