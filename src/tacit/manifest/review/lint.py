@@ -198,7 +198,8 @@ def models_without_id(manifest: Manifest) -> Iterator[Finding]:
     """Any capsule under a key."""
     for name, model in manifest.models.items():
         if model.format == "capsule" and not model.model_id:
-            what = "no ID" if model.min_version else "neither ID nor MinVersion"
+            given = "no ID" if model.model_id is None else "an ID that is no digest"
+            what = given if model.min_version else f"{given}, and no MinVersion"
             old = "" if model.min_version else ", also an old one with known flaws"
             why = f"any capsule under this key is loaded{old}"
             better = '"ID": the capsule\'s id (`tacit model inspect` prints it)'
