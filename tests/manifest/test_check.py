@@ -136,6 +136,8 @@ OURS = [
     (marble(Parameters={"Env": {"A=B": ""}}), "Marbles.m.Parameters.Env"),
     (marble(Parameters={"Files": {"": ""}}), "Marbles.m.Parameters.Files"),
     (model(Format="pickle"), "Models.digits.Format"),
+    (model(SYMMETRIC, Format="capsule", Key="k", ID="no digest"), "Models.digits.ID"),
+    (model(SYMMETRIC, Format="capsule", Key="k", ID="00ff"), "Models.digits.ID"),
     (model(Format="capsule"), "Models.digits.Key"),
     (model(Format="ctr", Key="nope"), "Models.digits.Key"),
     (model(SYMMETRIC | {"Size": 128}, Format="capsule", Key="k"), "Models.digits.Key"),

@@ -16,6 +16,7 @@ SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
 FEATURE_GATES = ("SignQuoteEndpoint", "MonotonicCounter", "AzureHSMSealing")
 SUPPORTED_TEES = (Tee.SGX, Tee.SIMULATED)
 MODEL_FORMATS = ("capsule", "ctr", "plain")
+ID_SIZE = 32  # bytes of a model's id
 ACTIONS = {
     "Packages": ("updatesecurityversion",),
     "Secrets": ("readsecret", "writesecret"),
@@ -250,6 +251,9 @@ def _check_model(manifest: Manifest, name: str, model: ModelRule) -> Iterator[st
     if model.format not in MODEL_FORMATS:
         yield f'{path}.Format: unknown format "{model.format}"; known: {", ".join(MODEL_FORMATS)}'
         return
+    if model.model_id is not None and len(model.model_id) != ID_SIZE:
+        # Read leniently, text that is no digest leaves an empty id, which must never come to mean "any model".
+        yield f"{path}.ID: expected {ID_SIZE} bytes as {2 * ID_SIZE} hex digits; `tacit model inspect` prints them"
     if model.format == "plain":
         if model.key:
             yield f"{path}.Key: a plain model has no key; take Key out, or encrypt the model"
