@@ -215,8 +215,7 @@ def test_wrong_input_is_refused_in_one_clear_line(scene: Scene, case: str) -> No
         line
         for line in done.stderr.splitlines()
         # What the programs' logs say before is for whoever reads logs; MarbleRun's premain marks each of its lines.
-        if not line.startswith(("{", "Note:", "Warning:"))
-        and not re.match(r"\[PreMain\] \S+ \S+ (?!Error)", line)
+        if not line.startswith(("{", "Note:", "Warning:")) and not re.match(r"\[PreMain\] \S+ \S+ (?!Error)", line)
     ]
     assert len(said) == 1, done.stderr
     assert done.returncode == wrong.code, done.stderr
