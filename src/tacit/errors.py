@@ -30,6 +30,8 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── UnauthorizedError          no user has this client certificate
     │   ├── ForbiddenError             the user may not do this
     │   ├── NotSetError                asked for something that was never set
+    │   ├── RecoveryError              a secret that does not open the sealed state
+    │   ├── GoneError                  a way that was closed for good
     │   ├── ActivationError            a marble that gets nothing
     │   └── SecretError                a secret that cannot be made, set or read
     ├── StateError                     what lies in the coordinator's folder
@@ -250,6 +252,18 @@ class NotSetError(CoordinatorError):
     """Asked for something that was never set."""
 
     reason = "not-set"
+
+
+class RecoveryError(CoordinatorError):
+    """A recovery secret does not open the sealed state, or not for whoever gave it."""
+
+    reason = "recovery"
+
+
+class GoneError(CoordinatorError):
+    """A way that was closed for good; says which one to take."""
+
+    reason = "gone"
 
 
 class ActivationError(CoordinatorError):

@@ -22,7 +22,7 @@ from tacit.coordinator.api.rest import ClientApi
 from tacit.edge import HttpRequest, HttpResponse
 
 NOT_OFFERED = re.compile(
-    r"(GET|POST) (/api/v2)?/(recover|recover/public-key|sign-quote|monotonic-counter|update-manifest|update-cancel)"
+    r"(GET|POST) (/api/v2)?/(sign-quote|monotonic-counter|update-manifest|update-cancel)"
     r"|POST (/api/v2)?/update"
 )
 COMPARED_HEADERS = ("content-type", "x-content-type-options", "location")

@@ -30,9 +30,11 @@ from tacit.coordinator.activate import (
     require_known_type,
 )
 from tacit.coordinator.log import EventLog, manifest_set_line, secret_set_line
+from tacit.coordinator.recovery import Recovery, is_in_clear, undecryptable
 from tacit.coordinator.sealed.changes import encode_change, encode_snapshot, replay
 from tacit.coordinator.sealed.keys import BoundTo, encrypt_to_recovery_key
-from tacit.coordinator.sealed.records import Contents, Position
+from tacit.coordinator.sealed.records import KEY_SIZE, Contents, Position
+from tacit.coordinator.sealed.shares import encode_plan, make_plan, split_key
 from tacit.coordinator.secrets import (
     ROOT_SECRET_SIZE,
     NewValue,
@@ -54,13 +56,21 @@ from tacit.coordinator.state import (
     apply,
 )
 from tacit.coordinator.store import Store
-from tacit.errors import ManifestError, NotSetError, PkiError, SecretError, StateError, TacitError
+from tacit.errors import (
+    IllegalTransitionError,
+    ManifestError,
+    NotSetError,
+    PkiError,
+    SecretError,
+    StateError,
+    TacitError,
+)
 from tacit.evidence import Role, report_data
 from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
 from tacit.manifest.material import check_material, parse_recovery_key
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
-from tacit.wire.rest import state_mark_message
+from tacit.wire.rest import BAD_STATE, state_mark_message
 
 _SEALED_TO: Mapping[str, BoundTo | None] = {
     "": "signer",
@@ -151,6 +161,7 @@ class Coordinator:
         self._held = holdings, store.position
         self._signed_head = _Cached()
         self._quote = _Cached()
+        self._recovery = Recovery(store)
 
     @property
     def holdings(self) -> Holdings:
@@ -256,13 +267,47 @@ class Coordinator:
                 update_log=(manifest_set_line(now),),
             )
             rehearse(holdings, manifest, secrets=secrets, random=world.random)
-            sealing_key = self._store.create(encode_snapshot(holdings), bound_to=_SEALED_TO[manifest.config.seal_mode])
+            key = world.random(KEY_SIZE)
+            shares, plan = self._share(key, manifest)
+            bound_to = _SEALED_TO[manifest.config.seal_mode]
+            self._store.create(encode_snapshot(holdings), key=key, plan=plan, bound_to=bound_to)
             self._held = holdings, self._store.position
+            self._recovery.forget()
         world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._held[1].epoch)
-        return {
-            name: encrypt_to_recovery_key(sealing_key, parse_recovery_key(pem))
-            for name, pem in manifest.recovery_keys.items()
-        }
+        return shares
+
+    def recovery_key(self) -> bytes:
+        """The public key (PKIX DER) to which recovery secrets may be encrypted.
+
+        Raises:
+            IllegalTransitionError: nothing waits for recovery.
+        """
+        with self._lock:
+            advance(self.holdings.state, Event.FETCH_RECOVERY_KEY)
+            return self._recovery.public_key()
+
+    def recover(self, secret: bytes, signature: bytes) -> int:
+        """Take a recovery secret with its holder's signature; how many remain. With none, the state is open.
+
+        Raises:
+            IllegalTransitionError: nothing waits for recovery.
+            InputError: the secret cannot be decrypted.
+            RecoveryError: it does not open the state, or not for whoever gave it.
+            StateError: the state or its folder cannot be used.
+        """
+        with self._lock:
+            try:
+                advance(self.holdings.state, Event.RECOVER)
+            except IllegalTransitionError as exc:
+                raise exc if is_in_clear(secret) else undecryptable(BAD_STATE) from exc
+            found = self._recovery.offer(secret, signature)
+            if found.holdings is not None:
+                mode = _manifest_of(found.holdings).config.seal_mode
+                self._store.adopt(found.key, bound_to=_SEALED_TO[mode])
+                self._held = found.holdings, self._store.position
+                self._recovery.forget()
+        self._world.log.info("recovery secret taken", remaining=found.remaining)
+        return found.remaining
 
     def write_secrets(self, user: str, values: Mapping[str, NewValue]) -> None:
         """Set user-defined secrets, all or none.
@@ -379,17 +424,21 @@ class Coordinator:
 
     def _first_secrets(self, manifest: Manifest, now: datetime) -> dict[str, Secret]:
         check_material(manifest)
-        if len(manifest.recovery_keys) > 1:
-            raise ManifestError(
-                f"generating recovery encryption key: {len(manifest.recovery_keys)} recovery keys; "
-                "this coordinator supports one so far: leave one in RecoveryKeys"
-            )
         issuer = self.holdings.identity.marble_root
         try:
             check_own_rules(manifest, issuer=issuer, now=now)
             return generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
         except (PkiError, SecretError) as exc:
             raise ManifestError(f"generating secrets from manifest: {exc}") from exc
+
+    def _share(self, key: bytes, manifest: Manifest) -> tuple[dict[str, bytes], bytes]:
+        """Each holder's share of the sealing key, encrypted, and the plan by which they are known again."""
+        holders = {name: parse_recovery_key(pem) for name, pem in sorted(manifest.recovery_keys.items())}
+        threshold = manifest.config.recovery_threshold
+        shares = split_key(key, count=len(holders), threshold=threshold, random=self._world.random)
+        encrypted = zip(holders.items(), shares, strict=True)
+        plan = encode_plan(make_plan(shares, threshold=threshold))
+        return {name: encrypt_to_recovery_key(share, holder) for (name, holder), share in encrypted}, plan
 
     def _new_identity(self) -> Identity:
         now, names, mark = self._world.clock(), self._settings.names, self._settings.mark

@@ -30,9 +30,13 @@ class Event(Enum):
     READ_LOG = "read the update log"
     READ_SECRETS = "read secrets"
     WRITE_SECRETS = "set secrets"
+    RECOVER = "recover the sealed state"
+    FETCH_RECOVERY_KEY = "fetch the key for recovery secrets"
 
 
 NEXT: Mapping[tuple[State, Event], State] = {
+    (State.RECOVERY, Event.FETCH_RECOVERY_KEY): State.RECOVERY,
+    (State.RECOVERY, Event.RECOVER): State.ACCEPTING_MARBLES,
     (State.RECOVERY, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MANIFEST, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MARBLES, Event.ACTIVATE): State.ACCEPTING_MARBLES,

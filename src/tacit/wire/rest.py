@@ -98,6 +98,20 @@ class RecoverySecrets(msgspec.Struct):
     secrets: dict[str, bytes] = msgspec.field(name="RecoverySecrets")
 
 
+class RecoverV2(msgspec.Struct):
+    """POST /api/v2/recover: how many secrets remain, at most."""
+
+    remaining: int
+    message: str
+
+
+class RecoveryPublicKey(msgspec.Struct):
+    """GET /api/v2/recover/public-key; the key is PKIX DER."""
+
+    algorithm: str
+    key: bytes = msgspec.field(name="ephemeralPublicKey")
+
+
 class SecretEntry(msgspec.Struct):
     """A secret as its readers get it. Size is bits, ValidFor days; values are null while unset."""
 

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 from tacit.coordinator.api.bodies import (
     parse_manifest_body,
     parse_nonce,
+    parse_recovery,
     parse_secret_names,
     parse_secrets_v1,
     parse_secrets_v2,
@@ -30,7 +31,7 @@ from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
 from tacit.coordinator.secrets import Secret
 from tacit.edge import HttpRequest, HttpResponse
-from tacit.errors import IllegalTransitionError, InputError, NotSetError, TacitError, UnauthorizedError
+from tacit.errors import GoneError, IllegalTransitionError, InputError, NotSetError, TacitError, UnauthorizedError
 from tacit.wire.rest import (
     API_V2,
     BAD_STATE,
@@ -39,6 +40,8 @@ from tacit.wire.rest import (
     ManifestV2,
     QuoteV1,
     QuoteV2,
+    RecoverV2,
+    RecoveryPublicKey,
     RecoverySecrets,
     SecretEntry,
     SecretsV2,
@@ -51,6 +54,11 @@ from tacit.wire.rest import (
 
 MAX_BODY = 4 << 20
 """Bytes of a request. A manifest with 1,000 marble types has 0.7 MB, a third more as base64."""
+
+RECOVER_V1_GONE = (
+    "Recovering the Coordinator using the /recover API endpoint has been disabled. "
+    "Use the /api/v2/recover endpoint instead."
+)
 
 _JSON = {"content-type": "application/json"}
 _PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
@@ -89,6 +97,9 @@ class ClientApi:
             ("GET", API_V2 + "/manifest"): Route(self._manifest_v2, 500, 2),
             ("POST", API_V2 + "/manifest"): Route(self._set_manifest_v2, 500, 2),
             ("GET", API_V2 + "/update"): Route(self._update_log_v2, 500, 2),
+            ("POST", "/recover"): Route(self._recover_v1, 500, 1),
+            ("POST", API_V2 + "/recover"): Route(self._recover_v2, 500, 2),
+            ("GET", API_V2 + "/recover/public-key"): Route(self._recovery_key, 500, 2),
             ("GET", API_V2 + "/secrets"): Route(self._secrets_v2, 500, 2),
             ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
         }
@@ -123,6 +134,8 @@ class ClientApi:
             code = 401
         elif isinstance(exc, InputError):
             code = 400
+        elif isinstance(exc, GoneError):
+            code = 410
         else:
             code = route.failure
         self._log.warning(
@@ -184,6 +197,20 @@ class ClientApi:
 
     async def _update_log_v2(self, _: HttpRequest) -> object:
         return UpdateLogV2(list(self._coordinator.update_log()))
+
+    # ---- recovery
+
+    async def _recover_v1(self, _: HttpRequest) -> object:
+        raise GoneError(RECOVER_V1_GONE)
+
+    async def _recover_v2(self, request: HttpRequest) -> object:
+        secret, signature = parse_recovery(request.body)
+        remaining = await self._offload(partial(self._coordinator.recover, secret, signature))
+        more = f"Secret was processed successfully. Upload the next secret. Remaining secrets: {remaining}"
+        return RecoverV2(remaining, more if remaining else "Recovery successful.")
+
+    async def _recovery_key(self, _: HttpRequest) -> object:
+        return RecoveryPublicKey("RSA", await self._offload(self._coordinator.recovery_key))
 
     # ---- secrets. Who calls is settled before anything that they sent is read.
 
