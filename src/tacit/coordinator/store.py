@@ -51,6 +51,9 @@ class Store(Protocol):
     def create(self, snapshot: bytes, *, key: bytes, plan: bytes, bound_to: BoundTo | None) -> None:
         """Begin a new state under a new key, with its plan for recovery. `bound_to` None keeps it in memory alone."""
 
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Go on in a new file under another key; None keeps the key and its plan and seals it as `bound_to` says."""
+
     def recovery_plan(self) -> bytes:
         """The plan beside the state that cannot be opened; empty where a single key opens it."""
 
@@ -77,6 +80,10 @@ class MemoryStore:
     def create(self, snapshot: bytes, *, key: bytes, plan: bytes, bound_to: BoundTo | None) -> None:
         """Begin a new state."""
         self.position = chain(Position(), snapshot)
+
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Add one record that says everything."""
+        self.append(snapshot)
 
     def recovery_plan(self) -> bytes:
         """None is kept."""
@@ -112,6 +119,7 @@ class SealedFolder:
         self._size = self._snapshot_size = 0
         self._damaged = False
         self._volatile = False
+        self._key_ahead = False
         self._position = Position()
 
     @property
@@ -139,7 +147,50 @@ class SealedFolder:
         if stored is None:
             raise SealingKeyError(f"{self._folder / KEY_NAME} is missing")
         key = open_key(stored, self._issuer)
-        return self._take(data, key)
+        try:
+            return self._take(data, key)
+        except SealingKeyError:
+            return self._load_before_rekey(data)
+
+    def _load_before_rekey(self, data: bytes) -> Contents:
+        """What the folder holds under the key before: a change of keys ended after the key and before the state."""
+        stored = _read(self._folder / f"{KEY_NAME}.old")
+        if stored is None:
+            raise SealingKeyError("the sealing key does not belong to this state")
+        contents = self._take(data, open_key(stored, self._issuer))
+        self._key_ahead = True
+        return contents
+
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Go on in a new file that begins with everything, under another key; None keeps the key and its plan.
+
+        Raises:
+            StateError: it could not be written; the old file and its key stay.
+        """
+        if self._volatile or bound_to is None:
+            self._position = chain(self._position, snapshot)
+            return
+        if self._start is None:
+            raise StateError("there is no state to go on with")
+        if self._key_ahead or key is None:
+            # The key that opens what stands here has its name again, before another one may push it aside.
+            self._write_key(self._key, bound_to, keep_old=False)
+            self._key_ahead = False
+        if key is None:
+            self.rewrite(snapshot)
+            return
+        ids = secrets.token_bytes(ID_SIZE), secrets.token_bytes(ID_SIZE)
+        start = start_file(key, state_id=ids[0], file_id=ids[1], base=self._position)
+        if plan:
+            self._replace(PLAN_NAME, start.state_id + plan, lambda _: None, keep_old=True)
+        self._key_ahead = True
+        self._write_key(key, bound_to, keep_old=True)
+        self._begin(start, key, snapshot, self._position, keep_old=False)
+        self._key_ahead = False
+
+    def _write_key(self, key: bytes, bound_to: BoundTo, *, keep_old: bool) -> None:
+        stored = seal_key(key, self._issuer, bound_to=bound_to, nonce=secrets.token_bytes(NONCE_SIZE))
+        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=keep_old)
 
     def recovery_plan(self) -> bytes:
         """The plan that was written with the state that lies here; empty where there is none.
@@ -171,8 +222,7 @@ class SealedFolder:
             StateError: the folder cannot be written; nothing was changed.
         """
         self.open_with(key)
-        stored = seal_key(key, self._issuer, bound_to=bound_to or "signer", nonce=secrets.token_bytes(NONCE_SIZE))
-        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=True)
+        self._write_key(key, bound_to or "signer", keep_old=True)
         self._take(_read(self._folder / DATA_NAME) or b"", key)
 
     def _take(self, data: bytes, key: bytes) -> Contents:
@@ -193,7 +243,6 @@ class SealedFolder:
         if bound_to is None:
             self._volatile, self._position = True, chain(Position(), snapshot)
             return
-        stored = seal_key(key, self._issuer, bound_to=bound_to, nonce=secrets.token_bytes(NONCE_SIZE))
         start = start_file(
             key, state_id=secrets.token_bytes(ID_SIZE), file_id=secrets.token_bytes(ID_SIZE), base=Position()
         )
@@ -201,7 +250,7 @@ class SealedFolder:
             # Before its state: a plan names the state that it is for, and one without a state is passed over.
             self._replace(PLAN_NAME, start.state_id + plan, lambda _: None, keep_old=True)
         # The key comes first: a key without a state is an empty folder, a state without its key is a locked one.
-        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=True)
+        self._write_key(key, bound_to, keep_old=True)
         self._begin(start, key, snapshot, Position(), keep_old=True)
 
     def append(self, payload: bytes) -> None:

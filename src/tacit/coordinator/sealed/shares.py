@@ -19,8 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from tacit.coordinator.sealed.keys import encrypt_to_recovery_key
 from tacit.coordinator.sealed.records import KEY_SIZE
 from tacit.errors import RecoveryError
+from tacit.manifest import Manifest
+from tacit.manifest.material import parse_recovery_key
 
 SHARE_SIZE = KEY_SIZE + 1  # bytes of a share of Shamir's scheme
 
@@ -56,6 +59,18 @@ def split_key(key: bytes, *, count: int, threshold: int, random: Random) -> tupl
     points = _distinct_points(count, random)
     coefficients = [key, *(random(KEY_SIZE) for _ in range(threshold - 1))]
     return tuple(_evaluate(coefficients, x) + bytes([x]) for x in points)
+
+
+def share_key(key: bytes, manifest: Manifest, *, random: Random) -> tuple[dict[str, bytes], bytes]:
+    """Each holder's share of the sealing key, encrypted to the recovery key, and the plan to know them again."""
+    holders = {name: parse_recovery_key(pem) for name, pem in sorted(manifest.recovery_keys.items())}
+    threshold = manifest.config.recovery_threshold
+    shares = split_key(key, count=len(holders), threshold=threshold, random=random)
+    encrypted = {
+        name: encrypt_to_recovery_key(share, holder)
+        for (name, holder), share in zip(holders.items(), shares, strict=True)
+    }
+    return encrypted, encode_plan(make_plan(shares, threshold=threshold))
 
 
 def make_plan(shares: Sequence[bytes], *, threshold: int) -> Plan:
