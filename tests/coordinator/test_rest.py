@@ -165,7 +165,7 @@ async def test_what_nobody_expected_is_answered_without_its_text(api: Api, monke
 
 
 async def test_status_does_not_wait_behind_what_takes_long(api: Api) -> None:
-    with api.made.core._lock:  # a change is under way
+    with api.made.core._ledger.lock:  # a change is under way
         assert (await api.send("GET", "/api/v2/status")).status == 200
         assert (await api.send("GET", "/api/v2/manifest")).status == 500
 
