@@ -30,6 +30,10 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── UnauthorizedError          no user has this client certificate
     │   ├── ForbiddenError             the user may not do this
     │   ├── NotSetError                asked for something that was never set
+    │   ├── RecoveryError              a secret that does not open the sealed state
+    │   ├── UpdateError                an update that does not fit the pending one
+    │   ├── NoUpdateError              no update is pending
+    │   ├── GoneError                  a way that was closed for good
     │   ├── ActivationError            a marble that gets nothing
     │   └── SecretError                a secret that cannot be made, set or read
     ├── StateError                     what lies in the coordinator's folder
@@ -250,6 +254,30 @@ class NotSetError(CoordinatorError):
     """Asked for something that was never set."""
 
     reason = "not-set"
+
+
+class RecoveryError(CoordinatorError):
+    """A recovery secret does not open the sealed state, or not for whoever gave it."""
+
+    reason = "recovery"
+
+
+class UpdateError(CoordinatorError):
+    """An update that does not fit the one that is pending."""
+
+    reason = "update"
+
+
+class NoUpdateError(CoordinatorError):
+    """No update is pending."""
+
+    reason = "no-update"
+
+
+class GoneError(CoordinatorError):
+    """A way that was closed for good; says which one to take."""
+
+    reason = "gone"
 
 
 class ActivationError(CoordinatorError):

@@ -129,9 +129,9 @@ async def test_who_calls_is_settled_before_the_body_is_read(api: Api) -> None:
     assert (await api.send("POST", "/api/v2/secrets", b"not json", OWNER.certificate_der)).status == 400
 
 
-@pytest.mark.parametrize("path", ["/nope", "/", "/api/v2/status/", "/api/v3/status", "/api/v2/recover", "/%2e%2e"])
+@pytest.mark.parametrize("path", ["/nope", "/", "/api/v2/status/", "/api/v3/status", "/api/v2/sign-quote", "/%2e%2e"])
 async def test_an_unknown_path_answers_405(api: Api, path: str) -> None:
-    answer = await api.send("POST" if path == "/api/v2/recover" else "GET", path)
+    answer = await api.send("POST" if path == "/api/v2/sign-quote" else "GET", path)
     if path == "/%2e%2e":
         assert answer.status == 307
         return
@@ -165,7 +165,7 @@ async def test_what_nobody_expected_is_answered_without_its_text(api: Api, monke
 
 
 async def test_status_does_not_wait_behind_what_takes_long(api: Api) -> None:
-    with api.made.core._lock:  # a change is under way
+    with api.made.core._ledger.lock:  # a change is under way
         assert (await api.send("GET", "/api/v2/status")).status == 200
         assert (await api.send("GET", "/api/v2/manifest")).status == 500
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tacit.errors import ForbiddenError, UnauthorizedError
 from tacit.manifest import Manifest
+from tacit.manifest.update import UPDATE_SECURITY_VERSION
 
 READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
 WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
@@ -30,12 +31,12 @@ def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:
     return found
 
 
-def granted(manifest: Manifest, user: str, action: str) -> frozenset[str]:
-    """The secrets on which a user may do this."""
+def granted(manifest: Manifest, user: str, action: str, *, resource: str = "Secrets") -> frozenset[str]:
+    """The secrets, or other resources, on which a user may do this."""
     names: set[str] = set()
     for role_name in manifest.users[user].roles:
         role = manifest.roles.get(role_name)
-        if role is None or role.resource_type != "Secrets":
+        if role is None or role.resource_type != resource:
             continue
         if action in (one.lower() for one in role.actions):
             names.update(role.resource_names)
@@ -51,6 +52,17 @@ def require_read(manifest: Manifest, user: str, names: Iterable[str]) -> None:
     asked = list(names)
     if not granted(manifest, user, READ_SECRET).issuperset(asked):
         raise ForbiddenError(f"user {user} is not allowed to read one or more secrets of: [{' '.join(asked)}]")
+
+
+def require_version_update(manifest: Manifest, user: str, packages: Iterable[str]) -> None:
+    """Refuse to raise security versions unless every package is allowed.
+
+    Raises:
+        ForbiddenError: names the user and all that was asked for.
+    """
+    asked = sorted(packages)
+    if not granted(manifest, user, UPDATE_SECURITY_VERSION, resource="Packages").issuperset(asked):
+        raise ForbiddenError(f"user {user} is not allowed to update one or more packages of [{' '.join(asked)}]")
 
 
 def require_write(manifest: Manifest, user: str, names: Iterable[str]) -> None:

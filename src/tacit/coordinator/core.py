@@ -7,13 +7,11 @@ be overdrawn by callers that come at once, and what could not be stored has not 
 Methods may be called from any thread.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
 
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
 from tacit.coordinator.access import authenticate, require_read, require_write
@@ -30,9 +28,10 @@ from tacit.coordinator.activate import (
     require_known_type,
 )
 from tacit.coordinator.log import EventLog, manifest_set_line, secret_set_line
-from tacit.coordinator.sealed.changes import encode_change, encode_snapshot, replay
-from tacit.coordinator.sealed.keys import BoundTo, encrypt_to_recovery_key
-from tacit.coordinator.sealed.records import Contents, Position
+from tacit.coordinator.sealed.changes import encode_snapshot, replay
+from tacit.coordinator.sealed.keys import SEALED_TO
+from tacit.coordinator.sealed.records import KEY_SIZE, Contents, Position
+from tacit.coordinator.sealed.shares import share_key
 from tacit.coordinator.secrets import (
     ROOT_SECRET_SIZE,
     NewValue,
@@ -51,23 +50,26 @@ from tacit.coordinator.state import (
     SecretsSet,
     State,
     advance,
-    apply,
 )
 from tacit.coordinator.store import Store
-from tacit.errors import ManifestError, NotSetError, PkiError, SecretError, StateError, TacitError
+from tacit.coordinator.updates.ledger import Ledger, manifest_of
+from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
+from tacit.coordinator.updates.steps import Tools, Updates
+from tacit.errors import (
+    IllegalTransitionError,
+    ManifestError,
+    NotSetError,
+    PkiError,
+    SecretError,
+    StateError,
+    TacitError,
+)
 from tacit.evidence import Role, report_data
 from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
-from tacit.manifest.material import check_material, parse_recovery_key
+from tacit.manifest.material import check_material
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
-from tacit.wire.rest import state_mark_message
-
-_SEALED_TO: Mapping[str, BoundTo | None] = {
-    "": "signer",
-    "ProductKey": "signer",
-    "UniqueKey": "measurement",
-    "Disabled": None,
-}
+from tacit.wire.rest import BAD_STATE, state_mark_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +143,33 @@ class Coordinator:
         self._store = store
         self._settings = settings
         self._world = world
-        self._lock = threading.Lock()
         if contents is not None:
             holdings = replay(contents.payloads)
         else:
             state = State.RECOVERY if recovery else State.ACCEPTING_MANIFEST
             holdings = Holdings(state, self._new_identity())
-        # One value, replaced whole, so that readers need no lock and never wait for a disk.
-        self._held = holdings, store.position
+        self._ledger = Ledger(store, holdings)
+        tools = Tools(world.clock, world.random, world.log, self._renew_identity)
+        self.updates = Updates(self._ledger, tools)
         self._signed_head = _Cached()
         self._quote = _Cached()
+        self._recovery = Recovery(store)
 
     @property
     def holdings(self) -> Holdings:
         """What is held now."""
-        return self._held[0]
+        return self._ledger.holdings
 
     # ---- reading
 
     def status(self) -> Status:
         """Which state, and where the sealed state stands."""
-        holdings, position = self._held
+        holdings, position = self._ledger.held
         key = (holdings.identity.root.certificate, position)
         cached = self._signed_head
         if cached.key != key:
             signed = state_mark_message(position.epoch, position.head)
-            cached = _Cached(key, _root_key(holdings.identity).sign(signed, ECDSA(SHA384())))
+            cached = _Cached(key, holdings.identity.root_key.sign(signed, ECDSA(SHA384())))
             self._signed_head = cached
         return Status(holdings.state, STATUS_TEXT[holdings.state], self._settings.tee, position, cached.value)
 
@@ -221,7 +224,7 @@ class Coordinator:
         Raises:
             ForbiddenError: one of them the user may not read, or does not exist; nothing is given then.
         """
-        holdings, manifest = self._opened(Event.READ_SECRETS)
+        holdings, manifest = self._ledger.opened(Event.READ_SECRETS)
         require_read(manifest, user, names)
         self._world.log.info("secrets read", user=user, secrets=sorted(set(names)))
         return {name: holdings.secrets[name] for name in sorted(set(names))}
@@ -237,7 +240,7 @@ class Coordinator:
             StateError: it could not be stored.
         """
         world = self._world
-        with self._lock:
+        with self._ledger.lock:
             before = self.holdings
             after_state = advance(before.state, Event.SET_MANIFEST)
             manifest = self._accept(raw)
@@ -248,7 +251,7 @@ class Coordinator:
                 state=after_state,
                 identity=before.identity,
                 manifest=manifest,
-                signature=_root_key(before.identity).sign(raw, ECDSA(SHA256())),
+                signature=before.identity.root_key.sign(raw, ECDSA(SHA256())),
                 secrets=secrets,
                 previous_secrets=secrets,
                 root_secret=root_secret,
@@ -256,13 +259,47 @@ class Coordinator:
                 update_log=(manifest_set_line(now),),
             )
             rehearse(holdings, manifest, secrets=secrets, random=world.random)
-            sealing_key = self._store.create(encode_snapshot(holdings), bound_to=_SEALED_TO[manifest.config.seal_mode])
-            self._held = holdings, self._store.position
-        world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._held[1].epoch)
-        return {
-            name: encrypt_to_recovery_key(sealing_key, parse_recovery_key(pem))
-            for name, pem in manifest.recovery_keys.items()
-        }
+            key = world.random(KEY_SIZE)
+            shares, plan = share_key(key, manifest, random=world.random)
+            bound_to = SEALED_TO[manifest.config.seal_mode]
+            self._store.create(encode_snapshot(holdings), key=key, plan=plan, bound_to=bound_to)
+            self._ledger.hold(holdings)
+            self._recovery.forget()
+        world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._ledger.held[1].epoch)
+        return shares
+
+    def recovery_key(self) -> bytes:
+        """The public key (PKIX DER) to which recovery secrets may be encrypted.
+
+        Raises:
+            IllegalTransitionError: nothing waits for recovery.
+        """
+        with self._ledger.lock:
+            advance(self.holdings.state, Event.FETCH_RECOVERY_KEY)
+            return self._recovery.public_key()
+
+    def recover(self, secret: bytes, signature: bytes) -> int:
+        """Take a recovery secret with its holder's signature; how many remain. With none, the state is open.
+
+        Raises:
+            IllegalTransitionError: nothing waits for recovery.
+            InputError: the secret cannot be decrypted.
+            RecoveryError: it does not open the state, or not for whoever gave it.
+            StateError: the state or its folder cannot be used.
+        """
+        with self._ledger.lock:
+            try:
+                advance(self.holdings.state, Event.RECOVER)
+            except IllegalTransitionError as exc:
+                raise exc if is_in_clear(secret) else undecryptable(BAD_STATE) from exc
+            found = self._recovery.offer(secret, signature)
+            if found.holdings is not None:
+                mode = manifest_of(found.holdings).config.seal_mode
+                self._store.adopt(found.key, bound_to=SEALED_TO[mode])
+                self._ledger.hold(found.holdings)
+                self._recovery.forget()
+        self._world.log.info("recovery secret taken", remaining=found.remaining)
+        return found.remaining
 
     def write_secrets(self, user: str, values: Mapping[str, NewValue]) -> None:
         """Set user-defined secrets, all or none.
@@ -275,7 +312,7 @@ class Coordinator:
         world = self._world
 
         def build(holdings: Holdings) -> Change:
-            manifest = _manifest_of(holdings)
+            manifest = manifest_of(holdings)
             try:
                 parsed = parse_new_values(manifest, holdings.secrets, values)
             except SecretError as exc:
@@ -287,7 +324,7 @@ class Coordinator:
             lines = (secret_set_line(now, user=user, secret=name, type_=one.type) for name, one in parsed.items())
             return SecretsSet(parsed, tuple(lines))
 
-        self._opened(Event.WRITE_SECRETS)
+        self._ledger.opened(Event.WRITE_SECRETS)
         self._commit(build)
         world.log.info("secrets set", user=user, secrets=sorted(values))
 
@@ -322,7 +359,7 @@ class Coordinator:
         return released
 
     def _activate(self, order: Order) -> tuple[Release, Permission]:
-        holdings, manifest = self._opened(Event.ACTIVATE)
+        holdings, manifest = self._ledger.opened(Event.ACTIVATE)
         marble = require_known_type(manifest, order.marble_type)
         require_budget(holdings, order.marble_type, marble)
         permission = permit(manifest, marble, order, verify=self._world.verify)
@@ -350,19 +387,8 @@ class Coordinator:
 
     def _commit(self, build: Callable[[Holdings], Change]) -> None:
         """The only way to change what is held: make the change from what is held now, store it, then hold it."""
-        with self._lock:
-            change = build(self.holdings)
-            after = apply(self.holdings, change)
-            if self._store.wants_snapshot:
-                self._store.rewrite(encode_snapshot(after))
-            else:
-                self._store.append(encode_change(change))
-            self._held = after, self._store.position
-
-    def _opened(self, event: Event) -> tuple[Holdings, Manifest]:
-        holdings = self.holdings
-        advance(holdings.state, event)
-        return holdings, _manifest_of(holdings)
+        with self._ledger.lock:
+            self._ledger.change(build(self.holdings))
 
     def _accept(self, raw: bytes) -> Manifest:
         parsed = parse_manifest(raw)
@@ -379,11 +405,6 @@ class Coordinator:
 
     def _first_secrets(self, manifest: Manifest, now: datetime) -> dict[str, Secret]:
         check_material(manifest)
-        if len(manifest.recovery_keys) > 1:
-            raise ManifestError(
-                f"generating recovery encryption key: {len(manifest.recovery_keys)} recovery keys; "
-                "this coordinator supports one so far: leave one in RecoveryKeys"
-            )
         issuer = self.holdings.identity.marble_root
         try:
             check_own_rules(manifest, issuer=issuer, now=now)
@@ -391,18 +412,13 @@ class Coordinator:
         except (PkiError, SecretError) as exc:
             raise ManifestError(f"generating secrets from manifest: {exc}") from exc
 
+    def _renew_identity(self, identity: Identity) -> Identity:
+        now, names, mark = self._world.clock(), self._settings.names, self._settings.mark
+        intermediate = issue_intermediate(identity.root, names, now=now, mark=mark)
+        return Identity(identity.root, intermediate, issue_marble_root(intermediate, now=now))
+
     def _new_identity(self) -> Identity:
         now, names, mark = self._world.clock(), self._settings.names, self._settings.mark
         root = issue_root(names, now=now, mark=mark)
         intermediate = issue_intermediate(root, names, now=now, mark=mark)
         return Identity(root, intermediate, issue_marble_root(intermediate, now=now))
-
-
-def _manifest_of(holdings: Holdings) -> Manifest:
-    if holdings.manifest is None:
-        raise NotSetError("requested value not set")
-    return holdings.manifest
-
-
-def _root_key(identity: Identity) -> EllipticCurvePrivateKey:
-    return cast("EllipticCurvePrivateKey", identity.root.key)

@@ -89,6 +89,19 @@ def generate_shared(manifest: Manifest, *, issuer: KeyPair, now: datetime, rando
     return held
 
 
+def generate_one(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime, random: Random) -> Secret:
+    """A new value for a secret that all marbles share. Raises: PkiError, SecretError."""
+    return _generate(name, rule, issuer=issuer, now=now, random=random)
+
+
+def renew_certificate(
+    name: str, rule: SecretRule, secret: Secret, *, not_after: datetime, issuer: KeyPair, now: datetime
+) -> Secret:
+    """A new key and certificate with the end of validity that the old one had. Raises: PkiError."""
+    same_end = replace(rule, valid_for=0, certificate=replace(rule.certificate, not_after=not_after))
+    return replace(_certificate(name, same_end, issuer=issuer, now=now), valid_for=secret.valid_for)
+
+
 def derive_for_marble(
     manifest: Manifest,
     marble: Marble,

@@ -7,6 +7,9 @@ another one, so a reader never sees half of it and a change that could not be st
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
+from typing import cast
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from tacit.coordinator.secrets import Secret
 from tacit.errors import IllegalTransitionError
@@ -30,12 +33,18 @@ class Event(Enum):
     READ_LOG = "read the update log"
     READ_SECRETS = "read secrets"
     WRITE_SECRETS = "set secrets"
+    UPDATE = "update the manifest"
+    RECOVER = "recover the sealed state"
+    FETCH_RECOVERY_KEY = "fetch the key for recovery secrets"
 
 
 NEXT: Mapping[tuple[State, Event], State] = {
+    (State.RECOVERY, Event.FETCH_RECOVERY_KEY): State.RECOVERY,
+    (State.RECOVERY, Event.RECOVER): State.ACCEPTING_MARBLES,
     (State.RECOVERY, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MANIFEST, Event.SET_MANIFEST): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MARBLES, Event.ACTIVATE): State.ACCEPTING_MARBLES,
+    (State.ACCEPTING_MARBLES, Event.UPDATE): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MARBLES, Event.READ_LOG): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MARBLES, Event.READ_SECRETS): State.ACCEPTING_MARBLES,
     (State.ACCEPTING_MARBLES, Event.WRITE_SECRETS): State.ACCEPTING_MARBLES,
@@ -73,13 +82,43 @@ class Identity:
     intermediate: KeyPair
     marble_root: KeyPair
 
+    @property
+    def root_key(self) -> EllipticCurvePrivateKey:
+        """The root's private key."""
+        return cast("EllipticCurvePrivateKey", self.root.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A manifest that waits for users to agree: how many in all have to, who may, and who has."""
+
+    raw: bytes
+    threshold: int
+    users: tuple[str, ...]
+    agreed: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        """How many have yet to agree."""
+        return max(self.threshold - len(self.agreed), 0)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Who may and has not agreed."""
+        return tuple(user for user in self.users if user not in self.agreed)
+
+    def agreed_by(self, user: str) -> "Pending":
+        """The same with this user's agreement, which counts once."""
+        return replace(self, agreed=tuple(dict.fromkeys((*self.agreed, user))))
+
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """All that a coordinator holds. Before a manifest is set, `manifest` is None and only `identity` counts.
 
     `signature` is the root key's over the manifest. `activations` counts by marble type, where a limit is set.
-    `update_log` are the lines of the update log, oldest first.
+    `update_log` are the lines of the update log, oldest first. `manifest.packages` have the security versions that
+    updates brought, which its `raw` has not.
     """
 
     state: State
@@ -92,6 +131,7 @@ class Holdings:
     previous_secrets: Mapping[str, Secret] = field(default_factory=dict)
     activations: Mapping[str, int] = field(default_factory=dict)
     update_log: tuple[str, ...] = ()
+    pending: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +150,22 @@ class Activated:
     uuid: str
 
 
-Change = SecretsSet | Activated
+@dataclass(frozen=True, slots=True)
+class PendingChanged:
+    """An update was proposed, acknowledged or taken back, and the lines that the update log gets."""
+
+    pending: Pending | None
+    log_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Everything is another: an update was applied."""
+
+    holdings: Holdings
+
+
+Change = SecretsSet | Activated | PendingChanged | Replaced
 
 
 def apply(holdings: Holdings, change: Change) -> Holdings:
@@ -122,5 +177,9 @@ def apply(holdings: Holdings, change: Change) -> Holdings:
             secrets={**holdings.secrets, **change.secrets},
             update_log=(*holdings.update_log, *change.log_lines),
         )
+    if isinstance(change, PendingChanged):
+        return replace(holdings, pending=change.pending, update_log=(*holdings.update_log, *change.log_lines))
+    if isinstance(change, Replaced):
+        return change.holdings
     count = holdings.activations.get(change.marble_type, 0) + 1
     return replace(holdings, activations={**holdings.activations, change.marble_type: count})

@@ -16,12 +16,12 @@ from typing import Protocol
 from tacit.coordinator.sealed.keys import BoundTo, open_key, seal_key
 from tacit.coordinator.sealed.records import (
     ID_SIZE,
-    KEY_SIZE,
     NONCE_SIZE,
     Contents,
     FileStart,
     Position,
     chain,
+    parse_state_id,
     read_file,
     seal_record,
     start_file,
@@ -31,6 +31,8 @@ from tacit.evidence.claims import Issuer
 
 DATA_NAME = "sealed_data"
 KEY_NAME = "sealed_key"
+PLAN_NAME = "sealed_recovery"
+"""Plan for recovery by several holders: the id of the state (16 bytes) that it is for, then JSON."""
 MIN_GROWTH = 1 << 20
 """Bytes that a file grows by before a snapshot is worth its cost."""
 
@@ -46,8 +48,20 @@ class Store(Protocol):
     def wants_snapshot(self) -> bool:
         """Whether the next thing written should say everything."""
 
-    def create(self, snapshot: bytes, *, bound_to: BoundTo | None) -> bytes:
-        """Begin a new state; returns its sealing key. `bound_to` None keeps it in memory alone."""
+    def create(self, snapshot: bytes, *, key: bytes, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Begin a new state under a new key, with its plan for recovery. `bound_to` None keeps it in memory alone."""
+
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Go on in a new file under another key; None keeps the key and its plan and seals it as `bound_to` says."""
+
+    def recovery_plan(self) -> bytes:
+        """The plan beside the state that cannot be opened; empty where a single key opens it."""
+
+    def open_with(self, key: bytes) -> Contents:
+        """What is there, if this is its key. Changes nothing."""
+
+    def adopt(self, key: bytes, *, bound_to: BoundTo | None) -> None:
+        """Go on with what is there, under its own key."""
 
     def append(self, payload: bytes) -> None:
         """Add one record."""
@@ -63,10 +77,25 @@ class MemoryStore:
         self.position = Position()
         self.wants_snapshot = False
 
-    def create(self, snapshot: bytes, *, bound_to: BoundTo | None) -> bytes:
+    def create(self, snapshot: bytes, *, key: bytes, plan: bytes, bound_to: BoundTo | None) -> None:
         """Begin a new state."""
         self.position = chain(Position(), snapshot)
-        return secrets.token_bytes(KEY_SIZE)
+
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Add one record that says everything."""
+        self.append(snapshot)
+
+    def recovery_plan(self) -> bytes:
+        """None is kept."""
+        return b""
+
+    def open_with(self, key: bytes) -> Contents:
+        """Nothing outlives the process."""
+        raise SealingKeyError("there is no sealed state")
+
+    def adopt(self, key: bytes, *, bound_to: BoundTo | None) -> None:
+        """Nothing outlives the process."""
+        raise SealingKeyError("there is no sealed state")
 
     def append(self, payload: bytes) -> None:
         """Add one record."""
@@ -90,6 +119,7 @@ class SealedFolder:
         self._size = self._snapshot_size = 0
         self._damaged = False
         self._volatile = False
+        self._key_ahead = False
         self._position = Position()
 
     @property
@@ -117,6 +147,85 @@ class SealedFolder:
         if stored is None:
             raise SealingKeyError(f"{self._folder / KEY_NAME} is missing")
         key = open_key(stored, self._issuer)
+        try:
+            return self._take(data, key)
+        except SealingKeyError:
+            return self._load_before_rekey(data)
+
+    def _load_before_rekey(self, data: bytes) -> Contents:
+        """What the folder holds under the key before: a change of keys ended after the key and before the state."""
+        stored = _read(self._folder / f"{KEY_NAME}.old")
+        if stored is None:
+            raise SealingKeyError("the sealing key does not belong to this state")
+        contents = self._take(data, open_key(stored, self._issuer))
+        self._key_ahead = True
+        return contents
+
+    def rekey(self, snapshot: bytes, *, key: bytes | None, plan: bytes, bound_to: BoundTo | None) -> None:
+        """Go on in a new file that begins with everything, under another key; None keeps the key and its plan.
+
+        Raises:
+            StateError: it could not be written; the old file and its key stay.
+        """
+        if self._volatile or bound_to is None:
+            self._position = chain(self._position, snapshot)
+            return
+        if self._start is None:
+            raise StateError("there is no state to go on with")
+        if self._key_ahead or key is None:
+            # The key that opens what stands here has its name again, before another one may push it aside.
+            self._write_key(self._key, bound_to, keep_old=False)
+            self._key_ahead = False
+        if key is None:
+            self.rewrite(snapshot)
+            return
+        ids = secrets.token_bytes(ID_SIZE), secrets.token_bytes(ID_SIZE)
+        start = start_file(key, state_id=ids[0], file_id=ids[1], base=self._position)
+        if plan:
+            self._replace(PLAN_NAME, start.state_id + plan, lambda _: None, keep_old=True)
+        self._key_ahead = True
+        self._write_key(key, bound_to, keep_old=True)
+        self._begin(start, key, snapshot, self._position, keep_old=False)
+        self._key_ahead = False
+
+    def _write_key(self, key: bytes, bound_to: BoundTo, *, keep_old: bool) -> None:
+        stored = seal_key(key, self._issuer, bound_to=bound_to, nonce=secrets.token_bytes(NONCE_SIZE))
+        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=keep_old)
+
+    def recovery_plan(self) -> bytes:
+        """The plan that was written with the state that lies here; empty where there is none.
+
+        Raises:
+            StateError: the folder cannot be read.
+        """
+        state_id = parse_state_id(_read(self._folder / DATA_NAME) or b"")
+        for name in (PLAN_NAME, f"{PLAN_NAME}.old"):
+            stored = _read(self._folder / name) or b""
+            if stored[:ID_SIZE] == state_id:
+                return stored[ID_SIZE:]
+        return b""
+
+    def open_with(self, key: bytes) -> Contents:
+        """What the folder holds, if this is its key. Changes nothing.
+
+        Raises:
+            SealingKeyError: it is another's key.
+            SealedStateError: the state was cut, reordered or altered.
+        """
+        return read_file(_read(self._folder / DATA_NAME) or b"", key)
+
+    def adopt(self, key: bytes, *, bound_to: BoundTo | None) -> None:
+        """Go on with what the folder holds, and keep its key there again.
+
+        Raises:
+            SealingKeyError: it is another's key.
+            StateError: the folder cannot be written; nothing was changed.
+        """
+        self.open_with(key)
+        self._write_key(key, bound_to or "signer", keep_old=True)
+        self._take(_read(self._folder / DATA_NAME) or b"", key)
+
+    def _take(self, data: bytes, key: bytes) -> Contents:
         contents = read_file(data, key)
         self._key, self._start, self._position = key, contents.start, contents.position
         self._size, self._snapshot_size = len(data) - contents.torn, len(contents.payloads[0])
@@ -125,24 +234,24 @@ class SealedFolder:
         self._damaged = contents.torn > 0
         return contents
 
-    def create(self, snapshot: bytes, *, bound_to: BoundTo | None) -> bytes:
+    def create(self, snapshot: bytes, *, key: bytes, plan: bytes, bound_to: BoundTo | None) -> None:
         """Begin a new state under a new key; an older one stays beside it as `.old`.
 
         Raises:
             StateError: the folder cannot be written; nothing was begun.
         """
-        key = secrets.token_bytes(KEY_SIZE)
         if bound_to is None:
             self._volatile, self._position = True, chain(Position(), snapshot)
-            return key
-        stored = seal_key(key, self._issuer, bound_to=bound_to, nonce=secrets.token_bytes(NONCE_SIZE))
+            return
         start = start_file(
             key, state_id=secrets.token_bytes(ID_SIZE), file_id=secrets.token_bytes(ID_SIZE), base=Position()
         )
+        if plan:
+            # Before its state: a plan names the state that it is for, and one without a state is passed over.
+            self._replace(PLAN_NAME, start.state_id + plan, lambda _: None, keep_old=True)
         # The key comes first: a key without a state is an empty folder, a state without its key is a locked one.
-        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=True)
+        self._write_key(key, bound_to, keep_old=True)
         self._begin(start, key, snapshot, Position(), keep_old=True)
-        return key
 
     def append(self, payload: bytes) -> None:
         """Add one record and sync it.

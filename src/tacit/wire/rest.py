@@ -98,6 +98,51 @@ class RecoverySecrets(msgspec.Struct):
     secrets: dict[str, bytes] = msgspec.field(name="RecoverySecrets")
 
 
+class RecoverV2(msgspec.Struct):
+    """POST /api/v2/recover: how many secrets remain, at most."""
+
+    remaining: int
+    message: str
+
+
+class RecoveryPublicKey(msgspec.Struct):
+    """GET /api/v2/recover/public-key; the key is PKIX DER."""
+
+    algorithm: str
+    key: bytes = msgspec.field(name="ephemeralPublicKey")
+
+
+class UpdateV2(msgspec.Struct):
+    """POST /api/v2/update. Recovery secrets are there only where the recovery keys are others now."""
+
+    needed: int = msgspec.field(name="missingAcknowledgments")
+    missing: list[str] | None = msgspec.field(name="missingUsers")
+    recovery_secrets: dict[str, bytes] | UnsetType = msgspec.field(name="recoverySecrets", default=UNSET)
+
+
+class AcknowledgedV2(msgspec.Struct):
+    """POST /api/v2/update-manifest."""
+
+    message: str
+    missing: list[str] | None = msgspec.field(name="missingUsers")
+    needed: int = msgspec.field(name="missingAcknowledgments")
+    recovery_secrets: dict[str, bytes] | UnsetType = msgspec.field(name="recoverySecrets", default=UNSET)
+
+
+class PendingUpdate(msgspec.Struct):
+    """GET /update-manifest, both versions."""
+
+    manifest: bytes
+    message: str
+    missing: list[str] = msgspec.field(name="missingUsers")
+
+
+class Message(msgspec.Struct):
+    """POST /api/v2/update-cancel."""
+
+    message: str
+
+
 class SecretEntry(msgspec.Struct):
     """A secret as its readers get it. Size is bits, ValidFor days; values are null while unset."""
 

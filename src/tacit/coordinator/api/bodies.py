@@ -16,6 +16,7 @@ from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
 from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Weight
 from tacit.manifest.codec.text import END, JsonSyntaxError, Node, Shape, parse_text
 
+MAX_RECOVERY = 20480  # bytes of a request with a recovery secret
 MAX_NONCE = 4096  # bytes; a nonce is 32
 
 _AFTER = "after top-level value"
@@ -49,6 +50,7 @@ class _CertificateKind:
 _NEW_SECRET = Struct("manifest.UserSecret", {"Key": Blob(), "Cert": _CertificateKind(), "Private": Blob()})
 _SECRETS_V1 = MapOf(_NEW_SECRET)
 _SECRETS_V2 = Struct("clientapi.SecretsSetRequest", {"secrets": _SECRETS_V1})
+_RECOVER = Struct("clientapi.RecoverRequest", {"recoverySecret": Blob(), "recoverySecretSignature": Blob()})
 _MANIFEST_V2 = Struct("clientapi.ManifestSetRequest", {"manifest": Blob()})
 
 
@@ -60,6 +62,13 @@ def parse_manifest_body(body: bytes) -> bytes:
     """
     raw: bytes = _parse(body, _MANIFEST_V2)["manifest"]
     return raw
+
+
+def parse_recovery(body: bytes) -> tuple[bytes, bytes]:
+    """A recovery secret and its signature. Raises: InputError."""
+    # What lies beyond the limit is not read, as MarbleRun does not.
+    values = _parse(body[:MAX_RECOVERY], _RECOVER)
+    return values["recoverySecret"], values["recoverySecretSignature"]
 
 
 def parse_secrets_v1(body: bytes) -> dict[str, NewValue]:

@@ -19,9 +19,12 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+from msgspec import UNSET
+
 from tacit.coordinator.api.bodies import (
     parse_manifest_body,
     parse_nonce,
+    parse_recovery,
     parse_secret_names,
     parse_secrets_v1,
     parse_secrets_v2,
@@ -29,16 +32,30 @@ from tacit.coordinator.api.bodies import (
 from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
 from tacit.coordinator.secrets import Secret
+from tacit.coordinator.updates.effects import Outcome
 from tacit.edge import HttpRequest, HttpResponse
-from tacit.errors import IllegalTransitionError, InputError, NotSetError, TacitError, UnauthorizedError
+from tacit.errors import (
+    GoneError,
+    IllegalTransitionError,
+    InputError,
+    NotSetError,
+    NoUpdateError,
+    TacitError,
+    UnauthorizedError,
+)
 from tacit.wire.rest import (
     API_V2,
     BAD_STATE,
+    AcknowledgedV2,
     Envelope,
     ManifestV1,
     ManifestV2,
+    Message,
+    PendingUpdate,
     QuoteV1,
     QuoteV2,
+    RecoverV2,
+    RecoveryPublicKey,
     RecoverySecrets,
     SecretEntry,
     SecretsV2,
@@ -46,11 +63,20 @@ from tacit.wire.rest import (
     StatusV1,
     StatusV2,
     UpdateLogV2,
+    UpdateV2,
     encode_envelope,
 )
 
 MAX_BODY = 4 << 20
 """Bytes of a request. A manifest with 1,000 marble types has 0.7 MB, a third more as base64."""
+
+RECOVER_V1_GONE = (
+    "Recovering the Coordinator using the /recover API endpoint has been disabled. "
+    "Use the /api/v2/recover endpoint instead."
+)
+
+UPDATE_APPLIED = "All users have acknowledged the update manifest. Update successfully applied"
+UPDATE_CANCELLED = "Update successfully cancelled"
 
 _JSON = {"content-type": "application/json"}
 _PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
@@ -89,6 +115,17 @@ class ClientApi:
             ("GET", API_V2 + "/manifest"): Route(self._manifest_v2, 500, 2),
             ("POST", API_V2 + "/manifest"): Route(self._set_manifest_v2, 500, 2),
             ("GET", API_V2 + "/update"): Route(self._update_log_v2, 500, 2),
+            ("POST", "/update"): Route(self._update_v1, 400, 1),
+            ("GET", "/update-manifest"): Route(self._pending_update, 500, 1),
+            ("POST", "/update-manifest"): Route(self._acknowledge_v1, 500, 1),
+            ("POST", "/update-cancel"): Route(self._cancel_v1, 500, 1),
+            ("POST", API_V2 + "/update"): Route(self._update_v2, 500, 2),
+            ("GET", API_V2 + "/update-manifest"): Route(self._pending_update, 500, 2),
+            ("POST", API_V2 + "/update-manifest"): Route(self._acknowledge_v2, 500, 2),
+            ("POST", API_V2 + "/update-cancel"): Route(self._cancel_v2, 500, 2),
+            ("POST", "/recover"): Route(self._recover_v1, 500, 1),
+            ("POST", API_V2 + "/recover"): Route(self._recover_v2, 500, 2),
+            ("GET", API_V2 + "/recover/public-key"): Route(self._recovery_key, 500, 2),
             ("GET", API_V2 + "/secrets"): Route(self._secrets_v2, 500, 2),
             ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
         }
@@ -123,6 +160,10 @@ class ClientApi:
             code = 401
         elif isinstance(exc, InputError):
             code = 400
+        elif isinstance(exc, NoUpdateError):
+            code = 404
+        elif isinstance(exc, GoneError):
+            code = 410
         else:
             code = route.failure
         self._log.warning(
@@ -185,6 +226,56 @@ class ClientApi:
     async def _update_log_v2(self, _: HttpRequest) -> object:
         return UpdateLogV2(list(self._coordinator.update_log()))
 
+    # ---- updates. Version 1 has no place for recovery secrets; where there are any, it answers as version 2 does.
+
+    async def _update_v1(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        outcome = await self._offload(partial(self._coordinator.updates.update, user, request.body))
+        return _update(outcome) if outcome.recovery_secrets else None
+
+    async def _update_v2(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        raw = parse_manifest_body(request.body)
+        return _update(await self._offload(partial(self._coordinator.updates.update, user, raw)))
+
+    async def _pending_update(self, _: HttpRequest) -> object:
+        pending = self._coordinator.updates.pending()
+        return PendingUpdate(pending.raw, _still_needed(pending.needed), list(pending.missing))
+
+    async def _acknowledge_v1(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        outcome = await self._offload(partial(self._coordinator.updates.acknowledge, user, request.body))
+        if outcome.recovery_secrets:
+            return _acknowledged(outcome)
+        return _still_needed(outcome.needed) if outcome.needed else UPDATE_APPLIED
+
+    async def _acknowledge_v2(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        raw = parse_manifest_body(request.body)
+        return _acknowledged(await self._offload(partial(self._coordinator.updates.acknowledge, user, raw)))
+
+    async def _cancel_v1(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        await self._offload(partial(self._coordinator.updates.cancel, user))
+        return UPDATE_CANCELLED
+
+    async def _cancel_v2(self, request: HttpRequest) -> object:
+        return Message(str(await self._cancel_v1(request)))
+
+    # ---- recovery
+
+    async def _recover_v1(self, _: HttpRequest) -> object:
+        raise GoneError(RECOVER_V1_GONE)
+
+    async def _recover_v2(self, request: HttpRequest) -> object:
+        secret, signature = parse_recovery(request.body)
+        remaining = await self._offload(partial(self._coordinator.recover, secret, signature))
+        more = f"Secret was processed successfully. Upload the next secret. Remaining secrets: {remaining}"
+        return RecoverV2(remaining, more if remaining else "Recovery successful.")
+
+    async def _recovery_key(self, _: HttpRequest) -> object:
+        return RecoveryPublicKey("RSA", await self._offload(self._coordinator.recovery_key))
+
     # ---- secrets. Who calls is settled before anything that they sent is read.
 
     async def _secrets_v1(self, request: HttpRequest) -> object:
@@ -210,6 +301,24 @@ class ClientApi:
 
 def _mark(status: Status) -> StateMark:
     return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature)
+
+
+def _still_needed(count: int) -> str:
+    users = "1 user still needs" if count == 1 else f"{count} users still need"
+    return f"{users} to acknowledge the update manifest"
+
+
+def _update(outcome: Outcome) -> UpdateV2:
+    return UpdateV2(outcome.needed, list(outcome.missing) or None, dict(outcome.recovery_secrets) or UNSET)
+
+
+def _acknowledged(outcome: Outcome) -> AcknowledgedV2:
+    message = UPDATE_APPLIED
+    if outcome.needed:
+        names = ", ".join(outcome.missing)
+        message = f"{_still_needed(outcome.needed)}.\nThe following users have not yet accepted: {names}"
+    missing = list(outcome.missing) or None
+    return AcknowledgedV2(message, missing, outcome.needed, dict(outcome.recovery_secrets) or UNSET)
 
 
 def _entry(secret: Secret) -> SecretEntry:

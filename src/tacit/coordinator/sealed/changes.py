@@ -5,19 +5,30 @@ that there is one reading of it; keys are DER.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import msgspec
 from cryptography import x509
 
 from tacit.coordinator.secrets import Secret
-from tacit.coordinator.state import Activated, Change, Holdings, Identity, SecretsSet, State, apply
+from tacit.coordinator.state import (
+    Activated,
+    Change,
+    Holdings,
+    Identity,
+    Pending,
+    PendingChanged,
+    Replaced,
+    SecretsSet,
+    State,
+    apply,
+)
 from tacit.errors import ManifestError, PkiError, SealedStateError
-from tacit.manifest import parse_manifest
+from tacit.manifest import Manifest, parse_manifest
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key_der
 
-_SNAPSHOT, _SECRETS, _ACTIVATED = b"S", b"s", b"a"
+_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING = b"S", b"s", b"a", b"p"
 
 
 class _Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +47,13 @@ class _Secret(msgspec.Struct, forbid_unknown_fields=True):
     public: bytes
 
 
+class _Pending(msgspec.Struct, forbid_unknown_fields=True):
+    raw: bytes
+    threshold: int
+    users: list[str]
+    agreed: list[str]
+
+
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     manifest: bytes
     signature: bytes
@@ -48,6 +66,14 @@ class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     previous_secrets: dict[str, _Secret]
     activations: dict[str, int]
     update_log: list[str]
+    # Later than the rest: a file without them is an older one.
+    security_versions: dict[str, int] = {}
+    pending: _Pending | None = None
+
+
+class _PendingChanged(msgspec.Struct, forbid_unknown_fields=True):
+    pending: _Pending | None
+    log_lines: list[str]
 
 
 class _SecretsSet(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +103,12 @@ def encode_snapshot(holdings: Holdings) -> bytes:
         previous_secrets={name: _Secret(**asdict(one)) for name, one in holdings.previous_secrets.items()},
         activations=dict(holdings.activations),
         update_log=list(holdings.update_log),
+        security_versions={
+            name: package.security_version
+            for name, package in holdings.manifest.packages.items()
+            if package.security_version is not None
+        },
+        pending=_written(holdings.pending),
     )
     return _SNAPSHOT + msgspec.msgpack.encode(snapshot)
 
@@ -86,6 +118,10 @@ def encode_change(change: Change) -> bytes:
     if isinstance(change, SecretsSet):
         secrets = {name: _Secret(**asdict(one)) for name, one in change.secrets.items()}
         return _SECRETS + msgspec.msgpack.encode(_SecretsSet(secrets, list(change.log_lines)))
+    if isinstance(change, PendingChanged):
+        return _PENDING + msgspec.msgpack.encode(_PendingChanged(_written(change.pending), list(change.log_lines)))
+    if isinstance(change, Replaced):
+        return encode_snapshot(change.holdings)
     return _ACTIVATED + msgspec.msgpack.encode(_Activated(change.marble_type, change.uuid))
 
 
@@ -119,14 +155,39 @@ def _change(kind: bytes, body: bytes) -> Change:
     if kind == _ACTIVATED:
         activated = msgspec.msgpack.decode(body, type=_Activated)
         return Activated(activated.marble_type, activated.uuid)
+    if kind == _PENDING:
+        changed = msgspec.msgpack.decode(body, type=_PendingChanged)
+        return PendingChanged(_read(changed.pending), tuple(changed.log_lines))
     raise _unknown(kind)
+
+
+def _manifest(read: _Snapshot) -> Manifest:
+    """The manifest with the security versions that updates brought."""
+    manifest = parse_manifest(read.manifest).manifest
+    packages = {
+        name: replace(package, security_version=read.security_versions.get(name, package.security_version))
+        for name, package in manifest.packages.items()
+    }
+    return replace(manifest, packages=packages)
+
+
+def _written(pending: Pending | None) -> _Pending | None:
+    if pending is None:
+        return None
+    return _Pending(pending.raw, pending.threshold, list(pending.users), list(pending.agreed))
+
+
+def _read(pending: _Pending | None) -> Pending | None:
+    if pending is None:
+        return None
+    return Pending(pending.raw, pending.threshold, tuple(pending.users), tuple(pending.agreed))
 
 
 def _holdings(read: _Snapshot) -> Holdings:
     return Holdings(
         state=State.ACCEPTING_MARBLES,
         identity=Identity(_key_pair(read.root), _key_pair(read.intermediate), _key_pair(read.marble_root)),
-        manifest=parse_manifest(read.manifest).manifest,
+        manifest=_manifest(read),
         signature=read.signature,
         root_secret=read.root_secret,
         previous_root_secret=read.previous_root_secret,
@@ -134,6 +195,7 @@ def _holdings(read: _Snapshot) -> Holdings:
         previous_secrets=_secrets(read.previous_secrets),
         activations=read.activations,
         update_log=tuple(read.update_log),
+        pending=_read(read.pending),
     )
 
 

@@ -5,6 +5,7 @@ In clear = the 32 bytes, as MarbleRun keeps them outside an enclave. A coordinat
 its host could put one there, with a whole state of its own making.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +20,14 @@ from tacit.errors import SealingKeyError
 from tacit.evidence.claims import Issuer
 
 BoundTo = Literal["signer", "measurement"]
+
+SEALED_TO: Mapping[str, BoundTo | None] = {
+    "": "signer",
+    "ProductKey": "signer",
+    "UniqueKey": "measurement",
+    "Disabled": None,
+}
+"""To what each seal mode of a manifest binds the key; None keeps everything in memory."""
 
 MAGIC = b"TACIT\x00SK"
 _LABEL = b"tacit sealing key v1"

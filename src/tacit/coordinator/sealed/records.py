@@ -95,6 +95,15 @@ def start_file(key: bytes, *, state_id: bytes, file_id: bytes, base: Position) -
     return _derive(key, checked + hashlib.sha256(checked).digest()[:16])
 
 
+def parse_state_id(data: bytes) -> bytes:
+    """The state's id from a file's header.
+
+    Raises:
+        SealedStateError: not a file of this kind, or a header that was altered.
+    """
+    return bytes(_parse_header(data)[3])
+
+
 def seal_record(payload: bytes, *, start: FileStart, after: Position, nonce: bytes) -> tuple[bytes, Position]:
     """A record to append after `after`, and the position that it brings."""
     epoch = after.epoch + 1

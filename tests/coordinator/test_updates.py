@@ -1,0 +1,223 @@
+"""What an update changes, what it keeps, and that it outlives whatever happens."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fakes.core import Made, encode, make_coordinator, make_order
+from fakes.tee import NOW
+from tacit.coordinator.sealed.changes import encode_snapshot
+from tacit.coordinator.secrets import NewValue
+from tacit.coordinator.state import Holdings
+from tacit.coordinator.store import DATA_NAME, KEY_NAME, SealedFolder
+from tacit.errors import ForbiddenError, ManifestError, StateError, UpdateError
+from tacit.pki import issue_self_signed
+
+USERS = {name: issue_self_signed([name], common_name=name, now=NOW) for name in ("ann", "ben")}
+RECOVERY = rsa.generate_private_key(65537, 2048)
+PEM = RECOVERY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def manifest(*, users: tuple[str, ...] = ("ann",), config: dict[str, Any] | None = None, **more: Any) -> bytes:
+    secrets = {
+        "key": {"Type": "symmetric-key", "Size": 128, "Shared": True},
+        "other": {"Type": "symmetric-key", "Size": 128, "Shared": True},
+        "own": {"Type": "symmetric-key", "Size": 128},
+        "cert": {"Type": "cert-ecdsa", "Size": 256, "Shared": True},
+        "given": {"Type": "plain", "UserDefined": True},
+    }
+    secrets.update(more.pop("secrets", {}))
+    env = {"OWN": "{{ hex .Secrets.own }}", "WAS": "{{ hex .Previous.Secrets.own }}"}
+    made = {
+        "Packages": {"p": {"Debug": True, "SecurityVersion": 2}},
+        "Marbles": {"m": {"Package": "p", "MaxActivations": 9, "Parameters": {"Env": env}}},
+        "Secrets": {name: rule for name, rule in secrets.items() if rule},
+        "Users": {
+            name: {"Certificate": USERS[name].certificate_pem.decode(), "Roles": ["up", "svn", "w"]} for name in users
+        },
+        "Roles": {
+            "up": {"ResourceType": "Manifest", "Actions": ["UpdateManifest"]},
+            "svn": {"ResourceType": "Packages", "ResourceNames": ["p"], "Actions": ["UpdateSecurityVersion"]},
+            "w": {"ResourceType": "Secrets", "ResourceNames": ["given"], "Actions": ["WriteSecret"]},
+        },
+        "Config": config or {},
+    }
+    return encode({**made, **more})
+
+
+def set_up(**more: Any) -> Made:
+    made = make_coordinator()
+    made.core.set_manifest(manifest(**more))
+    made.core.write_secrets("ann", {"given": NewValue(key=b"word")})
+    made.core.activate(make_order())
+    return made
+
+
+def update(made: Made, raw: bytes) -> tuple[Holdings, Holdings]:
+    before = made.core.holdings
+    made.core.updates.update("ann", raw)
+    return before, made.core.holdings
+
+
+def same_root_and_new_authorities(before: Holdings, after: Holdings) -> bool:
+    old, new = before.identity, after.identity
+    return old.root == new.root and old.intermediate != new.intermediate and old.marble_root != new.marble_root
+
+
+def test_a_security_version_is_raised_and_the_manifests_text_stays() -> None:
+    made = set_up()
+    before, after = update(made, encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    assert after.manifest is not None
+    assert before.manifest is not None
+    assert after.manifest.packages["p"].security_version == 5
+    assert (after.manifest.raw, after.signature) == (before.manifest.raw, before.signature)
+    assert same_root_and_new_authorities(before, after)
+    assert after.secrets["key"] == before.secrets["key"]
+    old, new = (x509.load_der_x509_certificate(one.secrets["cert"].certificate) for one in (before, after))
+    assert old.public_key() != new.public_key()
+    assert old.not_valid_after_utc == new.not_valid_after_utc
+    assert after.previous_secrets == before.secrets
+    with pytest.raises(ManifestError, match="downgrade"):
+        made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 4}}}))
+
+
+def test_what_keeps_its_definition_keeps_its_value_and_certificates_are_new() -> None:
+    made = set_up()
+    secrets = {"other": {"Type": "symmetric-key", "Size": 256, "Shared": True}}
+    before, after = update(made, manifest(secrets=secrets))
+    assert after.secrets["key"] == before.secrets["key"]
+    assert after.secrets["given"].private == b"word"
+    assert len(after.secrets["other"].private) == 32
+    assert after.previous_secrets["other"] == after.secrets["other"]
+    assert after.secrets["cert"].certificate != before.secrets["cert"].certificate
+    assert after.previous_secrets["cert"] == before.secrets["cert"]
+    assert same_root_and_new_authorities(before, after)
+    assert after.activations == {"m": 1}
+    assert after.root_secret == before.root_secret
+
+
+def test_a_secret_that_is_gone_is_gone_with_its_previous_value() -> None:
+    _, after = update(set_up(), manifest(secrets={"other": None}))
+    assert "other" not in after.secrets
+    assert "other" not in after.previous_secrets
+
+
+def test_rotation_renews_every_generated_key_and_keeps_what_owners_gave() -> None:
+    made = set_up()
+    own = made.core.activate(make_order()).env["OWN"]
+    before, after = update(made, manifest(config={"RotateRootSecret": True}))
+    assert after.secrets["key"].private != before.secrets["key"].private
+    assert after.previous_secrets["key"] == before.secrets["key"]
+    assert after.secrets["given"].private == b"word"
+    released = made.core.activate(make_order())
+    assert released.env["OWN"] != own
+    assert released.env["WAS"] == own
+
+
+def test_an_update_undoes_an_earlier_raise_and_says_so_in_the_state() -> None:
+    made = set_up()
+    update(made, encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    _, after = update(made, manifest())
+    assert after.manifest is not None
+    assert after.manifest.packages["p"].security_version == 2
+
+
+def test_sealing_is_neither_begun_nor_ended_by_an_update() -> None:
+    made = set_up()
+    with pytest.raises(ManifestError, match=r"invalid manifest: Config.SealMode"):
+        made.core.updates.update("ann", manifest(config={"SealMode": "Disabled"}))
+
+
+def test_who_may_not_update_changes_nothing() -> None:
+    made = make_coordinator()
+    nothing = {"ResourceType": "Packages", "ResourceNames": [], "Actions": []}
+    made.core.set_manifest(manifest(Roles=dict.fromkeys(("up", "svn", "w"), nothing)))
+    before = made.core.holdings
+    with pytest.raises(ForbiddenError):
+        made.core.updates.update("ann", manifest())
+    with pytest.raises(ForbiddenError):
+        made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    assert made.core.holdings is before
+
+
+# ---- over restarts
+
+
+def restart(folder: Path, store: SealedFolder) -> tuple[Made, SealedFolder]:
+    store.close()
+    opened = SealedFolder(folder, None)
+    return make_coordinator(store=opened, contents=opened.load()), opened
+
+
+def test_a_pending_update_and_raised_versions_outlive_a_restart(tmp_path: Path) -> None:
+    store = SealedFolder(tmp_path, None)
+    made = make_coordinator(store=store)
+    made.core.set_manifest(manifest(users=("ann", "ben")))
+    made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    raw = manifest(users=("ann", "ben"), secrets={"other": None})
+    assert made.core.updates.update("ann", raw).missing == ("ben",)
+    made, store = restart(tmp_path, store)
+    held = made.core.holdings.manifest
+    assert held is not None
+    assert held.packages["p"].security_version == 5
+    with pytest.raises(UpdateError, match="does not match"):
+        made.core.updates.acknowledge("ben", raw + b" ")
+    assert made.core.updates.acknowledge("ben", raw).needed == 0
+    expected = encode_snapshot(made.core.holdings)
+    made, store = restart(tmp_path, store)
+    assert encode_snapshot(made.core.holdings) == expected
+    store.close()
+
+
+def test_another_recovery_key_brings_another_sealing_key(tmp_path: Path) -> None:
+    store = SealedFolder(tmp_path, None)
+    made = make_coordinator(store=store)
+    made.core.set_manifest(manifest())
+    first = (tmp_path / KEY_NAME).read_bytes()
+    outcome = made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM}))
+    key = RECOVERY.decrypt(outcome.recovery_secrets["r"], padding.OAEP(padding.MGF1(SHA256()), SHA256(), None))
+    assert (tmp_path / KEY_NAME).read_bytes() == key != first
+    assert not made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM})).recovery_secrets
+    expected = encode_snapshot(made.core.holdings), made.core.status().position
+    made, store = restart(tmp_path, store)
+    assert (encode_snapshot(made.core.holdings), made.core.status().position) == expected
+    store.close()
+
+
+def test_a_change_of_keys_that_a_crash_cut_short_loses_nothing(tmp_path: Path) -> None:
+    store = SealedFolder(tmp_path, None)
+    made = make_coordinator(store=store)
+    made.core.set_manifest(manifest())
+    before = made.core.holdings
+    data = (tmp_path / DATA_NAME).read_bytes()
+    made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM}))
+    (tmp_path / DATA_NAME).write_bytes(data)  # as if the new file had never got its name
+    for _ in range(2):
+        made, store = restart(tmp_path, store)
+        assert encode_snapshot(made.core.holdings) == encode_snapshot(before)
+    made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM}))
+    expected = encode_snapshot(made.core.holdings)
+    made, store = restart(tmp_path, store)
+    assert encode_snapshot(made.core.holdings) == expected
+    store.close()
+
+
+def test_a_new_key_that_cannot_be_written_leaves_the_old_state_whole(tmp_path: Path) -> None:
+    store = SealedFolder(tmp_path, None)
+    made = make_coordinator(store=store)
+    made.core.set_manifest(manifest())
+    before = made.core.holdings
+    (tmp_path / f"{DATA_NAME}.tmp").mkdir()
+    for _ in range(2):
+        with pytest.raises(StateError):
+            made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM}))
+    assert made.core.holdings is before
+    (tmp_path / f"{DATA_NAME}.tmp").rmdir()
+    made, store = restart(tmp_path, store)
+    assert encode_snapshot(made.core.holdings) == encode_snapshot(before)
+    store.close()
