@@ -188,12 +188,10 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
     stage.wait_for_server(server)
     steps.done(f"server attested against the manifest, key released, model opened in memory: {stage.server}")
 
-    roots = folder / "servers.crt"
-    roots.write_bytes(attested.intermediate_pem)
-    predict(stage, digits, roots, steps)
+    predict(stage, digits, stage.roots, steps)
 
     if keep:
-        print(describe(stage, roots))
+        print(describe(stage, stage.roots))
         print(f"Logs lie in {folder / 'logs'}. Ctrl-C ends everything.", flush=True)
         try:
             signal.pause()

@@ -120,7 +120,7 @@ async def test_a_wrong_single_secret_is_refused_and_the_right_one_after_it_works
     await locked.same("7-recovery-single", "recover-right")
 
 
-async def test_a_single_secret_without_its_holders_signature_opens_nothing(locked: Locked) -> None:
+async def test_t32_a_single_secret_without_its_holders_signature_opens_nothing(locked: Locked) -> None:
     lock_single(locked)
     status, answer, _ = await locked.send("7-recovery-single", "recover-right-no-signature")
     assert (status, answer["message"]) == (
@@ -138,7 +138,7 @@ async def test_three_keys_as_recorded(locked: Locked) -> None:
     assert locked.is_open()
 
 
-async def test_a_bad_signature_among_three_is_told_at_the_end_and_all_begin_again(locked: Locked) -> None:
+async def test_t33_a_bad_signature_among_three_is_told_at_the_end_and_all_begin_again(locked: Locked) -> None:
     lock_xor(locked)
     part = "8-recovery-multi-xor"
     await locked.same(part, "bad-signature-1", "bad-signature-2", "bad-signature-3", "bad-signature-status")

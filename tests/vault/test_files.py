@@ -114,6 +114,30 @@ def test_a_full_or_read_only_place_is_named(model: Path) -> None:
         seal_folder(model, Path("/proc/m.capsule"), KEY, name="m", version=1)
 
 
+def test_a_model_larger_than_what_is_free_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.onnx"
+    with huge.open("wb") as file:
+        file.truncate(1 << 44)  # 16 TiB, all of it a hole
+    with pytest.raises(FileInputError, match="bytes free|free; make room"):
+        seal_folder(huge, tmp_path / "m.capsule", KEY, name="m", version=1)
+    assert traces(tmp_path) == {"huge.onnx"}
+
+
+def test_a_list_of_mounts_that_changed_while_it_was_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Changing:
+        looks = 0
+
+        def read_bytes(self) -> bytes:
+            self.looks += 1
+            return b"" if self.looks == 1 else Path("/proc/self/mountinfo").read_bytes()
+
+    monkeypatch.setattr("tacit.vault.files._MOUNTS", Changing())
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        require_tmpfs(Path(folder))
+
+
 def test_a_new_key_opens_and_the_old_one_does_not(model: Path, tmp_path: Path) -> None:
     old = seal_folder(model, tmp_path / "old.capsule", KEY, name="m", version=3)
     new = rekey_capsule(tmp_path / "old.capsule", tmp_path / "new.capsule", KEY, OTHER)

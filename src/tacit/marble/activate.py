@@ -274,7 +274,9 @@ def _mark(chain_pem: bytes) -> str:
     except ValueError as exc:
         raise ActivationError("the coordinator's answer holds a certificate chain that cannot be read") from exc
     units = leaf.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
-    return str(units[0].value) if units else ""
+    # A request may bring a unit of its own ahead of the mark, so each is looked at; the weakest word counts.
+    marks = [str(unit.value) for unit in units]
+    return next((mark for mark in marks if mark.lower() == UNATTESTED), marks[-1] if marks else "")
 
 
 def _bytes(text: str) -> bytes:

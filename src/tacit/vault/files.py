@@ -5,9 +5,10 @@ import io
 import itertools
 import os
 import re
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,6 +19,7 @@ from tacit.vault.layout import MAX_FILES
 from tacit.vault.legacy import iter_decrypted_ctr, iter_encrypted_ctr
 
 _MEMORY = frozenset({"tmpfs", "ramfs"})
+_LOOKS = 3  # at the mounts, whose list may change while it is read
 _MOUNTS = Path("/proc/self/mountinfo")
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "open_capsule",
     "read_capsule_header",
     "rekey_capsule",
+    "require_space",
     "require_tmpfs",
     "seal_folder",
 ]
@@ -42,8 +45,22 @@ def seal_folder(
         CapsuleIndexError: a link, a device or an unusable name among the files, or none at all.
     """
     sources = list_sources(source)
+    require_space(target.parent, sources)
     with _replacing(target) as out:
         return write_capsule(out, sources, key, name=name, version=version, progress=progress)
+
+
+def require_space(folder: Path, sources: Sequence[Source]) -> None:
+    """Refuse at once what cannot end well: a capsule larger than what is free. Raises: FileInputError."""
+    needed = sum(source.size for source in sources)
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as exc:
+        raise FileInputError(f"cannot write to {folder}: {exc.strerror}; choose another place") from exc
+    if needed > free:
+        raise FileInputError(
+            f"the model has {needed:,} bytes and {folder} has {free:,} free; make room, or choose another place"
+        )
 
 
 def list_sources(source: Path) -> list[Source]:
@@ -166,6 +183,20 @@ def require_tmpfs(path: Path) -> None:
         PlaintextError: `path` does not lie on a tmpfs, or that cannot be told.
     """
     real = path.resolve()
+    for attempt in range(_LOOKS):
+        kind = _file_system(path, real)
+        if kind in _MEMORY:
+            return
+        if kind is not None or attempt == _LOOKS - 1:
+            break
+    raise PlaintextError(
+        f"{path} lies on {kind or 'a file system that cannot be told'}, and a model's plaintext must not reach a disk; "
+        "use a folder on a tmpfs, such as /dev/shm"
+    )
+
+
+def _file_system(path: Path, real: Path) -> str | None:
+    """The kind of file system that `real` lies on; None where the mounts do not say. Raises: PlaintextError."""
     try:
         mounts = [_mount(line) for line in _MOUNTS.read_bytes().splitlines()]
         device = next(part for part in (real, *real.parents) if part.exists()).stat().st_dev
@@ -178,12 +209,8 @@ def require_tmpfs(path: Path) -> None:
         if mount is not None and real.is_relative_to(mount.point)
     ]
     mount = mounts[max(above)[1]] if above else None
-    if mount is None or mount.kind not in _MEMORY or mount.device != device:
-        # Another device than the mount's: something was mounted over it, and the path lies there.
-        kind = mount.kind if mount is not None and mount.device == device else "a file system that cannot be told"
-        raise PlaintextError(
-            f"{path} lies on {kind}, and a model's plaintext must not reach a disk; use a folder on a tmpfs, such as /dev/shm"
-        )
+    # Another device than the mount's: something was mounted over it, and the path lies there.
+    return mount.kind if mount is not None and mount.device == device else None
 
 
 class _Mount(NamedTuple):

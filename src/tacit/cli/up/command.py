@@ -88,9 +88,7 @@ def _serve(stage: Stage, programs: Programs, model: Path, sources: Sequence[Sour
     server = stage.start_server(programs)
     stage.wait_for_server(server)
     typer.echo(f"[4/5] server attested: gRPC at {stage.server}, REST at https://{stage.rest}")
-    roots = stage.folder / "servers.crt"
-    roots.write_bytes(attested.intermediate_pem)
-    typer.echo(describe(stage, roots))
+    typer.echo(describe(stage, stage.roots))
     return coordinator, server
 
 
@@ -152,6 +150,7 @@ def release(
         version=_VERSION,
         owner_pem=owner.certificate_pem.decode(),
     )
+    stage.roots.write_bytes(attested.intermediate_pem)
     with CoordinatorClient(stage.host, roots_pem=attested.root_pem, certificate=owner) as client:
         client.set_manifest(manifest)
         stored = client.manifest()

@@ -12,7 +12,7 @@ from tacit.cli.model.progress import Advance
 from tacit.errors import FileInputError, InputError
 from tacit.vault import CapsuleInfo
 from tacit.vault.capsule import Source, write_capsule
-from tacit.vault.files import list_sources
+from tacit.vault.files import list_sources, require_space
 
 _WANTED = "give an ONNX file, a SavedModel folder, a frozen graph (.pb) or an OpenVINO IR (.xml with its .bin)"
 _SUFFIXES = (".onnx", ".pb", ".xml")
@@ -34,7 +34,11 @@ def find_model(model: Path) -> Sequence[Source]:
         raise FileInputError(f"{model}: {getattr(exc, 'strerror', None) or exc}; {_WANTED}") from exc
     empty = [source.name for source in sources if source.size == 0 and source.name.endswith(_SUFFIXES)]
     if empty:
-        raise FileInputError(f"{model}: {empty[0]} is empty; {_WANTED}")
+        raise FileInputError(
+            f"{model}: the file is empty; {_WANTED}"
+            if len(sources) == 1
+            else f"{model}: {empty[0]} is empty; {_WANTED}"
+        )
     return sources
 
 
@@ -44,9 +48,10 @@ def seal_model(
     """Encrypt the files into a new capsule, readable for its owner alone.
 
     Raises:
-        FileInputError: something cannot be read or written.
+        FileInputError: something cannot be read or written, or there is no room for it.
         VaultError: names that no capsule can hold.
     """
+    require_space(capsule.parent, sources)
     try:
         descriptor = os.open(capsule, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as out:

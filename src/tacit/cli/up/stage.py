@@ -63,6 +63,11 @@ class Stage:
         return f"localhost:{self.ports.rest}"
 
     @property
+    def roots(self) -> Path:
+        """The coordinator's intermediate certificate, once it was checked: what servers and clients go by."""
+        return self.folder / "servers.crt"
+
+    @property
     def seal_folder(self) -> Path:
         """The coordinator's sealed state."""
         return self.folder / "coordinator"
@@ -129,6 +134,7 @@ class Stage:
                     "EDG_MARBLE_COORDINATOR_ADDR": f"localhost:{self.ports.mesh}",
                     "EDG_MARBLE_DNS_NAMES": "localhost",
                     "EDG_MARBLE_UUID_FILE": str(self.folder / "uuid"),
+                    "TACIT_COORDINATOR_CERTIFICATE": str(self.roots),
                     **(extra or {}),
                 }
             ),
