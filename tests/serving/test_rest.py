@@ -193,7 +193,7 @@ async def test_t44_a_gzip_bomb_is_refused_at_its_limit(monkeypatch: pytest.Monke
     assert b"1024 bytes" in response.body
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"instances":[1.0]}')[:-6]])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b'{"instances":[1.0]}', mtime=0)[:-6]])
 async def test_a_broken_gzip_body_is_refused(body: bytes) -> None:
     response = await call("POST", f"{BASE}:predict", body, headers={"content-encoding": "gzip"})
     assert response.status == 400
