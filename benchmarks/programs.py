@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "digits"))
 from train import train
 
 from tacit.cli.up.command import release, trust_own
+from tacit.cli.up.ports import Ports
 from tacit.cli.up.processes import Program, Programs
 from tacit.cli.up.stage import MARBLE, Stage
 from tacit.evidence import Role, report_data
@@ -79,12 +80,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     count = 20 if options.quick else 300
-    with tempfile.TemporaryDirectory(prefix="tacit-bench-") as place, Programs(Path(place) / "logs") as programs:
+    with (
+        tempfile.TemporaryDirectory(prefix="tacit-bench-") as place,
+        Ports.reserved() as ports,
+        Programs(Path(place) / "logs") as programs,
+    ):
         folder = Path(place)
         os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
         platform = folder / "platform"
         init_platform(platform, now=datetime.now(UTC))
-        stage = Stage(folder, platform, "digits", folder / "digits.capsule")
+        stage = Stage(folder, platform, "digits", folder / "digits.capsule", ports)
         key = secrets.token_bytes(32)
         info = seal_folder(train(folder).model, stage.capsule, key, name="digits", version=1)
         begin = time.perf_counter()

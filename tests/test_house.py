@@ -180,7 +180,9 @@ def test_a_program_imports_only_what_it_needs(program: str) -> None:
 
 
 # The project speaks of itself alone.
-FOREIGN = re.compile(r"/work/|\bissue #?\d+|\bsession \d+|\bhelper-\d+|shared/facts|\bscratch\b", re.IGNORECASE)
+# Neither the folders of the machine that it is written on, nor what lies beside a checkout, nor who asked for what.
+HERE = "|".join(re.escape(str(place)) for place in (ROOT, ROOT.parent / "shared"))
+FOREIGN = re.compile(rf"{HERE}|\b(?:issue|ticket|session) #?\d+|\bshared/(?!vectors)\w|\bscratch\b", re.IGNORECASE)
 SPOKEN = [
     path
     for pattern in (

@@ -21,6 +21,7 @@ from tacit.cli.platform import ensure_platform
 from tacit.cli.up.command import attest, release, trust_own
 from tacit.cli.up.examples import describe
 from tacit.cli.up.interrupts import Interrupts
+from tacit.cli.up.ports import Ports
 from tacit.cli.up.processes import Program, Programs
 from tacit.cli.up.stage import Stage
 from tacit.client.inference import RestServingClient
@@ -148,7 +149,7 @@ def older_state(stage: Stage, programs: Programs, coordinator: Program, older: P
     newest.rename(stage.seal_folder)
 
 
-def run(folder: Path, programs: Programs, *, keep: bool) -> None:
+def run(folder: Path, programs: Programs, ports: Ports, *, keep: bool) -> None:
     """The whole demo, in `folder`."""
     steps = Steps()
     print(f"{BOLD}SIMULATED TEE: the whole way is real, the protection is not.{PLAIN} Everything lies in {folder}.")
@@ -164,7 +165,7 @@ def run(folder: Path, programs: Programs, *, keep: bool) -> None:
         os.environ["TACIT_PLATFORM"] = str(platform)
         steps.done("made a simulated platform, with a root of its own")
 
-    stage = Stage(folder, platform, "digits", folder / "digits.capsule")
+    stage = Stage(folder, platform, "digits", folder / "digits.capsule", ports)
     key = secrets.token_bytes(32)
     info = seal_folder(digits.model, stage.capsule, key, name="digits", version=1)
     digits.model.unlink()
@@ -235,11 +236,12 @@ def main() -> int:
         with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
             with interrupts.held():
                 place = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tacit-demo-")))
+                ports = cleanup.enter_context(Ports.reserved())
                 programs = cleanup.enter_context(Programs(place / "logs", interrupts))
             if not keep:
                 # What the demo learns about its own coordinator is nothing to keep among the user's expectations.
                 os.environ["XDG_CONFIG_HOME"] = str(place / "config")
-            run(place, programs, keep=keep)
+            run(place, programs, ports, keep=keep)
     except TacitError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

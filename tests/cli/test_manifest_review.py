@@ -9,7 +9,8 @@ import pytest
 from fakes.command_line import run_app
 from fakes.manifests import MINIMAL, minimal, raw
 from tacit.cli.manifest import app
-from tacit.cli.up.stage import Ports, Stage
+from tacit.cli.up.ports import Ports
+from tacit.cli.up.stage import Stage
 from tacit.evidence import Tee
 from tacit.evidence.claims import PackageInfo
 from tacit.manifest import parse_manifest_strict

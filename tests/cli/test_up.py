@@ -293,7 +293,8 @@ def test_t22_the_models_key_is_in_no_argument_variable_or_file(home: Path, monke
 
 def test_a_coordinator_that_is_known_at_the_usual_port_is_left_alone(home: Path) -> None:
     run_main("trust", "localhost:4433", "--tee", "unattested")
-    assert command._choose_ports().client != 4433
+    with command._reserved_ports() as ports:
+        assert ports.client != 4433
 
 
 @pytest.mark.parametrize(

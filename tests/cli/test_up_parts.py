@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,8 @@ import pytest
 
 from fakes.command_line import run_main
 from tacit.cli.up.interrupts import Interrupts
-from tacit.cli.up.processes import Programs, choose_ports
+from tacit.cli.up.ports import reserved_ports
+from tacit.cli.up.processes import Programs
 from tacit.cli.up.source import find_model, seal_model
 from tacit.errors import CapsuleIndexError, ConnectError, FileInputError, InputError, TacitError
 from tacit.vault.files import open_capsule
@@ -119,24 +121,60 @@ def listening(family: socket.AddressFamily, address: str) -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+@contextlib.contextmanager
+def listening_at(port: int) -> Iterator[None]:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", port))
+        own.listen()
+        yield
+
+
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")]
 )
 def test_a_port_in_use_is_replaced(family: socket.AddressFamily, address: str) -> None:
-    with listening(family, address) as taken:
-        (chosen,) = choose_ports([taken])
-    assert chosen != taken
+    with listening(family, address) as taken, reserved_ports([taken]) as (chosen,):
+        assert chosen != taken
 
 
 def test_a_free_port_is_kept_and_one_to_avoid_is_not() -> None:
-    (free,) = choose_ports([0])
-    assert choose_ports([free]) == (free,)
-    assert choose_ports([free], avoid={free}) != (free,)
+    with reserved_ports([0]) as (free,):
+        pass
+    with reserved_ports([free]) as chosen:
+        assert chosen == (free,)
+    with reserved_ports([free], avoid={free}) as chosen:
+        assert chosen != (free,)
 
 
 def test_no_port_is_chosen_twice() -> None:
-    chosen = choose_ports([0] * 20)
-    assert len(set(chosen)) == 20
+    with reserved_ports([0] * 20) as chosen:
+        assert len(set(chosen)) == 20
+
+
+def test_a_port_that_is_given_to_one_who_has_yet_to_listen_is_not_given_to_another() -> None:
+    with reserved_ports([0]) as (given,):
+        with reserved_ports([given]) as (other,):
+            assert other != given
+        with listening_at(given):  # the other's choice did not touch it
+            pass
+    with reserved_ports([given]) as (again,):
+        assert again == given
+
+
+def test_a_reservation_ends_with_its_process() -> None:
+    script = (
+        "import sys\nfrom tacit.cli.up.ports import reserved_ports\n"
+        "with reserved_ports([0]) as (port,):\n    print(port, flush=True)\n    sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        port = int(holder.stdout.readline())
+        with reserved_ports([port]) as (other,):
+            assert other != port
+        holder.kill()
+    with reserved_ports([port]) as (again,):
+        assert again == port
 
 
 # ---- signals

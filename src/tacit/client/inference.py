@@ -160,7 +160,7 @@ class ServingClient:
         parse: Callable[[bytes], _M] = answer.FromString
         call = self._channel.unary_unary(method, type(request).SerializeToString, parse)
         try:
-            return call(request, timeout=self._timeout)  # type: ignore[no-any-return]
+            return call(request, timeout=self._timeout)  # type: ignore[no-any-return]  # grpcio has no types
         except grpc.RpcError as exc:
             raise _grpc_error(self._address, exc, self._timeout) from exc
 

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 
 from tacit.errors import ForbiddenError, UnauthorizedError
 from tacit.manifest import Manifest
+from tacit.manifest.access import READ_SECRET, WRITE_SECRET
 from tacit.manifest.update import UPDATE_SECURITY_VERSION
-
-READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
-WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
 
 
 def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
 from tacit.coordinator.state import Holdings, Identity
 from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputError, PkiError, TemplateError
@@ -27,13 +29,12 @@ from tacit.manifest import model as rules
 from tacit.manifest.access import named_secrets, used_secrets
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
+from tacit.wire.release import KEY_FOLDER, MODELS_ENV, ModelRule
 
 Permission = Appraisal | Unattested
 Verifier = Callable[[bytes, bytes], Claims]
 """Evidence and the client certificate (DER) of its connection in; authentic claims, bound to that certificate, out."""
 
-KEY_FOLDER = "/tacit/keys/"
-MODELS_ENV = "TACIT_MODELS"
 TTLS_ENV = "MARBLE_TTLS_CONFIG"
 MODEL_KEY_SIZE = 32  # bytes
 
@@ -279,19 +280,14 @@ def _models(
     """What a server of this type may load, as a variable, and the keys that open it, as files in memory."""
     if not rule.models:
         return {}, {}
-    described: dict[str, object] = {}
+    described: dict[str, ModelRule] = {}
     keys: dict[str, bytes] = {}
     for name in rule.models:
         model = manifest.models[name]
-        described[name] = {
-            "format": model.format,
-            "id": (model.model_id or b"").hex(),
-            "minVersion": model.min_version,
-            "key": model.key,
-        }
+        described[name] = ModelRule(model.format, (model.model_id or b"").hex(), model.min_version, model.key)
         if model.key:
             keys[KEY_FOLDER + name] = _model_key(name, model.key, secrets[model.key].private)
-    return {MODELS_ENV: json.dumps(described, separators=(",", ":")).encode()}, keys
+    return {MODELS_ENV: msgspec.json.encode(described)}, keys
 
 
 def _model_key(model: str, name: str, value: bytes) -> bytes:

@@ -302,6 +302,9 @@ class SealedFolder:
         record, position = seal_record(snapshot, start=start, after=after, nonce=secrets.token_bytes(NONCE_SIZE))
         data = start.header + record
         self._replace(DATA_NAME, data, lambda read: _check_same(read_file(read, key), position), keep_old=keep_old)
+        # From the rename on, the open file is no longer the state's: should opening the new one fail (no descriptor is
+        # left, say), nothing may be appended there and be answered for.
+        self._damaged = True
         previous, self._file = self._file, self._open_for_append()
         if previous is not None:
             os.close(previous)

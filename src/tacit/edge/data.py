@@ -20,7 +20,7 @@ _LOG = logging.getLogger("tacit.edge")
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """Finds the handler of a path; messages stay bytes."""
 
     def __init__(self, handlers: Mapping[str, GrpcHandler]) -> None:

@@ -38,7 +38,7 @@ class _Protocol(HttpToolsProtocol):
     _progress = 0  # bytes of body since the timer was set
     _unsent = 0  # bytes that waited to be sent when the idle timer last looked
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
         super().connection_made(transport)
         # uvicorn copies this into the scope of each request of the connection.
         self.app_state = {"peer_certificate": peer_certificate(transport)}

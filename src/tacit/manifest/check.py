@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from tacit.errors import ManifestError
 from tacit.evidence.claims import Tee
+from tacit.manifest.access import UPDATE_MANIFEST
 from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, TlsRule
 
 SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
@@ -20,7 +21,7 @@ ID_SIZE = 32  # bytes of a model's id
 ACTIONS = {
     "Packages": ("updatesecurityversion",),
     "Secrets": ("readsecret", "writesecret"),
-    "Manifest": ("updatemanifest",),
+    "Manifest": (UPDATE_MANIFEST,),
 }
 """Actions by resource type, in lower case: they are compared ignoring case, resource types exactly."""
 RESERVED_ENV = "MARBLE_PREDEFINED_"
@@ -231,7 +232,7 @@ def _may_update(manifest: Manifest, role_name: str) -> bool:
         role is not None
         and role.resource_type == "Manifest"
         and role.actions[:1] != ()
-        and (role.actions[0].lower() == "updatemanifest")
+        and (role.actions[0].lower() == UPDATE_MANIFEST)
     )
 
 

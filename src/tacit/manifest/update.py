@@ -9,9 +9,9 @@ Source: rules and words of refusal as recorded from MarbleRun v1.9.1.
 from dataclasses import replace
 
 from tacit.errors import ManifestError
+from tacit.manifest.access import UPDATE_MANIFEST
 from tacit.manifest.model import Manifest, Package, SecretRule
 
-UPDATE_MANIFEST = "updatemanifest"
 UPDATE_SECURITY_VERSION = "updatesecurityversion"
 
 

@@ -16,9 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tacit.errors import ActivationError, InputError, UsageError
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
-
-KEY_PATH = "/tacit/keys/"
-"""Files below here are model keys; the coordinator names them after the model."""
+from tacit.wire.release import KEY_FOLDER
 
 DEVICE_PATH = "/dev/attestation/"
 """Gramine's keys; they open its encrypted files, so they are placed before all else."""
@@ -140,8 +138,8 @@ def parse_response(raw: bytes) -> Activation:
         if "\0" in argument:
             raise ActivationError("an argument in the manifest's Argv contains a null character")
     return Activation(
-        files=_devices_first({path: content for path, content in files.items() if not path.startswith(KEY_PATH)}),
-        keys={_check_key_name(path): content for path, content in files.items() if path.startswith(KEY_PATH)},
+        files=_devices_first({path: content for path, content in files.items() if not path.startswith(KEY_FOLDER)}),
+        keys={_check_key_name(path): content for path, content in files.items() if path.startswith(KEY_FOLDER)},
         env=env,
         argv=tuple(parameters.argv),
         mark=_mark(env.get(CHAIN_VARIABLE, b"")),
@@ -255,9 +253,9 @@ def _check_path(path: str) -> str:
 
 def _check_key_name(path: str) -> str:
     """The model that a key belongs to: one plain name, so that no key leaves its folder."""
-    name = path.removeprefix(KEY_PATH)
+    name = path.removeprefix(KEY_FOLDER)
     if name in {"", ".", ".."} or "/" in name:
-        raise ActivationError(f"{path!r} is no place for a model key: expected {KEY_PATH}MODEL")
+        raise ActivationError(f"{path!r} is no place for a model key: expected {KEY_FOLDER}MODEL")
     return name
 
 

@@ -41,6 +41,7 @@ from tacit.serving.tfs.config import Credentials, ModelEntry, load_text, parse_m
 from tacit.serving.tfs.flags import Flags, parse_flags, usage
 from tacit.serving.tfs.rest import RestOptions, TfsRest
 from tacit.serving.tfs.service import TfsService
+from tacit.wire.release import MODELS_ENV
 
 # malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
 # cost as much again as all the rest of a call. One arena, because Python's threads take turns anyway.
@@ -209,7 +210,7 @@ def configure_models(flags: Flags, environ: Mapping[str, str]) -> list[ModelConf
         UsageError: nothing to serve, or a sealed model without a key.
         ModelNotAllowedError: a model that the manifest does not name.
     """
-    rules = parse_rules(environ["TACIT_MODELS"]) if "TACIT_MODELS" in environ else None
+    rules = parse_rules(environ[MODELS_ENV]) if MODELS_ENV in environ else None
     return [configure_model(entry, flags, environ, rules) for entry in list_entries(flags)]
 
 

@@ -23,6 +23,7 @@ from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.vault import Capsule, CapsuleInfo, decrypt_ctr, open_capsule, parse_key
 from tacit.vault.files import list_plain_files
 from tacit.vault.plain import plain_id
+from tacit.wire import release
 
 _MAX_KEY_FILE = 4096
 _PLAIN_SUFFIXES = (".onnx", ".pb", ".xml")
@@ -67,13 +68,6 @@ class Access:
     key: bytes = field(default=b"", repr=False)
 
 
-class _RuleJson(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    format: Format
-    id: str = ""
-    min_version: int = 0
-    key: str = ""
-
-
 def parse_rules(text: str) -> Mapping[str, ModelRule]:
     """The manifest's rules by model name, from the environment that activation made.
 
@@ -81,10 +75,13 @@ def parse_rules(text: str) -> Mapping[str, ModelRule]:
         UsageError: not the JSON that a coordinator writes.
     """
     try:
-        wire = msgspec.json.decode(text, type=dict[str, _RuleJson])
-        return {name: ModelRule(rule.format, bytes.fromhex(rule.id), rule.min_version) for name, rule in wire.items()}
+        wire = msgspec.json.decode(text, type=dict[str, release.ModelRule])
+        return {
+            name: ModelRule(Format(rule.format), bytes.fromhex(rule.id), rule.min_version)
+            for name, rule in wire.items()
+        }
     except (msgspec.DecodeError, ValueError) as exc:
-        raise UsageError(f"TACIT_MODELS is not what a coordinator writes: {exc}") from exc
+        raise UsageError(f"{release.MODELS_ENV} is not what a coordinator writes: {exc}") from exc
 
 
 def load_key(path: Path) -> bytes:

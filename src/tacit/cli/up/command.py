@@ -19,9 +19,10 @@ from tacit.cli.platform import ensure_platform, package_of
 from tacit.cli.trust import open_store
 from tacit.cli.up.examples import describe
 from tacit.cli.up.interrupts import Interrupts
+from tacit.cli.up.ports import Ports
 from tacit.cli.up.processes import Program, Programs
 from tacit.cli.up.source import find_model, seal_model
-from tacit.cli.up.stage import KEY_NAME, Ports, Stage
+from tacit.cli.up.stage import KEY_NAME, Stage
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, load_simulated_expectation
 from tacit.client.coordinator import CoordinatorClient, NewSecret
@@ -57,8 +58,9 @@ def up(
         with interrupts.held():
             platform = ensure_platform()
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tacit-up-")))
+            ports = cleanup.enter_context(_reserved_ports())
             programs = cleanup.enter_context(Programs(folder / "logs", interrupts))
-        stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule", _choose_ports())
+        stage = Stage(folder, platform, served_as, folder / f"{served_as}.capsule", ports)
         cleanup.callback(_forget, stage.host)
         typer.echo(
             f"SIMULATED TEE: the whole way is real, the protection is not. Everything lies in {folder} until the end."
@@ -102,10 +104,12 @@ def _watch(programs: Sequence[Program]) -> NoReturn:
         time.sleep(_LOOK)
 
 
-def _choose_ports() -> Ports:
+def _reserved_ports() -> contextlib.AbstractContextManager[Ports]:
     """Ports for a new stage. Where a coordinator of somebody's own is expected, what is known of it is left alone."""
     known = [parse_address(host, default_port=COORDINATOR_PORT) for host in open_store().load_hosts()]
-    return Ports.choose(avoid={address.port for address in known if address.host in ("localhost", "127.0.0.1", "::1")})
+    return Ports.reserved(
+        avoid={address.port for address in known if address.host in ("localhost", "127.0.0.1", "::1")}
+    )
 
 
 def _forget(host: str) -> None:

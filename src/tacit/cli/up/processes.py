@@ -1,15 +1,13 @@
 """Programs that are started together and ended together, whatever happens in between."""
 
 import contextlib
-import errno
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +19,6 @@ _ENDING = 10.0  # seconds a program gets to end by itself before it is killed
 _POLL = 0.05  # seconds between two looks at a program that is starting
 _INSTALL = "pip install 'tacit[coordinator,premain,serve]'"
 _MARK = re.compile(r"^\[PreMain\] \S+ \S+ (Error: )?")  # how premain begins its lines
-_TRIES = 50  # ports that the system proposes before we give up
 
 
 class Program:
@@ -170,41 +167,6 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}"
     return {**environment, **extra}
-
-
-def choose_ports(preferred: Sequence[int], *, avoid: Collection[int] = ()) -> tuple[int, ...]:
-    """These ports of this machine, or another one in the place of each that somebody holds or that is to be avoided.
-
-    Raises: ConnectError when there is none.
-    """
-    with contextlib.ExitStack() as held:  # all are held until the last is chosen, so none is chosen twice
-        return tuple(_hold(held, port, avoid) for port in preferred)
-
-
-def _hold(held: contextlib.ExitStack, preferred: int, avoid: Collection[int]) -> int:
-    for port in (preferred, *[0] * _TRIES):
-        if port in avoid:
-            continue
-        try:
-            found = _bind(held, socket.AF_INET, "127.0.0.1", port)
-        except OSError:
-            continue
-        if found in avoid:
-            continue
-        try:
-            _bind(held, socket.AF_INET6, "::1", found)  # `localhost` means this one too
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                continue
-        return found
-    raise ConnectError("no free port on this machine; end a program that listens on one")
-
-
-def _bind(held: contextlib.ExitStack, family: socket.AddressFamily, address: str, port: int) -> int:
-    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    probe.bind((address, port))
-    return int(probe.getsockname()[1])
 
 
 def _parse_event(line: str) -> Mapping[str, Any]:

@@ -1,40 +1,19 @@
 """One model, one coordinator, one server on the simulated platform: what `tacit up` and the demo put on stage."""
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tacit.cli.up.processes import Program, Programs, choose_ports, clean_environment, find_program
+from tacit.cli.up.ports import Ports
+from tacit.cli.up.processes import Program, Programs, clean_environment, find_program
 from tacit.errors import ModelError
 from tacit.evidence.claims import PackageInfo
 
 MARBLE = "server"
 KEY_NAME = "model_key"
-USUAL_PORTS = (4433, 2001, 8500, 8501)
 _START = 60.0  # seconds; importing an inference engine on a busy laptop takes a while
 _OPENING = 20e6  # bytes of a model that even a slow machine opens and compiles in a second
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """TCP ports on this machine: the coordinator's two and the server's two."""
-
-    client: int
-    mesh: int
-    grpc: int
-    rest: int
-
-    @classmethod
-    def choose(cls, *, avoid: Collection[int] = ()) -> "Ports":
-        """The usual ports, or others where somebody holds them or they are to be avoided. Raises: ConnectError."""
-        return cls(*choose_ports(USUAL_PORTS, avoid=avoid))
-
-    @property
-    def unusual(self) -> Mapping[int, int]:
-        """The ports that had to be chosen, by the usual port in whose place they stand."""
-        chosen = (self.client, self.mesh, self.grpc, self.rest)
-        return {usual: port for usual, port in zip(USUAL_PORTS, chosen, strict=True) if usual != port}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +24,7 @@ class Stage:
     platform: Path
     model: str
     capsule: Path
-    ports: Ports = field(default_factory=Ports.choose)
+    ports: Ports
 
     @property
     def host(self) -> str:
