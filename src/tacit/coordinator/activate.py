@@ -26,7 +26,7 @@ from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputEr
 from tacit.evidence import Claims
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
-from tacit.manifest.access import named_secrets, used_secrets
+from tacit.manifest.access import named_secrets, used_secrets, uses_previous
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
 from tacit.wire.release import KEY_FOLDER, MODELS_ENV, ModelRule
@@ -155,13 +155,11 @@ def release(
 
     def gather(held: Mapping[str, Secret], root_secret: bytes) -> dict[str, Secret]:
         issuer = holdings.identity.marble_root
-        own = derive_for_marble(
-            manifest, marble, root_secret=root_secret, issuer=issuer, now=now, wanted=used.__contains__
-        )
-        return {**held, **own}
+        own = derive_for_marble(manifest, marble, root_secret=root_secret, issuer=issuer, now=now, names=used)
+        return {name: held[name] for name in used if name in held} | own
 
     secrets = gather(holdings.secrets, holdings.root_secret)
-    previous = gather(holdings.previous_secrets, holdings.previous_root_secret)
+    previous = gather(holdings.previous_secrets, holdings.previous_root_secret) if uses_previous(rule) else {}
     data = _template_data(holdings.identity, leaf, secrets, previous)
     try:
         files, env = _fill_in(rule.parameters, data)

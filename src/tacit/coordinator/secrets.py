@@ -6,7 +6,7 @@ secret has PKCS#8 and PKIX DER there, and `certificate` in DER.
 Source: derivation and words of refusal as recorded from MarbleRun v1.9.1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -109,15 +109,16 @@ def derive_for_marble(
     root_secret: bytes,
     issuer: KeyPair,
     now: datetime,
-    wanted: Callable[[str], bool] = lambda _: True,
+    names: Iterable[str],
 ) -> dict[str, Secret]:
-    """The secrets that are this marble's own. Keys come out the same at every activation, certificates are new each time.
+    """Those of the named secrets that are this marble's own, whatever else the manifest has.
 
-    `wanted` spares the making of certificates that no template of the marble names.
+    Keys come out the same at every activation, certificates are new each time.
     """
     own: dict[str, Secret] = {}
-    for name, rule in manifest.secrets.items():
-        if rule.shared or rule.user_defined or not wanted(name):
+    for name in names:
+        rule = manifest.secrets[name]
+        if rule.shared or rule.user_defined:
             continue
         if rule.type == "symmetric-key":
             key = derive_symmetric(root_secret, name, marble, size=rule.size)

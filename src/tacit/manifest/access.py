@@ -31,6 +31,17 @@ def named_secrets(content: Content) -> frozenset[str] | None:
     return None if _actions_reach_out(content.data) else names
 
 
+def uses_previous(marble: Marble) -> bool:
+    """Whether a template of this type may see values from before the last update. Says yes when in doubt."""
+    parameters = marble.parameters
+    return any(map(_may_reach_previous, (*parameters.files.values(), *parameters.env.values())))
+
+
+@lru_cache(maxsize=65536)
+def _may_reach_previous(content: Content) -> bool:
+    return content.templates and (named_secrets(content) is None or b"Previous" in content.data)
+
+
 def _name(match: re.Match[bytes]) -> str:
     return (match.group(1) or match.group(2) or b"").decode("utf-8", "replace")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,19 +27,22 @@ Credentials = Callable[[], tuple[bytes, bytes]]
 MAX_PEM = 1 << 20  # bytes; no chain of ours comes near it, and a parser is not to be fed more
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeyPair:
-    """A certificate and the private key that belongs to it. Its `repr` shows the subject, never the key."""
+    """A certificate and the private key that belongs to it. Its `repr` shows the subject, never the key.
+
+    The certificate's encodings are kept, since each activation hands them out; the key's are made anew each time.
+    """
 
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
 
-    @property
+    @cached_property
     def certificate_der(self) -> bytes:
         """The certificate, DER."""
         return self.certificate.public_bytes(Encoding.DER)
 
-    @property
+    @cached_property
     def certificate_pem(self) -> bytes:
         """The certificate, PEM, with a trailing newline."""
         return self.certificate.public_bytes(Encoding.PEM)

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -145,6 +146,7 @@ def key_identifier(key: PublicKey) -> x509.SubjectKeyIdentifier:
     return x509.SubjectKeyIdentifier(hashlib.sha256(bits).digest()[:20])
 
 
+@lru_cache(maxsize=16)
 def authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier | None:
     """The key identifier of the issuer's certificate, None where it has none."""
     try:
@@ -154,6 +156,7 @@ def authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifie
     return x509.AuthorityKeyIdentifier(found.value.digest, None, None)
 
 
+@cache
 def key_usage(bits: int) -> x509.KeyUsage:
     """Key usage from Go's bit mask: 1 digitalSignature, 2 contentCommitment, ..., 256 decipherOnly.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tacit.errors import TemplateError
 from tacit.manifest.model import Content, Manifest, Parameters
-from tacit.manifest.template.data import TemplateData, TemplateSecret, root_record
+from tacit.manifest.template.data import TemplateData, TemplateSecret
 from tacit.manifest.template.evaluate import evaluate
 from tacit.manifest.template.functions import FUNCTIONS, SHORT_CIRCUIT, Target
 from tacit.manifest.template.parse import parse
@@ -43,7 +43,7 @@ def render_text(template: bytes, data: TemplateData, *, target: Target) -> bytes
     if "{{" not in text:
         return template
     steps = parse(text, _NAMES[target])
-    return evaluate(steps, root_record(data), text=text, target=target).encode("latin-1")
+    return evaluate(steps, data.dot, text=text, target=target).encode("latin-1")
 
 
 _NAMES: dict[Target, frozenset[str]] = {

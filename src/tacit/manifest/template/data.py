@@ -7,6 +7,7 @@ reached from a template.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 
@@ -31,9 +32,9 @@ class TemplateSecret:
 NO_SECRET: Final = TemplateSecret()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TemplateData:
-    """Everything that a template can name.
+    """Everything that a template can name; `dot` is the same as templates see it.
 
     `root_ca` is the marble root (`.MarbleRun.RootCA`), `marble_cert` the marble's own leaf with its key; of the
     coordinator's and the root's certificates only `cert` is filled.
@@ -45,6 +46,11 @@ class TemplateData:
     marble_cert: TemplateSecret = NO_SECRET
     coordinator_root: TemplateSecret = NO_SECRET
     coordinator_intermediate: TemplateSecret = NO_SECRET
+
+    @cached_property
+    def dot(self) -> "Record":
+        """Made once for all the templates of a marble."""
+        return _root_record(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Entries:
     missing: object = field(repr=False)
 
 
-def root_record(data: TemplateData) -> Record:
+def _root_record(data: TemplateData) -> Record:
     """The dot of a template. Manifests of 2021 write `.Marblerun`, later ones `.MarbleRun`."""
     reserved = Record(
         "manifest.ReservedSecrets",
