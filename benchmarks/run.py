@@ -17,7 +17,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = {
     "vault": "Models at rest",
     "serving": "ResNet-50 served over TLS, beside the same model in process",
-    "programs": "Start, memory and activations",
+    "programs": "Start, memory and attested activations",
+    "coordinator": "The coordinator under load",
 }
 
 
