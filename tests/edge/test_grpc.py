@@ -15,7 +15,7 @@ import pytest
 
 from tacit.edge import GrpcCall, Listener
 from tacit.edge.data import serve_grpc_data
-from tacit.edge.mesh import serve_grpc
+from tacit.edge.server import serve_grpc
 from tacit.errors import PkiError, PortInUseError, RequestError, Status
 from tacit.pki import KeyPair
 from tacit.pki.tls import client_context, server_context

@@ -39,8 +39,7 @@ from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
 from tacit.coordinator.store import SealedFolder
 from tacit.edge import Listener
-from tacit.edge.http import serve_http
-from tacit.edge.mesh import serve_grpc
+from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
 from tacit.evidence import Claims, Collateral, Role, Tee, verify_binding, verify_evidence
 from tacit.evidence.claims import Issuer

@@ -27,7 +27,7 @@ import structlog
 
 from tacit.edge import Listener
 from tacit.edge.data import serve_grpc_data
-from tacit.edge.http import serve_http
+from tacit.edge.server import serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
 from tacit.pki import parse_key_pair
 from tacit.programs.memory import keep_memory_private
