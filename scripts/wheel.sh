@@ -28,7 +28,7 @@ PYTHON
 }
 
 heavy='openvino onnxruntime tensorflow scikit-learn'
-servers='uvicorn grpclib pyopenssl'
+servers='httptools grpclib pyopenssl'
 try client 'import tacit; tacit.connect' "$heavy $servers typer rich"
 try cli 'from tacit.programs.tacit import main; import tacit.cli.app' "$heavy $servers"
 try coordinator 'import tacit.programs.coordinator' "$heavy grpcio typer rich numpy"
