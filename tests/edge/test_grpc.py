@@ -56,7 +56,7 @@ async def start_data(mesh: Any, handlers: Any = HANDLERS, *, port: int = 0, limi
     )
 
 
-both = pytest.mark.parametrize("start", [start_mesh, start_data], ids=["mesh", "data"])
+both = pytest.mark.parametrize("start", [start_mesh, start_data], ids=["tacit", "grpcio"])
 
 
 @asynccontextmanager

@@ -219,7 +219,8 @@ async def serve(
         InputError: There is no such address on this machine, or the port needs more rights.
     """
     limits = limits or Limits()
-    made = Port(Service(http, grpc, max_body, max_message, limits, Budget(limits.bodies)))
+    budget = Budget(max(limits.bodies, max_body, max_message))
+    made = Port(Service(http, grpc, max_body, max_message, limits, budget))
     await made.open(host, port, tls)
     return made
 

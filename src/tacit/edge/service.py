@@ -23,7 +23,7 @@ class Limits:
     idle_time: float = 1800.0  # that an HTTP/2 connection is kept without a request
     head: int = 64 << 10  # request line and headers of HTTP/1.1
     discard: int = 64 << 20  # of a refused HTTP/1.1 body, taken so that its sender gets to read the refusal
-    bodies: int = 1 << 30  # of all requests that are being received or handled, of all connections together
+    bodies: int = 1 << 30  # of all requests that are being received or handled together; at least the largest one
     http2: Rules = field(default_factory=Rules)
 
     def look_every(self) -> float:

@@ -171,7 +171,7 @@ async def _listen(
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"mesh API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
     host, port = config.client
-    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["http/1.1"])
+    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
     listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
