@@ -145,6 +145,8 @@ class Connection:
                 frames.check_length(kind, stream, bytes(payload))
                 handle(flags, stream, bytes(payload))
         except StreamFault as fault:
+            if fault.stream > self._last:  # a stream that does not exist cannot be reset
+                raise ConnectionFault(fault.code, str(fault)) from fault
             self._annoy_by_reset()
             self._drop(fault.stream, fault.code)
 
@@ -262,9 +264,10 @@ class Connection:
         self._events.append(RequestReceived(block.stream, request, ended))
 
     def _on_trailers(self, stream: Stream, block: _Block) -> None:
-        self._decoder.trailers(bytes(block.data))
         if stream.ended_in:
+            self._decoder.skip(bytes(block.data))
             raise StreamFault(stream.id, ErrorCode.STREAM_CLOSED, "HEADERS after the end of the stream")
+        self._decoder.trailers(bytes(block.data))
         if not block.flags & frames.END_STREAM:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "trailers do not end the stream")
         if stream.expected is not None and stream.received != stream.expected:
@@ -273,7 +276,7 @@ class Connection:
         self._events.append(DataReceived(stream.id, b"", True))
 
     def _on_late_headers(self, block: _Block) -> None:
-        self._decoder.trailers(bytes(block.data))
+        self._decoder.skip(bytes(block.data))
         ours = self._over.get(block.stream)
         if ours is None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {block.stream} is older than {self._last}")
@@ -492,8 +495,6 @@ class Connection:
         if stream is not None:
             self._forget(stream, ours=True)
             self._events.append(StreamEnded(stream_id, code))
-        elif stream_id > self._last:  # PRIORITY of a stream that may come yet
-            return
         else:
             self._remember(stream_id, ours=True)
         self._out.put(frames.encode_reset(stream_id, code))

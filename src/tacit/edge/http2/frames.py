@@ -111,7 +111,7 @@ class FrameReader:
 
     def __init__(self, *, max_data: int, max_small: int) -> None:
         """DATA may have `max_data` bytes, which SETTINGS_MAX_FRAME_SIZE announces; all other kinds `max_small`."""
-        self._max_data, self._max_small = max_data, max_small
+        self._max_data, self._max_small = max_data, min(max_small, max_data)
         self._held = bytearray()  # a frame that is not whole
         self._need = HEADER_SIZE  # bytes that `_held` waits for
         self._kind = self._flags = self._stream = 0  # of the frame that is passed on as it comes

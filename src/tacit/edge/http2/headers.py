@@ -133,6 +133,10 @@ class HeaderDecoder:
         fields, _ = self._decode(block)
         check_trailers(fields)
 
+    def skip(self, block: bytes) -> None:
+        """Read a block that nobody wants, for what it does to HPACK's table. Raises: ConnectionFault."""
+        self._decode(block)
+
     def _decode(self, block: bytes) -> tuple[Fields, bool]:
         """The fields, and whether HPACK's table is what it was before: then the block will mean the same again."""
         table = self._decoder.header_table
