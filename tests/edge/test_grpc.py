@@ -15,7 +15,7 @@ import pytest
 
 from tacit.edge import GrpcCall, Listener
 from tacit.edge.data import serve_grpc_data
-from tacit.edge.mesh import serve_grpc
+from tacit.edge.server import serve_grpc
 from tacit.errors import PkiError, PortInUseError, RequestError, Status
 from tacit.pki import KeyPair
 from tacit.pki.tls import client_context, server_context
@@ -56,7 +56,7 @@ async def start_data(mesh: Any, handlers: Any = HANDLERS, *, port: int = 0, limi
     )
 
 
-both = pytest.mark.parametrize("start", [start_mesh, start_data], ids=["mesh", "data"])
+both = pytest.mark.parametrize("start", [start_mesh, start_data], ids=["tacit", "grpcio"])
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tacit.edge import HttpHandler, HttpRequest, HttpResponse
-from tacit.edge import http as edge_http
-from tacit.edge.http import serve_http
+from tacit.edge.server import serve_http
+from tacit.edge.service import Limits
 from tacit.errors import InputError, PortInUseError
 from tacit.pki.tls import client_context, server_context
 
@@ -30,9 +30,9 @@ async def echo(request: HttpRequest) -> HttpResponse:
 
 @asynccontextmanager
 async def serving(
-    handler: HttpHandler = mirror, *, tls: ssl.SSLContext | None = None, max_body: int = MAX_BODY
+    handler: HttpHandler = mirror, *, tls: ssl.SSLContext | None = None, max_body: int = MAX_BODY, **limits: Any
 ) -> AsyncIterator[int]:
-    listener = await serve_http(handler, host="127.0.0.1", port=0, tls=tls, max_body=max_body)
+    listener = await serve_http(handler, host="127.0.0.1", port=0, tls=tls, max_body=max_body, limits=Limits(**limits))
     try:
         yield listener.port
     finally:
@@ -194,9 +194,8 @@ async def test_t48_a_websocket_upgrade_is_an_ordinary_request() -> None:
     [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n"],
     ids=["nothing", "half a head", "half a second head"],
 )
-async def test_t48_a_slow_sender_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_http, "_REQUEST_TIME", 0.1)
-    async with serving() as port:
+async def test_t48_a_slow_sender_is_cut_off(begun: bytes) -> None:
+    async with serving(request_time=0.1) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begun)
         async with asyncio.timeout(2):
@@ -205,25 +204,23 @@ async def test_t48_a_slow_sender_is_cut_off(begun: bytes, monkeypatch: pytest.Mo
         writer.transport.abort()
 
 
-async def test_t48_a_slow_body_is_cut_off_and_never_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_t48_a_slow_body_is_cut_off_and_never_handled() -> None:
     handled: list[HttpRequest] = []
 
     async def note(request: HttpRequest) -> HttpResponse:
         handled.append(request)
         return HttpResponse(200, b"")
 
-    monkeypatch.setattr(edge_http, "_REQUEST_TIME", 0.1)
-    async with serving(note) as port:
+    async with serving(note, request_time=0.1) as port:
         answer = await raw(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
     assert (answer, handled) == (b"", [])
 
 
-async def test_t48_who_never_reads_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_t48_who_never_reads_the_answer_is_cut_off() -> None:
     async def large(_request: HttpRequest) -> HttpResponse:
         return HttpResponse(200, bytes(30 << 20))
 
-    monkeypatch.setattr(edge_http, "_KEEP_ALIVE", 0.05)
-    async with serving(large) as port:
+    async with serving(large, send_time=0.05) as port:
         with socket.create_connection(("127.0.0.1", port)) as deaf:
             deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await asyncio.sleep(0.5)
@@ -235,9 +232,8 @@ async def test_t48_who_never_reads_the_answer_is_cut_off(monkeypatch: pytest.Mon
     assert received < 30 << 20
 
 
-async def test_an_idle_connection_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_http, "_KEEP_ALIVE", 0.05)
-    async with serving() as port:
+async def test_an_idle_connection_is_ended_after_a_while() -> None:
+    async with serving(keep_alive=0.05) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(2):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from fakes.tee import NOW
 from tacit.edge import GrpcCall
-from tacit.edge.mesh import serve_grpc
+from tacit.edge.server import serve_grpc
 from tacit.pki import KeyPair, issue_intermediate, issue_marble_root, issue_root
 from tacit.pki.tls import server_context
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse, Parameters

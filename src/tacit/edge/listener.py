@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,11 +15,16 @@ LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs o
 _CUT = "...TRUNCATED"
 
 
+Exporter = Callable[[bytes, int], bytes]
+"""Label and length to secret bytes that only the two ends of one TLS 1.3 connection know. Raises PkiError on TLS 1.2."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One HTTP request. `path` is raw (percent-encoded), header names are lower case.
 
-    `peer_certificate` is the client's certificate (DER) if it showed one; nobody has judged it.
+    `peer_certificate` is the client's certificate (DER) if it showed one; nobody has judged it. `exporter` gives secret
+    bytes of this very connection.
     """
 
     method: str
@@ -28,6 +33,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes
     peer_certificate: bytes | None
+    exporter: Exporter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,35 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCall:
-    """What surrounds a gRPC message: the method's path, ASCII metadata, the client's certificate, seconds that are left."""
+    """What surrounds a gRPC message: the method's path, ASCII metadata, the client's certificate, seconds that are left.
+
+    `exporter` gives secret bytes of this very connection, for binding evidence to it.
+    """
 
     method: str
     metadata: Mapping[str, str]
     peer_certificate: bytes | None
     deadline: float | None
+    exporter: Exporter | None = None
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 GrpcHandler = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 """One message in, one out. Raises RequestError with the status that the caller is to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcStreaming:
+    """A method with any number of messages in and out: an asynchronous generator over an iterator.
+
+    Messages are asked for one by one, and whoever reads slowly is waited for, so neither end fills our memory.
+    """
+
+    handler: Callable[[AsyncIterator[bytes], GrpcCall], AsyncGenerator[bytes, None]]
+
+
+GrpcMethods = Mapping[str, GrpcHandler | GrpcStreaming]
+"""Handlers by path, such as `/rpc.Marble/Activate`."""
 
 
 class Listener(Protocol):

@@ -39,8 +39,7 @@ from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
 from tacit.coordinator.store import SealedFolder
 from tacit.edge import Listener
-from tacit.edge.http import serve_http
-from tacit.edge.mesh import serve_grpc
+from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
 from tacit.evidence import Claims, Collateral, Role, Tee, verify_binding, verify_evidence
 from tacit.evidence.claims import Issuer
@@ -172,7 +171,7 @@ async def _listen(
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"mesh API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
     host, port = config.client
-    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["http/1.1"])
+    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
     listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))

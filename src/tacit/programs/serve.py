@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,7 @@ from typing import cast, get_args
 import structlog
 
 from tacit.edge import Listener
-from tacit.edge.data import serve_grpc_data
-from tacit.edge.http import serve_http
+from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
 from tacit.pki import parse_key_pair
 from tacit.programs.memory import keep_memory_private
@@ -126,33 +126,52 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
         raise UsageError("both ports are off; give --port or --rest_api_port")
     if grpc_port == rest_port != _ANY_PORT:
         raise UsageError(f"--port and --rest_api_port are both {grpc_port}; give them different ports")
-    host, limit = flags.text("host"), flags.number("max_message_bytes")
     listeners: dict[str, Listener] = {}
     if grpc_port:
-        service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
-        listeners["grpc"] = await serve_grpc_data(
-            service.handlers(),
-            host=host,
-            port=max(0, grpc_port),
-            credentials=(lambda: (credentials.chain, credentials.key)) if credentials else None,
-            client_roots=credentials.client_roots if credentials else None,
-            max_message=limit,
-        )
+        listeners["grpc"] = await _listen_for_grpc(flags, plane, credentials, max(0, grpc_port))
     if rest_port:
         rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
-        tls = None
-        if credentials:
-            from tacit.pki.tls import server_context
-
-            chain_and_key = (credentials.chain, credentials.key)
-            tls = server_context(
-                lambda: chain_and_key,
-                client_certificates="require" if credentials.client_roots else "none",
-                client_roots=credentials.client_roots,
-                alpn=("http/1.1",),
-            )
-        listeners["rest"] = await serve_http(rest.handle, host=host, port=max(0, rest_port), tls=tls, max_body=limit)
+        listeners["rest"] = await serve_http(
+            rest.handle,
+            host=flags.text("host"),
+            port=max(0, rest_port),
+            tls=_tls(credentials, "h2", "http/1.1"),
+            max_body=flags.number("max_message_bytes"),
+        )
     return listeners
+
+
+async def _listen_for_grpc(flags: Flags, plane: Plane, credentials: Credentials | None, port: int) -> Listener:
+    service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
+    host, limit, handlers = flags.text("host"), flags.number("max_message_bytes"), service.handlers()
+    if flags.text("edge") == "tacit":
+        return await serve_grpc(handlers, host=host, port=port, tls=_tls(credentials, "h2"), max_message=limit)
+    if flags.text("edge") != "grpcio":
+        raise UsageError(f"--edge={flags.text('edge')}: expected tacit or grpcio")
+    from tacit.edge.data import serve_grpc_data
+
+    return await serve_grpc_data(
+        handlers,
+        host=host,
+        port=port,
+        credentials=(lambda: (credentials.chain, credentials.key)) if credentials else None,
+        client_roots=credentials.client_roots if credentials else None,
+        max_message=limit,
+    )
+
+
+def _tls(credentials: Credentials | None, *protocols: str) -> ssl.SSLContext | None:
+    if credentials is None:
+        return None
+    from tacit.pki.tls import server_context
+
+    chain_and_key = (credentials.chain, credentials.key)
+    return server_context(
+        lambda: chain_and_key,
+        client_certificates="require" if credentials.client_roots else "none",
+        client_roots=credentials.client_roots,
+        alpn=protocols,
+    )
 
 
 def start_polling(

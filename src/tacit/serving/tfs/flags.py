@@ -51,6 +51,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
     "max_message_bytes": Flag(1 << 30, "largest request or answer"),
+    "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"
     ),

@@ -1,0 +1,301 @@
+"""One HTTP/1.1 connection of a server, parsed by httptools (llhttp).
+
+Requests are answered one after the other, in their order. While one waits to be handled nothing more is read, so a
+client that sends many at once fills no memory. What two parsers could read differently is refused with 400, and the
+connection ends with it.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+
+import httptools
+
+from tacit.edge.http import BODILESS, answer, fields_of, text_answer
+from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
+from tacit.edge.pieces import Pieces
+from tacit.edge.service import Peer, Service
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _RefusedError(Exception):
+    """Stops the parser; says what the client is told."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Order:
+    """A request that can be answered; or an answer that was decided without asking anybody."""
+
+    request: HttpRequest | None
+    refusal: HttpResponse | None
+    bodiless: bool  # HEAD
+    keep: bool  # whether the connection outlives it
+    old: bool  # HTTP/1.0
+    held: int  # bytes that the budget counts for it
+
+
+class Http1:
+    """The asyncio side of one connection, and the parser's callbacks."""
+
+    def __init__(self, transport: asyncio.Transport, service: Service, peer: Peer) -> None:
+        self._transport, self._service, self._peer = transport, service, peer
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._orders: deque[_Order] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._ends = self._leaving = self._reading_paused = False
+        self._head = 0  # bytes of the current head that the parser has told us
+        self._arrived = 0  # bytes that came without the parser telling anything of use
+        self._in_head, self._between = True, True
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body = Pieces()
+        self._held = 0
+        self._discarded = 0
+        self._too_large = False
+        self._progress = 0
+        now = self._loop.time()
+        self._waits, self._first = now, True
+        self._unsent, self._unsent_since = 0, now
+
+    # ---- what the socket says
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._ends:
+            return
+        if self._between:
+            self._between, self._waits = False, self._loop.time()
+        self._arrived += len(data)
+        try:
+            self._parser.feed_data(data)
+            # A header that never ends reaches no callback, so what arrives is counted as well. The callbacks set the
+            # count back, so that it holds only what came since the last head or body ended.
+            if self._in_head and self._arrived > self._service.limits.head:
+                raise self._head_too_large()
+        except httptools.HttpParserUpgrade:
+            # An upgrade is an ordinary request here; whatever follows it is of a protocol that we do not speak.
+            self._ends = True
+        except _RefusedError as exc:
+            self._refuse(exc.status, str(exc))
+        except httptools.HttpParserError as exc:
+            cause = exc.__context__
+            if isinstance(cause, _RefusedError):
+                self._refuse(cause.status, str(cause))
+            else:
+                self._refuse(400, "this is no HTTP request")
+
+    def pause(self) -> None:
+        """The socket takes nothing more for now: nothing to do, the next answer waits for the next request."""
+
+    def resume(self) -> None:
+        """The socket takes more."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if self._task is not None:
+            self._task.cancel()
+        for order in self._orders:
+            self._service.budget.give_back(order.held)
+        self._orders.clear()
+        self._service.budget.give_back(self._held)
+        self._held = 0
+        self._ends = True
+
+    # ---- what the listener says
+
+    def leave(self) -> None:
+        """Take no further request, and close after those that run."""
+        self._leaving = True
+        if self._task is None:
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """Take from every request the time that it would still need."""
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.close()
+
+    def is_busy(self) -> bool:
+        """Whether a request runs, or an answer is still on its way out."""
+        return self._task is not None or unsent_bytes(self._transport) > 0
+
+    def look(self, now: float) -> None:
+        """End what takes too long."""
+        limits, unsent = self._service.limits, unsent_bytes(self._transport)
+        if unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        if unsent:
+            if now - self._unsent_since > limits.send_time:
+                self._transport.abort()
+        elif self._task is None:
+            idle = self._between and not self._first
+            if now - self._waits > (limits.keep_alive if idle else limits.request_time):
+                self._transport.close() if idle else self._transport.abort()
+
+    # ---- what the parser says
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._head, self._in_head, self._between = 0, True, False
+        self._url, self._headers = b"", {}
+        self._too_large = False
+        self._progress = self._discarded = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._count(len(url))
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._count(len(name) + len(value))
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key in self._headers:
+            if key == "host":
+                raise _RefusedError(400, "the request has two Host headers")
+            text = self._headers[key] + ("; " if key == "cookie" else ", ") + text
+        self._headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        """The body follows."""
+        self._in_head, self._arrived = False, 0
+        if self._parser.get_method() == b"CONNECT":
+            raise _RefusedError(400, "this is no proxy")
+        if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
+            raise _RefusedError(400, "the request has no Host header")
+        declared = self._headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._service.max_body:
+            self._too_large = True
+        if self._headers.get("expect", "").lower() == "100-continue":
+            if self._too_large:
+                raise self._body_too_large()
+            if self._task is None:
+                self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        size = len(body)
+        self._progress += size
+        if self._progress >= self._service.limits.progress:
+            self._progress, self._waits = 0, self._loop.time()
+        if not self._too_large and self._body.size + size > self._service.max_body:
+            self._too_large = True
+            self._body.drop()
+        if self._too_large:
+            self._discarded += size
+            if self._discarded > self._service.limits.discard:
+                raise self._body_too_large()
+        elif self._service.budget.take(size):
+            self._held += size
+            self._body.add(body)
+        else:
+            raise _RefusedError(503, "the server holds as many requests as it can; try again later")
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._head, self._arrived, self._in_head, self._between = 0, 0, True, True
+        method = self._parser.get_method().decode("ascii")
+        keep = self._parser.should_keep_alive() and not self._too_large and not self._parser.should_upgrade()
+        request, refusal = None, None
+        if self._too_large:
+            refusal = self._too_large_answer()
+        else:
+            path, _, query = self._url.decode("latin-1").partition("?")
+            request = HttpRequest(
+                method, path, query, self._headers, self._body.take(), self._peer.certificate, self._peer.exporter
+            )
+        old = self._parser.get_http_version() == "1.0"
+        self._orders.append(_Order(request, refusal, method == "HEAD", keep, old, self._held))
+        self._held = 0
+        if self._task is None:
+            self._task = self._loop.create_task(self._answer())
+        elif not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    # ---- answers
+
+    async def _answer(self) -> None:
+        """Answer what has come, one after the other."""
+        while self._orders:
+            order = self._orders.popleft()
+            try:
+                await self._answer_one(order)
+            finally:
+                self._service.budget.give_back(order.held)
+        self._task = None
+        self._waits, self._first = self._loop.time(), False
+        if self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    async def _answer_one(self, order: _Order) -> None:
+        response = order.refusal
+        handler = self._service.http
+        if response is None and order.request is not None and handler is not None:
+            response = await answer(handler, order.request)
+        if response is None or self._transport.is_closing():
+            return
+        keep = order.keep and not self._leaving and not self._ends
+        self._write(response, bodiless=order.bodiless, keep=keep, old=order.old)
+        if not keep:
+            self._ends = True
+            self._orders.clear()
+            self._transport.close()
+
+    def _write(self, response: HttpResponse, *, bodiless: bool, keep: bool, old: bool) -> None:
+        fields = fields_of(response, self._service.date.now())
+        if not keep:
+            fields["connection"] = "close"
+        elif old:
+            fields["connection"] = "keep-alive"
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        encoded = _status_line(response.status) + head.encode("latin-1") + b"\r\n"
+        if bodiless or response.status in BODILESS:
+            self._transport.write(encoded)
+        elif len(response.body) < self._service.limits.head:
+            self._transport.write(encoded + response.body)
+        else:
+            self._transport.write(encoded)
+            self._transport.write(response.body)
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what is no request, after those that were, and end the connection."""
+        self._ends = True
+        self._service.budget.give_back(self._held)
+        self._held = 0
+        self._body.drop()
+        self._orders.append(_Order(None, text_answer(status, text), bodiless=False, keep=False, old=False, held=0))
+        if self._task is None:
+            self._task = self._loop.create_task(self._answer())
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > self._service.limits.head:
+            raise self._head_too_large()
+
+    def _head_too_large(self) -> _RefusedError:
+        return _RefusedError(431, f"request line and headers are larger than {self._service.limits.head} bytes")
+
+    def _body_too_large(self) -> _RefusedError:
+        return _RefusedError(413, f"the body is larger than {self._service.max_body} bytes")
+
+    def _too_large_answer(self) -> HttpResponse:
+        return text_answer(413, str(self._body_too_large()))
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
