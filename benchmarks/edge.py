@@ -49,6 +49,9 @@ async def serve(kind: str, chain: bytes, key: bytes) -> None:
     """Open a plain and a TLS port, say which, and stay."""
     from tacit.edge.data import serve_grpc_data
     from tacit.edge.server import serve as serve_both
+    from tacit.programs.serve import keep_buffers
+
+    keep_buffers()  # as tacit-serve does
 
     ports, listeners = [], []
     for secure in (False, True):

@@ -18,8 +18,8 @@ _LOG = logging.getLogger("tacit.edge")
 class Speaker(Protocol):
     """A connection whose protocol is known."""
 
-    def receive(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """Bytes from the client; a view is valid during this call."""
 
     def pause(self) -> None:
         """The socket takes nothing more for now."""
@@ -80,8 +80,8 @@ class _Connection(asyncio.Protocol):
         else:
             transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the client."""
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes of the client; a view is valid during this call."""
         if self.speaker is not None:
             self.speaker.receive(data)
             return

@@ -37,8 +37,8 @@ class Above(Protocol):
     def secured(self, peer: TlsPeer) -> None:
         """The handshake is done."""
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the client."""
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes of the client; a view is valid during this call."""
 
     def pause_writing(self) -> None:
         """The socket takes nothing more for now."""
@@ -239,7 +239,7 @@ class Tls(asyncio.BufferedProtocol):
                 break
             size += result
         if size:
-            data = bytes(buffers.plain[:size])
+            data = buffers.plain[:size]
             if result > 0:
                 self._above.data_received(data)
                 return True
