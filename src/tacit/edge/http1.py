@@ -67,8 +67,8 @@ class Http1:
 
     # ---- what the socket says
 
-    def receive(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """Bytes from the client; a view is valid during this call."""
         if self._ends:
             return
         if self._between:

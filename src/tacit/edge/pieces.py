@@ -1,40 +1,28 @@
-"""A body that comes in pieces, put together once."""
+"""A body that comes in pieces, put together as they come."""
 
-_SMALL = 4096  # bytes; smaller pieces are put together at once, so that each costs no more than it holds
+from io import BytesIO
 
 
 class Pieces:
-    """Keeps pieces as they come, and joins them with one copy."""
+    """Copies each piece to its place, once: `BytesIO` gives its memory away as `bytes` without another copy."""
 
-    __slots__ = ("_parts", "_tail", "size")
+    __slots__ = ("_memory", "size")
 
     def __init__(self) -> None:
-        self._parts: list[bytes | bytearray | memoryview] = []
-        self._tail = bytearray()
+        self._memory = BytesIO()
         self.size = 0
 
     def add(self, piece: bytes | memoryview) -> None:
-        """Keep a piece. What it was cut from is kept alive only where it is not much larger."""
-        size = len(piece)
-        self.size += size
-        if size < _SMALL:
-            self._tail += piece
-            return
-        if self._tail:
-            self._parts.append(self._tail)
-            self._tail = bytearray()
-        if isinstance(piece, memoryview) and size * 4 < len(memoryview(piece.obj)):
-            piece = bytes(piece)
-        self._parts.append(piece)
+        """Append a piece; its own memory is free afterwards."""
+        self.size += self._memory.write(piece)
 
     def take(self) -> bytes:
         """All of it; nothing is kept any more."""
-        whole = b"".join((*self._parts, self._tail))
+        whole = self._memory.getvalue()
         self.drop()
         return whole
 
     def drop(self) -> None:
         """Forget it all."""
-        self._parts.clear()
-        self._tail = bytearray()
+        self._memory = BytesIO()
         self.size = 0

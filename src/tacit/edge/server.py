@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 from typing import Protocol, cast
 
 from tacit.edge.calls import Multiplexer
@@ -10,7 +9,8 @@ from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
 from tacit.edge.listener import LINGER, GrpcMethods, HttpHandler, Listener, bind, until
 from tacit.edge.service import Budget, Limits, Peer, Service
-from tacit.pki.tls import peer_certificate
+from tacit.edge.tls import Buffers, Tls
+from tacit.pki.tls import ServerContext, TlsPeer
 
 _LOG = logging.getLogger("tacit.edge")
 
@@ -18,8 +18,8 @@ _LOG = logging.getLogger("tacit.edge")
 class Speaker(Protocol):
     """A connection whose protocol is known."""
 
-    def receive(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """Bytes from the client; a view is valid during this call."""
 
     def pause(self) -> None:
         """The socket takes nothing more for now."""
@@ -54,25 +54,34 @@ class _Connection(asyncio.Protocol):
         self.speaker: Speaker | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self._began = self._port.loop.time()
-        if not self._port.admit(self):
-            self.transport.abort()
-            return
-        tls = transport.get_extra_info("ssl_object")
-        if tls is None:
-            if not self._port.service.speaks_http1():
-                self._speak(Multiplexer(self.transport, self._port.service, Peer()))
-            return
-        peer = Peer(peer_certificate(tls), tls.export_keying_material)
-        if tls.selected_alpn_protocol() == "h2":
-            self._speak(Multiplexer(self.transport, self._port.service, peer))
-        elif self._port.service.speaks_http1():
-            self._speak(Http1(self.transport, self._port.service, peer))
-        else:
-            self.transport.close()
+        """A client without TLS."""
+        self.accepted(cast("asyncio.Transport", transport))
+        if self.transport is not None and not self._port.service.speaks_http1():
+            self._speak(Multiplexer(self.transport, self._port.service, Peer()))
 
-    def data_received(self, data: bytes) -> None:
+    def accepted(self, transport: asyncio.Transport) -> None:
+        """A client has come, and is counted."""
+        self._began = self._port.loop.time()
+        if self._port.admit(self):
+            self.transport = transport
+        else:
+            transport.abort()
+
+    def secured(self, peer: TlsPeer) -> None:
+        """A client with TLS has shaken hands."""
+        transport = self.transport
+        if transport is None:
+            return
+        who = Peer(peer.certificate(), peer.export)
+        if peer.protocol() == "h2":
+            self._speak(Multiplexer(transport, self._port.service, who))
+        elif self._port.service.speaks_http1():
+            self._speak(Http1(transport, self._port.service, who))
+        else:
+            transport.close()
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes of the client; a view is valid during this call."""
         if self.speaker is not None:
             self.speaker.receive(data)
             return
@@ -107,7 +116,7 @@ class _Connection(asyncio.Protocol):
         """End it if it takes too long."""
         if self.speaker is not None:
             self.speaker.look(now)
-        elif self.transport is not None and now - self._began > self._port.service.limits.request_time:
+        elif self.transport is not None and now - self._began > self._port.patience:
             self.transport.abort()
 
     def leave(self) -> None:
@@ -132,18 +141,22 @@ class Port:
         self.connections: set[_Connection] = set()
         self.closing = False
         self.port = 0
+        self.patience = service.limits.request_time  # seconds until something that can be understood has come
         self._timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
-    async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    async def open(self, host: str, port: int, tls: ServerContext | None) -> None:
         """Listen. Raises: PortInUseError, InputError."""
         sock = bind(host, port)
-        self._server = await self.loop.create_server(
-            lambda: _Connection(self),
-            sock=sock,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else self.service.limits.handshake_time,
-        )
+        buffers = Buffers()
+
+        def connect() -> asyncio.BaseProtocol:
+            connection = _Connection(self)
+            return connection if tls is None else Tls(tls, connection, buffers)
+
+        if tls is not None:
+            self.patience = self.service.limits.handshake_time
+        self._server = await self.loop.create_server(connect, sock=sock)
         self.port = sock.getsockname()[1]
 
     def admit(self, connection: _Connection) -> bool:
@@ -193,7 +206,7 @@ async def serve(
     *,
     host: str,
     port: int,
-    tls: ssl.SSLContext | None,
+    tls: ServerContext | None,
     http: HttpHandler | None = None,
     grpc: GrpcMethods | None = None,
     max_body: int = 0,
@@ -230,7 +243,7 @@ async def serve_http(
     *,
     host: str,
     port: int,
-    tls: ssl.SSLContext | None,
+    tls: ServerContext | None,
     max_body: int,
     limits: Limits | None = None,
 ) -> Listener:
@@ -243,7 +256,7 @@ async def serve_grpc(
     *,
     host: str,
     port: int,
-    tls: ssl.SSLContext | None,
+    tls: ServerContext | None,
     max_message: int,
     limits: Limits | None = None,
 ) -> Listener:

@@ -28,7 +28,15 @@ class Limits:
 
     def look_every(self) -> float:
         """Seconds between two looks at the connections: a limit is held to within a quarter of it, or a second."""
-        times = (self.request_time, self.keep_alive, self.send_time, self.ping_after, self.ping_time, self.idle_time)
+        times = (
+            self.handshake_time,
+            self.request_time,
+            self.keep_alive,
+            self.send_time,
+            self.ping_after,
+            self.ping_time,
+            self.idle_time,
+        )
         return min(1.0, min(times) / 4)
 
 

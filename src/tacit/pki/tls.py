@@ -45,7 +45,7 @@ _CHUNK = 64 * 1024  # bytes taken from OpenSSL's outgoing buffer at once
 
 # What MarbleRun's coordinator says to somebody who forgot the s; the length lets a client finish without our end.
 _PLAIN_ANSWER = b"Client sent an HTTP request to an HTTPS server.\n"
-_PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (
+PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (
     len(_PLAIN_ANSWER),
     _PLAIN_ANSWER,
 )
@@ -62,7 +62,7 @@ def server_context(
     client_certificates: ClientCertificates,
     alpn: Sequence[str],
     client_roots: bytes | None = None,
-) -> ssl.SSLContext:
+) -> "ServerContext":
     """A context for asyncio servers, backed by pyOpenSSL.
 
     Args:
@@ -77,7 +77,7 @@ def server_context(
     Raises:
         PkiError: The credentials cannot be read or do not belong together, or `client_roots` holds no certificate.
     """
-    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     roots = parse_certificates(client_roots) if client_roots is not None else ()
     context.settings = _Settings(credentials, client_certificates, tuple(name.encode() for name in alpn), roots)
     return context
@@ -192,10 +192,14 @@ class _Settings:
         return next((name for name in self._alpn if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
-class _ServerContext(ssl.SSLContext):
+class ServerContext(ssl.SSLContext):
     """What asyncio takes for a context of its own."""
 
     settings: _Settings
+
+    def accept(self) -> "SSL.Connection":
+        """A connection over memory with the newest credentials, for whoever moves its bytes without asyncio's TLS."""
+        return self.settings.connection()
 
     def wrap_bio(  # type: ignore[override]
         self,
@@ -205,12 +209,43 @@ class _ServerContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> "TlsObject":
+        """What asyncio's own TLS works with. Raises: PkiError, for a client."""
         if not server_side:
             raise PkiError("a server's TLS context was given to a client; use client_context")
         return TlsObject(self, self.settings.connection(), incoming, outgoing)
 
     def wrap_socket(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Not offered. Raises: PkiError."""
         raise PkiError("this TLS context serves asyncio only; blocking sockets are not supported")
+
+
+class TlsPeer:
+    """The client of one connection, after the handshake."""
+
+    def __init__(self, connection: "SSL.Connection") -> None:
+        self._connection = connection
+
+    def certificate(self) -> bytes | None:
+        """The certificate (DER) that it showed, None without one. Nobody has judged it."""
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return None if certificate is None else certificate.public_bytes(Encoding.DER)
+
+    def protocol(self) -> str | None:
+        """What both ends agreed to speak, None without ALPN."""
+        return self._connection.get_alpn_proto_negotiated().decode("ascii") or None
+
+    def export(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
+        """Secret bytes that only the two ends of this very connection know, for binding evidence to it.
+
+        Raises:
+            PkiError: The connection is not TLS 1.3; the exporter of 1.2 is unsafe without extended master secret.
+
+        Source: RFC 8446 section 7.5; RFC 9266.
+        """
+        version = self._connection.get_protocol_version_name()
+        if version != "TLSv1.3":
+            raise PkiError(f"channel binding needs TLS 1.3; this connection is {version}")
+        return self._connection.export_keying_material(label, length, context)
 
 
 class TlsObject:
@@ -246,7 +281,7 @@ class TlsObject:
             # and asyncio's handshake timeout ends the connection of one that stays silent.
             self._failure = exc
             if exc.reason == "HTTP_REQUEST":
-                self._outgoing.write(_PLAIN_HTTP)
+                self._outgoing.write(PLAIN_HTTP)
             if self._outgoing.pending:
                 raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert is to be sent") from exc
             raise
@@ -288,10 +323,8 @@ class TlsObject:
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         """The client's certificate as DER, or None; the parsed form is empty, as `ssl` has it for unverified ones."""
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
-            return None
-        return certificate.public_bytes(Encoding.DER) if binary_form else {}
+        certificate = TlsPeer(self._connection).certificate()
+        return certificate if binary_form or certificate is None else {}
 
     def cipher(self) -> tuple[str, str, int] | None:
         """Name, protocol and secret bits of the cipher."""
@@ -303,7 +336,7 @@ class TlsObject:
 
     def selected_alpn_protocol(self) -> str | None:
         """The protocol that both ends speak, None without ALPN."""
-        return self._connection.get_alpn_proto_negotiated().decode("ascii") or None
+        return TlsPeer(self._connection).protocol()
 
     def version(self) -> str:
         """`TLSv1.2` or `TLSv1.3`."""
@@ -313,16 +346,8 @@ class TlsObject:
         """None: `tls-unique` does not exist in TLS 1.3; use `export_keying_material`."""
 
     def export_keying_material(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
-        """Secret bytes that only the two ends of this very connection know, for binding evidence to it.
-
-        Raises:
-            PkiError: The connection is not TLS 1.3; the exporter of 1.2 is unsafe without extended master secret.
-
-        Source: RFC 8446 section 7.5; RFC 9266.
-        """
-        if self.version() != "TLSv1.3":
-            raise PkiError(f"channel binding needs TLS 1.3; this connection is {self.version()}")
-        return self._connection.export_keying_material(label, length, context)
+        """Secret bytes of this very connection; see `TlsPeer.export`. Raises: PkiError."""
+        return TlsPeer(self._connection).export(label, length, context)
 
     def _run(self, action: Callable[..., Any], *arguments: Any) -> Any:
         """One step of OpenSSL between the two buffers, its errors turned into those of `ssl`.

@@ -15,14 +15,13 @@ import ctypes
 import json
 import os
 import signal
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import structlog
 
@@ -42,6 +41,9 @@ from tacit.serving.tfs.flags import Flags, parse_flags, usage
 from tacit.serving.tfs.rest import RestOptions, TfsRest
 from tacit.serving.tfs.service import TfsService
 from tacit.wire.release import MODELS_ENV
+
+if TYPE_CHECKING:
+    from tacit.pki.tls import ServerContext
 
 # malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
 # cost as much again as all the rest of a call. One arena, because Python's threads take turns anyway.
@@ -160,7 +162,7 @@ async def _listen_for_grpc(flags: Flags, plane: Plane, credentials: Credentials 
     )
 
 
-def _tls(credentials: Credentials | None, *protocols: str) -> ssl.SSLContext | None:
+def _tls(credentials: Credentials | None, *protocols: str) -> "ServerContext | None":
     if credentials is None:
         return None
     from tacit.pki.tls import server_context

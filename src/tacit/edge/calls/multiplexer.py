@@ -54,8 +54,8 @@ class Multiplexer:
 
     # ---- what the socket says
 
-    def receive(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """Bytes from the client; a view is valid during this call."""
         self._heard = self.loop.time()
         for event in self.connection.receive(data):
             if isinstance(event, DataReceived):

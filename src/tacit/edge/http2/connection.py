@@ -29,7 +29,7 @@ class RequestReceived:
 
 @dataclass(slots=True)
 class DataReceived:
-    """A piece of a body; `ended` when it was the last one. `data` may look into all of what was received with it."""
+    """A piece of a body; `ended` when it was the last one. `data` is valid until the next call of `receive`."""
 
     stream: int
     data: bytes | memoryview
@@ -105,7 +105,7 @@ class Connection:
 
     # ---- what is received
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes | memoryview) -> list[Event]:
         """What these bytes mean. Nothing after a connection was closed."""
         events: list[Event] = []
         self._events = events
@@ -120,7 +120,7 @@ class Connection:
             self._fail(fault)
         return events
 
-    def _after_preface(self, data: bytes) -> bytes:
+    def _after_preface(self, data: bytes | memoryview) -> bytes | memoryview:
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
         if not frames.PREFACE.startswith(self._preface):

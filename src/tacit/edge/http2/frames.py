@@ -120,8 +120,8 @@ class FrameReader:
         self._charge = 0  # what it counts against flow control, until that was said once
         self.overhead = 0  # bytes of that which are padding
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes, and the pieces of DATA in it.
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
+        """The frames that `data` completes, and the pieces of DATA in it, which are views of `data`.
 
         Raises:
             ConnectionFault: A frame is larger than allowed, or its padding is larger than itself.
@@ -153,7 +153,7 @@ class FrameReader:
                         self._need = HEADER_SIZE + length
                         break
                     position = body + length
-                    yield kind, flags, stream & 0x7FFFFFFF, data[body:position], 0
+                    yield kind, flags, stream & 0x7FFFFFFF, bytes(view[body:position]), 0
                     continue
             piece = view[position : min(size, position + self._body)]
             position = self._advance(len(piece), size, position)
@@ -179,7 +179,7 @@ class FrameReader:
             code = ErrorCode.ENHANCE_YOUR_CALM if calm else ErrorCode.FRAME_SIZE_ERROR
             raise ConnectionFault(code, f"a frame of kind {kind} has {length} bytes; at most {limit} are taken")
 
-    def _open(self, data: bytes, position: int, length: int) -> int:
+    def _open(self, data: bytes | memoryview, position: int, length: int) -> int:
         """Begin a frame that is passed on as it comes; where its body begins."""
         self._left = self._body = length
         self._charge, self.overhead = length, 0
