@@ -211,7 +211,9 @@ def http_rate(port: int, roots: bytes, seconds: float) -> tuple[float, float]:
 # ---- grpcio's client
 
 
-async def grpcio_rate(server: Server, *, clients: int, body: bytes, secure: bool, seconds: float) -> tuple[float, float]:
+async def grpcio_rate(
+    server: Server, *, clients: int, body: bytes, secure: bool, seconds: float
+) -> tuple[float, float]:
     """Calls a second, and the median of one in milliseconds, with so many callers on a channel each."""
     options = [
         ("grpc.max_send_message_length", -1),
@@ -282,9 +284,7 @@ def measure(*, rounds: int, seconds: float, only: str) -> dict[str, dict[str, tu
             }
         if only in HTTP_CELL:
             runs = [http_rate(servers[0].tls, servers[0].roots, seconds) for _ in range(rounds)]
-            best[HTTP_CELL] = {
-                "tacit": (max(r[0] for r in runs), min(r[1] for r in runs), 0.0)
-            }
+            best[HTTP_CELL] = {"tacit": (max(r[0] for r in runs), min(r[1] for r in runs), 0.0)}
     finally:
         for server in servers:
             server.end()

@@ -159,3 +159,9 @@ def test_signatures_are_those_of_the_whole_file() -> None:
 def test_a_saved_model_that_is_cut_short_is_refused(cut: int) -> None:
     with pytest.raises(ModelFormatError, match=re.escape("not a SavedModel")):
         read_signatures(models.saved_model()[:-cut])
+
+
+def test_t13_megabytes_of_nothing_are_refused_at_once(tmp_path: Path) -> None:
+    """Two zeros read as a field: walking them one by one would hold the loader for minutes."""
+    with pytest.raises(ModelFormatError, match="a field has the number 0"):
+        load_sealed(tmp_path, {"model.onnx": bytes(64 << 20)})

@@ -319,6 +319,13 @@ def test_t46_the_keys_of_activation_go_with_the_program(plain: Path) -> None:
     assert not folder.exists()
 
 
+def test_ports_that_cannot_be_written_down_are_one_clear_line(plain: Path, tmp_path: Path) -> None:
+    done = run(["--host=127.0.0.1", "--port=-1", f"--model_base_path={plain}", f"--port_file={tmp_path}/none/ports"])
+    assert done.returncode == 1
+    assert "none/ports" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_t46_the_keys_of_activation_go_with_a_start_that_is_refused() -> None:
     process, folder = start_in_private_folder(["--model_nam=m"])
     _, told = process.communicate(timeout=20)

@@ -396,3 +396,9 @@ def test_a_plain_file_that_grew_meanwhile_is_not_taken_for_whole(tmp_path: Path)
     (tmp_path / "a").write_bytes(b"content")
     with pytest.raises(FileInputError, match="changed while it was read"):
         FolderBundle(tmp_path, ("a",)).read_into("a", memoryview(bytearray(3)))
+
+
+def test_a_file_that_is_no_model_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"something")
+    with pytest.raises(FileInputError, match=r"weights\.bin is a file and no plain model; expected \.onnx or"):
+        list_sources(tmp_path / "weights.bin", Access("m", Format.PLAIN))

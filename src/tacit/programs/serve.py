@@ -50,11 +50,18 @@ if TYPE_CHECKING:
 _MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
+_STORAGE = "storage"  # the thread that looks after the models
 
 
 def main() -> None:
     """Run the program and end the process with its exit code."""
-    sys.exit(run(sys.argv[1:], os.environ))
+    code = run(sys.argv[1:], os.environ)
+    if any(thread.name == _STORAGE for thread in threading.enumerate()):
+        # A model is still being loaded. The engine's own threads would meet its destructors, which abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -107,8 +114,10 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     stop = asyncio.Event()
     catch_signals(stop)
     listeners = await listen(flags, plane, credentials)
-    poller, halt = start_polling(flags, repository, log, {name: each.port for name, each in listeners.items()})
+    halt = threading.Event()
     try:
+        ports = {name: each.port for name, each in listeners.items()}
+        poller = start_polling(flags, repository, log, ports, halt=halt)
         await stop.wait()
         log.info("draining", seconds=_DRAIN)
     finally:
@@ -177,10 +186,9 @@ def _tls(credentials: Credentials | None, *protocols: str) -> "ServerContext | N
 
 
 def start_polling(
-    flags: Flags, repository: Repository, log: "Log", ports: Mapping[str, int]
-) -> tuple[threading.Thread, threading.Event]:
+    flags: Flags, repository: Repository, log: "Log", ports: Mapping[str, int], *, halt: threading.Event
+) -> threading.Thread:
     """Start the thread that looks after the models; it says `ready` when all of them answer."""
-    halt = threading.Event()
     port_file = flags.text("port_file")
     if port_file:
         store_ports(Path(port_file), ports)
@@ -190,11 +198,11 @@ def start_polling(
         target=repository.run,
         args=(halt,),
         kwargs={"interval": interval, "announce": lambda: log.info("ready", **ports)},
-        name="storage",
+        name=_STORAGE,
         daemon=True,
     )
     thread.start()
-    return thread, halt
+    return thread
 
 
 def catch_signals(stop: asyncio.Event) -> None:

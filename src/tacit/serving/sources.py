@@ -111,6 +111,9 @@ def list_sources(base: Path, access: Access) -> list[Source]:
     try:
         if base.suffix in suffixes:
             return [Source(_file_version(base, access), base, _stamp(base))] if base.is_file() else []
+        if base.is_file():
+            expected = " or ".join(suffixes)
+            raise FileInputError(f"{base} is a file and no {access.format} model; expected {expected}, or a folder")
         if not base.is_dir():
             return []
         found: dict[int, Source] = {}

@@ -19,6 +19,8 @@ def fields(message: memoryview, *, what: str) -> Iterator[tuple[int, memoryview,
         begin = position
         key, position = _varint(message, position, what)
         wire_type = key & 7
+        if key >> 3 == 0:
+            raise ModelFormatError(f"not {what}: a field has the number 0")
         if wire_type == 0:
             _, position = _varint(message, position, what)
         elif wire_type in (1, 5):

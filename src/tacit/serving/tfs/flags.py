@@ -5,6 +5,7 @@ keep working and nobody believes in a setting that does nothing. An unknown flag
 """
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,29 +17,42 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag: its default tells its type, `acts` whether this server does anything with it."""
+    """One flag: its default tells its type, `acts` whether this server does anything with it.
+
+    `least` and `most` bound a number.
+    """
 
     default: Value
     help: str = ""
     acts: bool = True
+    least: float = -math.inf
+    most: float = math.inf
 
 
 def _accepted(default: Value) -> Flag:
     return Flag(default, acts=False)
 
 
+def _port(default: int, text: str) -> Flag:
+    return Flag(default, text, least=-1, most=65535)
+
+
+def _threads(text: str) -> Flag:
+    return Flag(0, text, least=0, most=4096)
+
+
 FLAGS: Final[Mapping[str, Flag]] = {
     # TensorFlow Serving's, and what they do here
-    "port": Flag(8500, "gRPC port; 0 turns it off"),
-    "rest_api_port": Flag(0, "REST port; 0 turns it off"),
+    "port": _port(8500, "gRPC port; 0 turns it off"),
+    "rest_api_port": _port(0, "REST port; 0 turns it off"),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
     "model_config_file": Flag("", "text file with several models; wins over the two above"),
-    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once"),
+    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once", least=0),
     "ssl_config_file": Flag("", "text file with server_key, server_cert, custom_ca, client_verify; for both ports"),
-    "tensorflow_session_parallelism": Flag(0, "threads of the engine; 0 uses all processors allowed"),
-    "tensorflow_intra_op_parallelism": Flag(0, "the same"),
+    "tensorflow_session_parallelism": _threads("threads of the engine; 0 uses all processors allowed"),
+    "tensorflow_intra_op_parallelism": _threads("the same"),
     "enable_serialization_as_tensor_content": Flag(False, "answer with tensor_content in place of typed values"),
     "enable_model_warmup": Flag(True, "run a new version once on zeros before it answers"),
     "version": Flag(False, "print the version and end"),
@@ -47,10 +61,10 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "model_format": Flag("plain", "plain, capsule or ctr; an attested manifest's Models says it instead"),
     "model_key_file": Flag("", "key of a sealed model; an attested server gets it from the coordinator"),
     "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16 or bf16"),
-    "threads": Flag(0, "threads of the engine; 0 uses all processors allowed"),
+    "threads": _threads("threads of the engine; 0 uses all processors allowed"),
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
-    "max_message_bytes": Flag(1 << 30, "largest request or answer"),
+    "max_message_bytes": Flag(1 << 30, "largest request or answer", least=1),
     "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"
@@ -135,7 +149,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
             raise UsageError(_unknown(name))
         if not equals:
             given = _next_value(name, flag, rest)
-        values[name] = _convert(name, flag.default, given)
+        values[name] = _convert(name, flag, given)
         if not flag.acts:
             accepted.append(name)
     return Flags(values, tuple(dict.fromkeys(accepted)))
@@ -166,15 +180,20 @@ def _next_value(name: str, flag: Flag, rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def _convert(name: str, default: Value, given: str) -> Value:
+def _convert(name: str, flag: Flag, given: str) -> Value:
+    default = flag.default
     if isinstance(default, bool):
         if given.lower() in _TRUE + _FALSE:
             return given.lower() in _TRUE
         raise UsageError(f"--{name}={given}: expected true or false")
     if isinstance(default, str):
         return given
+    kind = "a whole number" if isinstance(default, int) else "a number"
     try:
-        return type(default)(given)
+        value = type(default)(given)
     except ValueError as exc:
-        kind = "a whole number" if isinstance(default, int) else "a number"
         raise UsageError(f"--{name}={given}: expected {kind}") from exc
+    if not flag.least <= value <= flag.most:
+        end = f"to {flag.most}" if flag.most < math.inf else "or more"
+        raise UsageError(f"--{name}={given}: expected {kind}, {flag.least} {end}")
+    return value
