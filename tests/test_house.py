@@ -31,7 +31,7 @@ WORLD = (
     "cli/",
     "edge/",
     "client/",
-    "coordinator/store.py",
+    "coordinator/store/",
     "coordinator/api/",
     "marble/premain.py",
     "marble/place.py",

@@ -17,7 +17,7 @@ def snapshot() -> bytes:
 
 def test_a_change_counts_on_what_the_snapshot_said() -> None:
     once = encode_change(Activated("m", "u"))
-    assert replay([snapshot(), once, once]).activations == {"m": 2}
+    assert replay([snapshot(), once, once]).holdings.activations == {"m": 2}
 
 
 def test_nothing_is_sealed_before_a_manifest_is_set() -> None:

@@ -576,11 +576,12 @@ def test_only_a_success_counts() -> None:
         core.activate(make_order())
 
 
-def test_without_a_budget_nothing_is_written() -> None:
+def test_a_release_without_a_budget_is_written_down_too() -> None:
     made = make_coordinator()
     made.core.set_manifest(encode(PLAIN_MANIFEST))
     made.core.activate(make_order())
-    assert made.core.status().position.epoch == 1
+    assert made.core.status().position.epoch == 2
+    assert made.core.holdings.activations == {}
 
 
 class FailingStore(MemoryStore):

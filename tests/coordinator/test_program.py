@@ -208,13 +208,13 @@ async def test_nothing_that_was_answered_is_lost_when_it_is_killed_at_any_moment
         with CoordinatorProcess(tmp_path) as coordinator:
             if attempt == 0:
                 post_manifest(coordinator, budget)
-            at_start = status(coordinator)["tacit"]["epoch"]
-            # The manifest is the first record, then one for each activation that was answered, and perhaps one more
+            mark = status(coordinator)["tacit"]
+            # The manifest is the first entry, then one for each activation that was answered, and perhaps one more
             # for each that was under way.
-            assert answered + 1 <= at_start
-            assert at_start >= epoch
-            epoch = at_start
-            answered = at_start - 1
+            assert answered + 1 <= mark["log"]["entries"]
+            assert mark["epoch"] >= epoch
+            epoch = mark["epoch"]
+            answered = mark["log"]["entries"] - 1
 
             some = asyncio.Event()  # an answer came: half of the kills come after one, however slow the machine is
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit.coordinator.sealed.records import (
+    STATE,
     Position,
     chain,
     read_file,
@@ -140,8 +141,8 @@ def test_bytes_of_marblerun_are_named_as_such() -> None:
 
 def test_a_newer_version_is_named() -> None:
     altered = bytearray(DATA)
-    altered[9] = 2
-    with pytest.raises(SealedStateError, match="version 2"):
+    altered[9] = STATE.version + 1
+    with pytest.raises(SealedStateError, match=r"version 3, this program reads up to 2; use a newer program"):
         read_file(bytes(altered), KEY)
 
 

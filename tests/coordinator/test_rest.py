@@ -60,7 +60,7 @@ async def test_the_status_has_our_field_last(api: Api) -> None:
     )
     assert raw.startswith(start)
     mark = json.loads(raw)["data"]["tacit"]
-    assert list(mark) == ["tee", "epoch", "head", "signature"]
+    assert list(mark) == ["tee", "epoch", "head", "signature", "log"]
     assert (mark["tee"], mark["epoch"], mark["head"]) == ("unattested", 0, "00" * 32)
 
 

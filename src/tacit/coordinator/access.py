@@ -41,6 +41,16 @@ def granted(manifest: Manifest, user: str, action: str, *, resource: str = "Secr
     return frozenset(names)
 
 
+def require_log_reader(manifest: Manifest, user: str) -> None:
+    """Refuse the audit log to whoever the manifest does not let read it.
+
+    Raises:
+        ForbiddenError: names the user, and what would allow it.
+    """
+    if not manifest.users[user].read_log:
+        raise ForbiddenError(f'user {user} is not allowed to read the log; Users.{user} needs "ReadLog": true for it')
+
+
 def require_read(manifest: Manifest, user: str, names: Iterable[str]) -> None:
     """Refuse to read unless every name is allowed; an unknown name looks like a forbidden one.
 

@@ -2,7 +2,8 @@
 
 Reading takes the newest `Holdings` as they are and waits for nobody. Changing goes one way only, `_commit`: under one
 lock the change is made from what is held now, stored and synced, and only then held. So a budget of activations cannot
-be overdrawn by callers that come at once, and what could not be stored has not happened.
+be overdrawn by callers that come at once, and what could not be stored has not happened. With each change goes its
+entry in the audit log; releases and reads, which change nothing, are answered for once their entry is stored too.
 
 Methods may be called from any thread.
 """
@@ -10,6 +11,7 @@ Methods may be called from any thread.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
@@ -27,8 +29,18 @@ from tacit.coordinator.activate import (
     require_budget,
     require_known_type,
 )
-from tacit.coordinator.log import EventLog, manifest_set_line, secret_set_line
-from tacit.coordinator.sealed.changes import encode_snapshot, replay
+from tacit.coordinator.log import EventLog
+from tacit.coordinator.log.entries import (
+    Entry,
+    manifest_set,
+    marble_activated,
+    secrets_read,
+    secrets_set,
+    state_recovered,
+)
+from tacit.coordinator.log.journal import Journal
+from tacit.coordinator.log.lines import manifest_set_line, secret_set_line
+from tacit.coordinator.sealed.changes import replay
 from tacit.coordinator.sealed.keys import SEALED_TO
 from tacit.coordinator.sealed.records import KEY_SIZE, Contents, Position
 from tacit.coordinator.sealed.shares import share_key
@@ -43,7 +55,6 @@ from tacit.coordinator.secrets import (
 from tacit.coordinator.state import (
     STATUS_TEXT,
     Activated,
-    Change,
     Event,
     Holdings,
     Identity,
@@ -52,7 +63,8 @@ from tacit.coordinator.state import (
     advance,
 )
 from tacit.coordinator.store import Store
-from tacit.coordinator.updates.ledger import Ledger, manifest_of
+from tacit.coordinator.updates.audit import Audit
+from tacit.coordinator.updates.ledger import Held, Ledger, Step, manifest_of
 from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
 from tacit.coordinator.updates.steps import Tools, Updates
 from tacit.errors import (
@@ -69,6 +81,7 @@ from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
 from tacit.manifest.material import check_material
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
+from tacit.wire.log import LogMark, LogPosition, log_mark_message
 from tacit.wire.rest import BAD_STATE, state_mark_message
 
 
@@ -101,13 +114,15 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state with its words, and where the sealed state stands, signed by the root key."""
+    """The state with its words, and where the sealed state and its log stand, each signed by the root key."""
 
     state: State
     message: str
     tee: str
     position: Position
     signature: bytes
+    log: LogPosition
+    log_signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +135,11 @@ class QuoteAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """Something that was signed, and for what."""
+    """Something that was signed, and for what; `further` is a second signature over the same and more."""
 
     key: object = None
     value: bytes = field(default=b"", repr=False)
+    further: bytes = field(default=b"", repr=False)
 
 
 class Coordinator:
@@ -143,14 +159,18 @@ class Coordinator:
         self._store = store
         self._settings = settings
         self._world = world
-        if contents is not None:
-            holdings = replay(contents.payloads)
+        replayed = None if contents is None else replay(contents.payloads)
+        if replayed is None:
+            holdings = Holdings(State.RECOVERY if recovery else State.ACCEPTING_MANIFEST, self._new_identity())
         else:
-            state = State.RECOVERY if recovery else State.ACCEPTING_MANIFEST
-            holdings = Holdings(state, self._new_identity())
-        self._ledger = Ledger(store, holdings)
+            holdings = replayed.holdings
+        held = Held(holdings, store.position, Journal(b""))
+        self._ledger = Ledger(store, held, clock=world.clock, random=world.random, log=world.log)
+        if replayed is not None and contents is not None:
+            self._ledger.open(holdings, replayed.journal, version=contents.start.version)
         tools = Tools(world.clock, world.random, world.log, self._renew_identity)
         self.updates = Updates(self._ledger, tools)
+        self.audit = Audit(self._ledger, self._mark_log, clock=world.clock, log=world.log)
         self._signed_head = _Cached()
         self._quote = _Cached()
         self._recovery = Recovery(store)
@@ -164,14 +184,17 @@ class Coordinator:
 
     def status(self) -> Status:
         """Which state, and where the sealed state stands."""
-        holdings, position = self._ledger.held
-        key = (holdings.identity.root.certificate, position)
-        cached = self._signed_head
-        if cached.key != key:
-            signed = state_mark_message(position.epoch, position.head)
-            cached = _Cached(key, holdings.identity.root_key.sign(signed, ECDSA(SHA384())))
-            self._signed_head = cached
-        return Status(holdings.state, STATUS_TEXT[holdings.state], self._settings.tee, position, cached.value)
+        held = self._ledger.held
+        signed = self._sign_heads(held)
+        return Status(
+            held.holdings.state,
+            STATUS_TEXT[held.holdings.state],
+            self._settings.tee,
+            held.position,
+            signed.value,
+            held.journal.position,
+            signed.further,
+        )
 
     def quote(self, nonce: bytes = b"") -> QuoteAnswer:
         """Evidence for the root certificate; a fresh one where a nonce is given."""
@@ -223,11 +246,14 @@ class Coordinator:
 
         Raises:
             ForbiddenError: one of them the user may not read, or does not exist; nothing is given then.
+            StateError: the reading could not be written down; nothing is given.
         """
         holdings, manifest = self._ledger.opened(Event.READ_SECRETS)
         require_read(manifest, user, names)
-        self._world.log.info("secrets read", user=user, secrets=sorted(set(names)))
-        return {name: holdings.secrets[name] for name in sorted(set(names))}
+        read = sorted(set(names))
+        self._ledger.note(secrets_read(user=user, names=read))
+        self._world.log.info("secrets read", user=user, secrets=read)
+        return {name: holdings.secrets[name] for name in read}
 
     # ---- changing
 
@@ -261,11 +287,10 @@ class Coordinator:
             rehearse(holdings, manifest, secrets=secrets, random=world.random)
             key = world.random(KEY_SIZE)
             shares, plan = share_key(key, manifest, random=world.random)
-            bound_to = SEALED_TO[manifest.config.seal_mode]
-            self._store.create(encode_snapshot(holdings), key=key, plan=plan, bound_to=bound_to)
-            self._ledger.hold(holdings)
+            entry = manifest_set(fingerprint=sha256(raw).hexdigest(), recovered_over=before.state is State.RECOVERY)
+            self._ledger.begin(holdings, entry, key=key, plan=plan, bound_to=SEALED_TO[manifest.config.seal_mode])
             self._recovery.forget()
-        world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._ledger.held[1].epoch)
+        world.log.info("manifest set", marbles=sorted(manifest.marbles), epoch=self._ledger.held.position.epoch)
         return shares
 
     def recovery_key(self) -> bytes:
@@ -296,7 +321,9 @@ class Coordinator:
             if found.holdings is not None:
                 mode = manifest_of(found.holdings).config.seal_mode
                 self._store.adopt(found.key, bound_to=SEALED_TO[mode])
-                self._ledger.hold(found.holdings)
+                self._ledger.open(found.holdings, found.journal, version=found.version)
+                # It is open from here on, whatever becomes of the entry.
+                self._ledger.note_or_owe(state_recovered(given=found.given, refused=found.refused))
                 self._recovery.forget()
         self._world.log.info("recovery secret taken", remaining=found.remaining)
         return found.remaining
@@ -311,7 +338,7 @@ class Coordinator:
         """
         world = self._world
 
-        def build(holdings: Holdings) -> Change:
+        def build(holdings: Holdings) -> Step:
             manifest = manifest_of(holdings)
             try:
                 parsed = parse_new_values(manifest, holdings.secrets, values)
@@ -322,10 +349,10 @@ class Coordinator:
             require_write(manifest, user, parsed)
             now = world.clock()
             lines = (secret_set_line(now, user=user, secret=name, type_=one.type) for name, one in parsed.items())
-            return SecretsSet(parsed, tuple(lines))
+            return SecretsSet(parsed, tuple(lines)), (secrets_set(user=user, names=list(parsed)),)
 
         self._ledger.opened(Event.WRITE_SECRETS)
-        self._commit(build)
+        self._ledger.commit(build)
         world.log.info("secrets set", user=user, secrets=sorted(values))
 
     def activate(self, order: Order) -> Release:
@@ -341,24 +368,17 @@ class Coordinator:
         """
         world = self._world
         try:
-            released, permission = self._activate(order)
+            released, entry = self._activate(order)
         except TacitError as exc:
             world.log.warning(
                 "activation refused", marbleType=order.marble_type[:200], reason=exc.reason, error=str(exc)
             )
+            self.audit.write(self.audit.activation_refused(order, exc))
             raise
-        claims = None if isinstance(permission, Unattested) else permission.claims
-        world.log.info(
-            "marble activated",
-            marbleType=order.marble_type,
-            uuid=released.uuid,
-            tee="unattested" if claims is None else str(claims.tee),
-            measurement="" if claims is None else claims.measurement.hex(),
-            secrets=list(released.secret_names),
-        )
+        world.log.info(entry.event, **entry.fields)
         return released
 
-    def _activate(self, order: Order) -> tuple[Release, Permission]:
+    def _activate(self, order: Order) -> tuple[Release, Entry]:
         holdings, manifest = self._ledger.opened(Event.ACTIVATE)
         marble = require_known_type(manifest, order.marble_type)
         require_budget(holdings, order.marble_type, marble)
@@ -373,22 +393,37 @@ class Coordinator:
             now=self._world.clock(),
             mark=self._settings.mark,
         )
-        if marble.max_activations:
+        entry = _activation(released, permission, order, marble.package)
+        if not marble.max_activations:
+            self._ledger.note(entry)
+            return released, entry
 
-            def build(now_held: Holdings) -> Change:
-                # Asked again: others may have come first since.
-                require_budget(now_held, order.marble_type, marble)
-                return Activated(order.marble_type, uuid)
+        def build(now_held: Holdings) -> Step:
+            # Asked again: others may have come first since.
+            require_budget(now_held, order.marble_type, marble)
+            return Activated(order.marble_type, uuid), (entry,)
 
-            self._commit(build)
-        return released, permission
+        self._ledger.commit(build)
+        return released, entry
 
     # ---- inside
 
-    def _commit(self, build: Callable[[Holdings], Change]) -> None:
-        """The only way to change what is held: make the change from what is held now, store it, then hold it."""
-        with self._ledger.lock:
-            self._ledger.change(build(self.holdings))
+    def _sign_heads(self, held: Held) -> _Cached:
+        """The root key's signatures over where the state stands, and over where its log stands with it."""
+        key = (held.holdings.identity.root.certificate, held.position)
+        cached = self._signed_head
+        if cached.key != key:
+            root_key, position = held.holdings.identity.root_key, held.position
+            state = state_mark_message(position.epoch, position.head)
+            log = log_mark_message(held.journal.position, position.epoch, position.head)
+            cached = _Cached(key, root_key.sign(state, ECDSA(SHA384())), root_key.sign(log, ECDSA(SHA384())))
+            self._signed_head = cached
+        return cached
+
+    def _mark_log(self, held: Held) -> LogMark:
+        position, state = held.journal.position, held.position
+        signature = self._sign_heads(held).further
+        return LogMark(position.number, position.head.hex(), state.epoch, state.head.hex(), signature)
 
     def _accept(self, raw: bytes) -> Manifest:
         parsed = parse_manifest(raw)
@@ -422,3 +457,15 @@ class Coordinator:
         root = issue_root(names, now=now, mark=mark)
         intermediate = issue_intermediate(root, names, now=now, mark=mark)
         return Identity(root, intermediate, issue_marble_root(intermediate, now=now))
+
+
+def _activation(released: Release, permission: Permission, order: Order, package: str) -> Entry:
+    claims = None if isinstance(permission, Unattested) else permission.claims
+    return marble_activated(
+        marble_type=order.marble_type,
+        uuid=released.uuid,
+        package=package,
+        tee="unattested" if claims is None else str(claims.tee),
+        measurement="" if claims is None else claims.measurement.hex(),
+        secrets=released.secret_names,
+    )

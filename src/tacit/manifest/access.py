@@ -14,6 +14,7 @@ from tacit.manifest.model import Content, Manifest, Marble
 READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
 WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
 UPDATE_MANIFEST = "updatemanifest"
+READ_LOG = "readlog"
 
 _NAMED = re.compile(rb"""\.Secrets\.([^\s{}().|,;:="'`]+)|\bindex\s+[^\s"`]*\.Secrets\s+["`]([^"`\\]*)["`]""")
 _UNNAMED = re.compile(rb"\.Secrets(?!\.)|(?<![\w.)])\.(?!\w)")
@@ -130,8 +131,8 @@ def holders(manifest: Manifest) -> dict[str, frozenset[str]]:
 
 
 def permissions(manifest: Manifest, user: str) -> frozenset[tuple[str, str]]:
-    """What this user's roles add up to: (action in lower case, name of a resource; empty for the manifest)."""
-    granted: set[tuple[str, str]] = set()
+    """What this user's roles add up to: (action in lower case, name of a resource; empty for manifest and log)."""
+    granted: set[tuple[str, str]] = {(READ_LOG, "")} if manifest.users[user].read_log else set()
     for role_name in manifest.users[user].roles:
         role = manifest.roles.get(role_name)
         if role is None:

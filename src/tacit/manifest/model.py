@@ -1,7 +1,7 @@
 """The values of a manifest: what is allowed, by name.
 
-The fields are MarbleRun's; four are ours and absent from its manifests: `Package.tee`, `Marble.allowed_names`,
-`Marble.models` and `Manifest.models`. Digests are bytes; sizes of secrets are bits, validity is days, as on the wire.
+The fields are MarbleRun's; five are ours and absent from its manifests: `Package.tee`, `Marble.allowed_names`,
+`Marble.models`, `User.read_log` and `Manifest.models`. Digests are bytes; sizes of secrets are bits, validity is days, as on the wire.
 """
 
 from collections.abc import Mapping
@@ -113,12 +113,14 @@ SECRET_TYPES = ("symmetric-key", "plain", "cert-rsa", "cert-ed25519", "cert-ecds
 class User:
     """A person or program that calls the client API, known by one exact certificate (DER).
 
-    An empty `certificate` stands for a `pem` that holds none; no caller ever has it.
+    An empty `certificate` stands for a `pem` that holds none; no caller ever has it. `read_log` lets the user read the
+    coordinator's audit log.
     """
 
     certificate: bytes
     pem: str
     roles: tuple[str, ...] = ()
+    read_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)

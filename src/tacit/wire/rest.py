@@ -26,13 +26,25 @@ class Envelope(msgspec.Struct):
     message: str | UnsetType = UNSET
 
 
-class StateMark(msgspec.Struct):
-    """Ours: the kind of TEE that the coordinator says it runs in, and its state's epoch and head (hex), signed."""
+class LogHead(msgspec.Struct):
+    """How many entries the audit log has, the head after them (hex), and a signature over these and the state's."""
+
+    entries: int
+    head: str
+    signature: bytes
+
+
+class StateMark(msgspec.Struct, omit_defaults=True):
+    """Ours: the kind of TEE that the coordinator says it runs in, its state's epoch and head (hex), signed, and its log.
+
+    A coordinator before the audit log has no `log`.
+    """
 
     tee: str
     epoch: int
     head: str
     signature: bytes
+    log: LogHead | UnsetType = UNSET
 
 
 def state_mark_message(epoch: int, head: bytes) -> bytes:

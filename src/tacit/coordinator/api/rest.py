@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 from msgspec import UNSET
 
+from tacit.coordinator.api.audit import digests_page, log_page, parse_after
 from tacit.coordinator.api.bodies import (
     parse_manifest_body,
     parse_nonce,
@@ -35,6 +36,7 @@ from tacit.coordinator.secrets import Secret
 from tacit.coordinator.updates.effects import Outcome
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import (
+    ForbiddenError,
     GoneError,
     IllegalTransitionError,
     InputError,
@@ -48,6 +50,7 @@ from tacit.wire.rest import (
     BAD_STATE,
     AcknowledgedV2,
     Envelope,
+    LogHead,
     ManifestV1,
     ManifestV2,
     Message,
@@ -128,6 +131,8 @@ class ClientApi:
             ("GET", API_V2 + "/recover/public-key"): Route(self._recovery_key, 500, 2),
             ("GET", API_V2 + "/secrets"): Route(self._secrets_v2, 500, 2),
             ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
+            ("GET", API_V2 + "/log"): Route(self._read_log, 500, 2),
+            ("GET", API_V2 + "/log/digests"): Route(self._log_digests, 500, 2),
         }
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -174,6 +179,11 @@ class ClientApi:
             reason=exc.reason,
             error=str(exc),
         )
+        if request.method == "POST" or isinstance(exc, UnauthorizedError | ForbiddenError):
+            audit = self._coordinator.audit
+            entries = audit.request_refused(request.peer_certificate, request.path, exc)
+            if entries:
+                self._executor.submit(audit.write, entries)
         if route.version == 2 and code in (400, 401):
             return _answer(code, Envelope("fail", None, message), _JSON)
         return _answer(code, Envelope("error", None, message), _PLAIN)
@@ -280,12 +290,14 @@ class ClientApi:
 
     async def _secrets_v1(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        secrets = self._coordinator.read_secrets(user, parse_secret_names(request.query))
+        names = parse_secret_names(request.query)
+        secrets = await self._offload(partial(self._coordinator.read_secrets, user, names))
         return {name: _entry(secret) for name, secret in secrets.items()}
 
     async def _secrets_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        secrets = self._coordinator.read_secrets(user, parse_secret_names(request.query))
+        names = parse_secret_names(request.query)
+        secrets = await self._offload(partial(self._coordinator.read_secrets, user, names))
         return SecretsV2({name: _entry(secret) for name, secret in secrets.items()})
 
     async def _set_secrets_v1(self, request: HttpRequest) -> object:
@@ -298,9 +310,20 @@ class ClientApi:
         values = parse_secrets_v2(request.body)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
 
+    # ---- the audit log, which MarbleRun has not
+
+    async def _read_log(self, request: HttpRequest) -> object:
+        user = self._coordinator.authenticate(request.peer_certificate)
+        return log_page(await self._offload(partial(self._coordinator.audit.page, user, parse_after(request.query))))
+
+    async def _log_digests(self, request: HttpRequest) -> object:
+        after = parse_after(request.query)
+        return digests_page(await self._offload(partial(self._coordinator.audit.digests, after)))
+
 
 def _mark(status: Status) -> StateMark:
-    return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature)
+    log = LogHead(status.log.number, status.log.head.hex(), status.log_signature)
+    return StateMark(status.tee, status.position.epoch, status.position.head.hex(), status.signature, log)
 
 
 def _still_needed(count: int) -> str:

@@ -1,15 +1,17 @@
 """What a record says: everything (a snapshot), or one change.
 
 A payload is a kind (one byte) and a MessagePack map. The manifest stands as it was uploaded and is parsed again, so
-that there is one reading of it; keys are DER.
+that there is one reading of it; keys are DER. Changes stand in a step together with the entries of the audit log that
+tell of them, so neither is ever stored without the other.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import msgspec
 from cryptography import x509
 
+from tacit.coordinator.log.journal import Journal, open_journal
 from tacit.coordinator.secrets import Secret
 from tacit.coordinator.state import (
     Activated,
@@ -27,8 +29,9 @@ from tacit.errors import ManifestError, PkiError, SealedStateError
 from tacit.manifest import Manifest, parse_manifest
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key_der
+from tacit.wire.log import LogPosition
 
-_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING = b"S", b"s", b"a", b"p"
+_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _STEP = b"S", b"s", b"a", b"p", b"e"
 
 
 class _Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,6 +57,13 @@ class _Pending(msgspec.Struct, forbid_unknown_fields=True):
     agreed: list[str]
 
 
+class _Log(msgspec.Struct, forbid_unknown_fields=True):
+    key: bytes
+    archived: int
+    head: bytes
+    tail: list[bytes]
+
+
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     manifest: bytes
     signature: bytes
@@ -69,6 +79,13 @@ class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     # Later than the rest: a file without them is an older one.
     security_versions: dict[str, int] = {}
     pending: _Pending | None = None
+    # None in files of version 1, and in a step, where the log goes on as it was.
+    log: _Log | None = None
+
+
+class _Step(msgspec.Struct, forbid_unknown_fields=True):
+    changes: list[bytes]
+    entries: list[bytes]
 
 
 class _PendingChanged(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,8 +103,16 @@ class _Activated(msgspec.Struct, forbid_unknown_fields=True):
     uuid: str
 
 
-def encode_snapshot(holdings: Holdings) -> bytes:
-    """Everything that is held, as a payload. A manifest has been set."""
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a file comes to: all that is held, and the end of the log; None where the file is of version 1."""
+
+    holdings: Holdings
+    journal: Journal | None
+
+
+def encode_snapshot(holdings: Holdings, journal: Journal | None = None) -> bytes:
+    """Everything that is held, as a payload. A manifest has been set. Without a journal it is a change of a step."""
     if holdings.manifest is None:
         raise SealedStateError("nothing is sealed before a manifest is set")
     identity = holdings.identity
@@ -109,6 +134,9 @@ def encode_snapshot(holdings: Holdings) -> bytes:
             if package.security_version is not None
         },
         pending=_written(holdings.pending),
+        log=None
+        if journal is None
+        else _Log(journal.key, journal.archived.number, journal.archived.head, list(journal.tail)),
     )
     return _SNAPSHOT + msgspec.msgpack.encode(snapshot)
 
@@ -125,27 +153,52 @@ def encode_change(change: Change) -> bytes:
     return _ACTIVATED + msgspec.msgpack.encode(_Activated(change.marble_type, change.uuid))
 
 
-def replay(payloads: Sequence[bytes]) -> Holdings:
-    """What is held after all payloads of a file, the first of which is a snapshot.
+def encode_step(changes: Sequence[bytes], entries: Sequence[bytes]) -> bytes:
+    """Changes and the entries that tell of them, as a payload."""
+    return _STEP + msgspec.msgpack.encode(_Step(list(changes), list(entries)))
+
+
+def replay(payloads: Sequence[bytes]) -> Replayed:
+    """What a file comes to after all its payloads, the first of which is a snapshot.
 
     Raises:
         SealedStateError: a payload that this program does not know.
     """
     holdings: Holdings | None = None
+    log: _Log | None = None
+    entries: list[bytes] = []
     for payload in payloads:
-        kind, body = payload[:1], payload[1:]
         try:
-            if kind == _SNAPSHOT:
-                holdings = _holdings(msgspec.msgpack.decode(body, type=_Snapshot))
-            elif holdings is not None:
-                holdings = apply(holdings, _change(kind, body))
-            else:
-                raise _unknown(kind)
+            if payload[:1] == _SNAPSHOT:
+                snapshot = msgspec.msgpack.decode(payload[1:], type=_Snapshot)
+                holdings, log = _holdings(snapshot), snapshot.log
+                entries = list(log.tail) if log else []
+                continue
+            step = _step(payload)
+            for change in step.changes:
+                holdings = _after(holdings, change)
+            entries += step.entries
         except (msgspec.MsgspecError, ValueError, ManifestError, PkiError) as exc:
-            raise _unknown(kind) from exc
+            raise _unknown(payload[:1]) from exc
     if holdings is None:
         raise SealedStateError("the sealed state holds nothing")
-    return holdings
+    return Replayed(holdings, open_journal(log.key, LogPosition(log.archived, log.head), entries) if log else None)
+
+
+def _step(payload: bytes) -> _Step:
+    """A step; a change that stands alone, as in version 1, is one without entries."""
+    if payload[:1] == _STEP:
+        return msgspec.msgpack.decode(payload[1:], type=_Step)
+    return _Step([payload], [])
+
+
+def _after(holdings: Holdings | None, payload: bytes) -> Holdings:
+    kind, body = payload[:1], payload[1:]
+    if kind == _SNAPSHOT:
+        return _holdings(msgspec.msgpack.decode(body, type=_Snapshot))
+    if holdings is None:
+        raise _unknown(kind)
+    return apply(holdings, _change(kind, body))
 
 
 def _change(kind: bytes, body: bytes) -> Change:

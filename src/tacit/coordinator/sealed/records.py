@@ -1,4 +1,6 @@
-"""The file of sealed records: appended to, never changed, and worthless when cut open anywhere.
+"""Files of sealed records: appended to, never changed, and worthless when cut open anywhere.
+
+The state is one such file; the audit log is several, under another magic and another key.
 
 File   = header, record, record, ...
 Header = magic (8) ‖ version u16 ‖ zero u16 ‖ state id (16) ‖ file id (16) ‖ base epoch u64 ‖ base head (32)
@@ -31,8 +33,20 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.errors import SealedStateError, SealingKeyError
 
-MAGIC = b"TACIT\x00ST"
-VERSION = 1
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file: its first bytes, the version that is written and the oldest that is read, its name for people."""
+
+    magic: bytes
+    version: int
+    oldest: int
+    name: str
+
+
+STATE = Format(b"TACIT\x00ST", 2, 1, "state file")
+"""Version 1 had no audit log. The records are the same in both; what they say is not."""
+LOG = Format(b"TACIT\x00LG", 1, 1, "log file")
 KEY_SIZE = 32  # bytes
 ID_SIZE = 16  # bytes, random: no two states or files share one
 NONCE_SIZE = 12  # bytes, random; a file has far fewer than 2^32 records
@@ -64,6 +78,7 @@ class FileStart:
 
     header: bytes
     state_id: bytes
+    version: int
     base: Position
     seal_key: bytes
     mac_key: bytes
@@ -79,12 +94,12 @@ class Contents:
     torn: int
 
 
-def start_file(key: bytes, *, state_id: bytes, file_id: bytes, base: Position) -> FileStart:
+def start_file(key: bytes, *, state_id: bytes, file_id: bytes, base: Position, format_: Format = STATE) -> FileStart:
     """The beginning of a new file that continues `base`."""
     checked = struct.pack(
         ">8sHH16s16sQ32s16s",
-        MAGIC,
-        VERSION,
+        format_.magic,
+        format_.version,
         0,
         state_id,
         file_id,
@@ -95,13 +110,13 @@ def start_file(key: bytes, *, state_id: bytes, file_id: bytes, base: Position) -
     return _derive(key, checked + hashlib.sha256(checked).digest()[:16])
 
 
-def parse_state_id(data: bytes) -> bytes:
+def parse_state_id(data: bytes, format_: Format = STATE) -> bytes:
     """The state's id from a file's header.
 
     Raises:
         SealedStateError: not a file of this kind, or a header that was altered.
     """
-    return bytes(_parse_header(data)[3])
+    return bytes(_parse_header(data, format_)[3])
 
 
 def seal_record(payload: bytes, *, start: FileStart, after: Position, nonce: bytes) -> tuple[bytes, Position]:
@@ -116,30 +131,49 @@ def seal_record(payload: bytes, *, start: FileStart, after: Position, nonce: byt
     return record, Position(epoch, _next_head(after.head, record))
 
 
-def read_file(data: bytes, key: bytes) -> Contents:
+def parse_epoch(data: bytes) -> int:
+    """The epoch that a state file says it has reached. Nothing is authenticated: for those who have no key.
+
+    Raises:
+        SealedStateError: not a file of this kind, or a header that was altered.
+    """
+    epoch, at = int(_parse_header(data, STATE)[5]), _HEADER.size
+    while at + _PREFIX.size <= len(data):
+        length, said, _, _ = _PREFIX.unpack_from(data, at)
+        at += _PREFIX.size + length
+        if at > len(data) or said != epoch + 1:
+            break
+        epoch = said
+    return epoch
+
+
+def read_file(data: bytes, key: bytes, format_: Format = STATE) -> Contents:
     """Every payload of a file, checked.
 
     Raises:
         SealedStateError: cut, reordered or altered; says where.
         SealingKeyError: the key is another state's.
     """
-    fields = _parse_header(data)
+    fields = _parse_header(data, format_)
     state_id, base_epoch, base_head, check = fields[3], fields[5], fields[6], fields[7]
     if not hmac.compare_digest(check, _key_check(key, state_id)):
-        raise SealingKeyError("the sealing key does not belong to this state")
+        raise SealingKeyError(f"the sealing key does not belong to this {format_.name}")
     start = _derive(key, data[: _HEADER.size])
     position = Position(base_epoch, base_head)
     payloads: list[bytes] = []
     at = _HEADER.size
     while at < len(data):
-        payload, end = _open_record(data, at, start, position)
+        try:
+            payload, end = _open_record(data, at, start, position)
+        except _AlteredError as exc:
+            raise _damaged(format_, position.epoch + 1, at) from exc
         if payload is None:
             break
         payloads.append(payload)
         position = Position(position.epoch + 1, _next_head(position.head, data[at:end]))
         at = end
     if not payloads:
-        raise SealedStateError(f"the state file is cut: {len(data)} bytes, and not one whole record")
+        raise SealedStateError(f"the {format_.name} is cut: {len(data)} bytes, and not one whole record")
     return Contents(start, tuple(payloads), position, len(data) - at)
 
 
@@ -158,7 +192,7 @@ def _open_record(data: bytes, at: int, start: FileStart, after: Position) -> tup
     if not hmac.compare_digest(prefix, _prefix(start, after.head, length, epoch, nonce)) or epoch != after.epoch + 1:
         if not any(data[at:]):
             return None, at  # the file system made the file longer and never wrote into it
-        raise _damaged(after.epoch + 1, at)
+        raise _AlteredError
     end = at + _PREFIX.size + length
     if end > len(data):
         return None, at
@@ -168,30 +202,34 @@ def _open_record(data: bytes, at: int, start: FileStart, after: Position) -> tup
     except InvalidTag:
         if end == len(data) and not any(sealed[-TAG_SIZE:]):
             return None, at  # as above; no seal ends in sixteen zeros
-        raise _damaged(after.epoch + 1, at) from None
+        raise _AlteredError from None
 
 
-def _damaged(epoch: int, at: int) -> SealedStateError:
+class _AlteredError(Exception):
+    """A record that does not authenticate at its place."""
+
+
+def _damaged(format_: Format, epoch: int, at: int) -> SealedStateError:
     message = (
-        f"record {epoch} of the state file (at byte {at}) was altered, or does not follow the one before it; "
+        f"record {epoch} of the {format_.name} (at byte {at}) was altered, or does not follow the one before it; "
         "bring back an unaltered copy of the folder, or start in an empty one"
     )
     return SealedStateError(message)
 
 
-def _parse_header(data: bytes) -> tuple[bytes, int, int, bytes, bytes, int, bytes, bytes, bytes]:
-    if data[: len(MAGIC)] != MAGIC:
+def _parse_header(data: bytes, format_: Format) -> tuple[bytes, int, int, bytes, bytes, int, bytes, bytes, bytes]:
+    name = format_.name
+    if data[: len(format_.magic)] != format_.magic:
         hint = "this is no state of this coordinator (MarbleRun's is not read); use another folder"
-        raise SealedStateError(f"the state file begins with {data[:8].hex() or 'nothing'}; {hint}")
+        raise SealedStateError(f"the {name} begins with {data[:8].hex() or 'nothing'}; {hint}")
     if len(data) < _HEADER.size:
-        raise SealedStateError(f"the state file is cut: {len(data)} bytes, its header alone has {_HEADER.size}")
+        raise SealedStateError(f"the {name} is cut: {len(data)} bytes, its header alone has {_HEADER.size}")
     fields = _HEADER.unpack_from(data)
-    if fields[1] != VERSION:
-        raise SealedStateError(
-            f"the state file has version {fields[1]}, this program reads {VERSION}; use a newer program"
-        )
+    if not format_.oldest <= fields[1] <= format_.version:
+        found = f"the {name} has version {fields[1]}, this program reads up to {format_.version}"
+        raise SealedStateError(f"{found}; use a newer program")
     if not hmac.compare_digest(hashlib.sha256(data[:_CHECKED]).digest()[:16], fields[8]):
-        raise SealedStateError("the header of the state file was altered; bring back an unaltered copy of the folder")
+        raise SealedStateError(f"the header of the {name} was altered; bring back an unaltered copy of the folder")
     return fields
 
 
@@ -203,7 +241,7 @@ def _derive(key: bytes, header: bytes) -> FileStart:
         return HKDF(SHA256(), KEY_SIZE, salt, label).derive(key)
 
     base = Position(fields[5], fields[6])
-    return FileStart(header, fields[3], base, derived(_LABEL_SEAL), derived(_LABEL_MAC))
+    return FileStart(header, fields[3], fields[1], base, derived(_LABEL_SEAL), derived(_LABEL_MAC))
 
 
 def _key_check(key: bytes, state_id: bytes) -> bytes:

@@ -6,13 +6,14 @@ failed attempt stays once it could be told to have failed: the holders begin aga
 Source: order of checks and words of refusal as recorded from MarbleRun v1.9.1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tacit.coordinator.log.journal import Journal
 from tacit.coordinator.sealed.changes import replay
 from tacit.coordinator.sealed.records import KEY_SIZE
 from tacit.coordinator.sealed.shares import (
@@ -35,11 +36,18 @@ _CLEAR_SIZES = (_LEGACY_SIZE, KEY_SIZE, SHARE_SIZE)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a share brought: how many remain, and the key with what it opened once none does."""
+    """What a share brought: how many remain, and the key with what it opened once none does.
+
+    `version` is that of the state's file; `given` shares opened it, `refused` were offered before and did not.
+    """
 
     remaining: int
-    key: bytes = b""
+    key: bytes = field(default=b"", repr=False)
     holdings: Holdings | None = None
+    journal: Journal | None = None
+    version: int = 0
+    given: int = 0
+    refused: int = 0
 
 
 class Recovery:
@@ -49,6 +57,7 @@ class Recovery:
         self._store = store
         self._given: tuple[Given, ...] = ()
         self._ephemeral: rsa.RSAPrivateKey | None = None
+        self._refused = 0
 
     def public_key(self) -> bytes:
         """PKIX DER of the ephemeral key."""
@@ -79,6 +88,13 @@ class Recovery:
             RecoveryError: not a share of this state, or not given by whom the manifest names.
             StateError: the state cannot be read.
         """
+        try:
+            return self._offer(secret, signature)
+        except RecoveryError:
+            self._refused += 1
+            raise
+
+    def _offer(self, secret: bytes, signature: bytes) -> Recovered:
         plan = parse_plan(self._store.recovery_plan())
         given = accept_share(plan, self._given, Given(self.open_share(secret), signature))
         remaining = plan.remaining(len(given))
@@ -88,19 +104,28 @@ class Recovery:
         self._given = ()
         key = combine_shares(plan, [one.share for one in given])
         try:
-            holdings = replay(self._store.open_with(key).payloads)
+            contents = self._store.open_with(key)
         except SealingKeyError as exc:
             raise RecoveryError("setting recovery key: uploaded an invalid or already used secret") from exc
-        manifest = holdings.manifest
+        replayed = replay(contents.payloads)
+        manifest = replayed.holdings.manifest
         if manifest is None:
             raise RecoveryError("the sealed state holds no manifest")
         holders = {name: parse_recovery_key(pem) for name, pem in manifest.recovery_keys.items()}
         verify_holders(plan, given, holders, threshold=manifest.config.recovery_threshold)
-        return Recovered(0, key, holdings)
+        return Recovered(
+            remaining=0,
+            key=key,
+            holdings=replayed.holdings,
+            journal=replayed.journal,
+            version=contents.start.version,
+            given=len(given),
+            refused=self._refused,
+        )
 
     def forget(self) -> None:
         """Drop what was given and the ephemeral key."""
-        self._given, self._ephemeral = (), None
+        self._given, self._ephemeral, self._refused = (), None, 0
 
 
 def undecryptable(reason: str) -> InputError:

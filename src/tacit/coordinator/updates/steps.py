@@ -15,8 +15,17 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from tacit.coordinator.access import require_version_update
-from tacit.coordinator.log import (
-    EventLog,
+from tacit.coordinator.log import EventLog
+from tacit.coordinator.log.entries import (
+    Entry,
+    manifest_updated,
+    update_acknowledged,
+    update_cancelled,
+    update_failed,
+    update_proposed,
+    versions_raised,
+)
+from tacit.coordinator.log.lines import (
     update_acknowledged_line,
     update_cancelled_line,
     update_failed_line,
@@ -24,7 +33,6 @@ from tacit.coordinator.log import (
     updated_line,
     version_raised_line,
 )
-from tacit.coordinator.sealed.changes import encode_snapshot
 from tacit.coordinator.sealed.keys import SEALED_TO
 from tacit.coordinator.sealed.records import KEY_SIZE
 from tacit.coordinator.sealed.shares import share_key
@@ -94,7 +102,7 @@ class Updates:
                 self._tools.log.warning("manifest read leniently", at=leniency)
             for warning in check_update(manifest, update):
                 self._tools.log.warning("manifest checked", warning=warning)
-            return self._settle(holdings, propose(manifest, user, raw), user, update_proposed_line)
+            return self._settle(holdings, propose(manifest, user, raw), user, _PROPOSED)
 
     def acknowledge(self, user: str, raw: bytes) -> Outcome:
         """Agree to the pending update, which has to be this one.
@@ -113,7 +121,7 @@ class Updates:
             require_updater(manifest, user, "acknowledge manifest updates")
             if pending.raw != raw:
                 raise UpdateError("provided manifest does not match the pending manifest")
-            return self._settle(holdings, pending.agreed_by(user), user, update_acknowledged_line)
+            return self._settle(holdings, pending.agreed_by(user), user, _ACKNOWLEDGED)
 
     def cancel(self, user: str) -> None:
         """Take the pending update back.
@@ -129,7 +137,7 @@ class Updates:
             require_updater(manifest, user, "cancel the manifest update")
             fingerprint = sha256(require_pending(holdings).raw).hexdigest()
             line = update_cancelled_line(self._tools.clock(), user=user, fingerprint=fingerprint)
-            self._ledger.change(PendingChanged(None, (line,)))
+            self._ledger.change(PendingChanged(None, (line,)), update_cancelled(user=user, fingerprint=fingerprint))
         self._tools.log.info("update cancelled", user=user, fingerprint=fingerprint)
 
     def _raise_versions(self, holdings: Holdings, manifest: Manifest, user: str, update: Manifest) -> Outcome:
@@ -137,32 +145,34 @@ class Updates:
         raised = raise_versions(manifest, update)
         now = self._tools.clock()
         after = after_version_update(holdings, raised, new_identity=self._tools.new_identity, now=now)
-        lines = tuple(
-            version_raised_line(now, user=user, package=name, version=package.security_version or 0)
-            for name, package in sorted(update.packages.items())
-        )
-        self._ledger.change(Replaced(replace(after, update_log=(*holdings.update_log, *lines))))
+        versions = {name: package.security_version or 0 for name, package in sorted(update.packages.items())}
+        lines = [version_raised_line(now, user=user, package=name, version=one) for name, one in versions.items()]
+        replaced = Replaced(replace(after, update_log=(*holdings.update_log, *lines)))
+        self._ledger.change(replaced, versions_raised(user=user, versions=versions))
         self._tools.log.info("security versions raised", user=user, packages=sorted(update.packages))
         return Outcome()
 
-    def _settle(self, holdings: Holdings, pending: Pending, user: str, line: Callable[..., str]) -> Outcome:
+    def _settle(self, holdings: Holdings, pending: Pending, user: str, words: "_Words") -> Outcome:
         """Wait for more users, or apply what enough have agreed to."""
         now, fingerprint = self._tools.clock(), sha256(pending.raw).hexdigest()
-        first = line(now, user=user, needed=pending.needed, missing=pending.missing, fingerprint=fingerprint)
+        first = words.line(now, user=user, needed=pending.needed, missing=pending.missing, fingerprint=fingerprint)
+        entry = words.entry(user=user, needed=pending.needed, fingerprint=fingerprint)
         self._tools.log.info("update agreed to", user=user, needed=pending.needed, fingerprint=fingerprint)
         if pending.needed:
-            self._ledger.change(PendingChanged(pending, (first,)))
+            self._ledger.change(PendingChanged(pending, (first,)), entry)
             return Outcome(pending.needed, pending.missing)
         try:
             after = self._replacement(holdings, pending.raw, now)
         except ManifestError as exc:
             self._tools.log.warning("update could not be applied", fingerprint=fingerprint, error=str(exc))
             failed = update_failed_line(now, fingerprint=fingerprint)
-            self._ledger.change(PendingChanged(None, (first, failed)))
+            told = entry, update_failed(fingerprint=fingerprint, reason=exc.reason)
+            self._ledger.change(PendingChanged(None, (first, failed)), *told)
             raise
         lines = (*holdings.update_log, first, updated_line(now, fingerprint=fingerprint))
-        shares = self._store_replacement(manifest_of(holdings), replace(after, update_log=lines))
-        self._tools.log.info("manifest updated", fingerprint=fingerprint, epoch=self._ledger.held[1].epoch)
+        shares = self._store_replacement(manifest_of(holdings), replace(after, update_log=lines), entry, fingerprint)
+        epoch = self._ledger.held.position.epoch
+        self._tools.log.info("manifest updated", fingerprint=fingerprint, epoch=epoch)
         return Outcome(recovery_secrets=shares)
 
     def _replacement(self, holdings: Holdings, raw: bytes, now: datetime) -> Holdings:
@@ -177,19 +187,31 @@ class Updates:
             random=self._tools.random,
         )
 
-    def _store_replacement(self, before: Manifest, after: Holdings) -> dict[str, bytes]:
+    def _store_replacement(self, before: Manifest, after: Holdings, entry: Entry, fingerprint: str) -> dict[str, bytes]:
         """Store what an update made; the recovery secrets, where the recovery keys are others now."""
         manifest = manifest_of(after)
         bound_to = SEALED_TO[manifest.config.seal_mode]
         if same_recovery(before, manifest):
+            told = entry, manifest_updated(fingerprint=fingerprint, new_recovery=False)
             if bound_to == SEALED_TO[before.config.seal_mode]:
-                self._ledger.change(Replaced(after))
+                self._ledger.change(Replaced(after), *told)
             else:
-                self._ledger.store.rekey(encode_snapshot(after), key=None, plan=b"", bound_to=bound_to)
-                self._ledger.hold(after)
+                self._ledger.rekey(after, *told, key=None, plan=b"", bound_to=bound_to)
             return {}
         key = self._tools.random(KEY_SIZE)
         shares, plan = share_key(key, manifest, random=self._tools.random)
-        self._ledger.store.rekey(encode_snapshot(after), key=key, plan=plan, bound_to=bound_to)
-        self._ledger.hold(after)
+        told = entry, manifest_updated(fingerprint=fingerprint, new_recovery=True)
+        self._ledger.rekey(after, *told, key=key, plan=plan, bound_to=bound_to)
         return shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How the update log and the audit log put one step."""
+
+    line: Callable[..., str]
+    entry: Callable[..., Entry]
+
+
+_PROPOSED = _Words(update_proposed_line, update_proposed)
+_ACKNOWLEDGED = _Words(update_acknowledged_line, update_acknowledged)

@@ -1,6 +1,6 @@
 """The table of everything that a manifest may say, and how it becomes a `Manifest`.
 
-`TEE`, `AllowedNames` and `Models` are ours; a coordinator of MarbleRun ignores them.
+`TEE`, `AllowedNames`, `ReadLog` and `Models` are ours; a coordinator of MarbleRun ignores them.
 """
 
 from typing import Any
@@ -126,7 +126,7 @@ MANIFEST = Struct(
         "Infrastructures": MapOf(_INFRASTRUCTURE),
         "Marbles": MapOf(_MARBLE),
         "Secrets": MapOf(_SECRET),
-        "Users": MapOf(Struct("manifest.User", {"Certificate": Text(), "Roles": _TEXTS})),
+        "Users": MapOf(Struct("manifest.User", {"Certificate": Text(), "Roles": _TEXTS, "ReadLog": Flag()})),
         "Roles": MapOf(Struct("manifest.Role", {"ResourceType": Text(), "ResourceNames": _TEXTS, "Actions": _TEXTS})),
         "TLS": MapOf(Struct("manifest.TLStag", {"Outgoing": ListOf(_TLS_ENTRY), "Incoming": ListOf(_TLS_ENTRY)})),
         "RecoveryKeys": MapOf(Text()),
@@ -242,7 +242,7 @@ def _user(entry: Values) -> User:
         certificate = parse_user_certificate(entry["Certificate"])
     except PkiError:
         certificate = b""  # refused later and by name, in the order that MarbleRun has
-    return User(certificate, entry["Certificate"], _tuple(entry["Roles"]))
+    return User(certificate, entry["Certificate"], _tuple(entry["Roles"]), entry["ReadLog"])
 
 
 def _role(entry: Values) -> RoleRule:

@@ -45,6 +45,7 @@ _ACTIONS = {
     "readsecret": "read the secret {}",
     "writesecret": "write the secret {}",
     "updatemanifest": "update the manifest",
+    "readlog": "read the audit log",
     "updatesecurityversion": "raise the security version of the package {}",
 }
 

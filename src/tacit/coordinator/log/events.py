@@ -1,13 +1,13 @@
-"""What is written down: the program's log, and the lines of the update log.
+"""The program's log: for whoever runs it.
 
-The program's log is JSON, one object a line, in MarbleRun's shape: level, ts (seconds), msg, then fields. Fields name
+It is JSON, one object a line, in MarbleRun's shape: level, ts (seconds), msg, then fields. Fields name
 secrets; values never come here, and no exception's text either unless it is one of ours.
 """
 
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
@@ -91,58 +91,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(one) for one in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-# ---- the update log, which users read over the client API
-
-
-def manifest_set_line(now: datetime) -> str:
-    """The first line of every update log."""
-    return _line(now, "Initial manifest set")
-
-
-def secret_set_line(now: datetime, *, user: str, secret: str, type_: str) -> str:
-    """One secret set by its owner."""
-    return _line(now, "Secret set", user=user, secret=secret, type=type_)
-
-
-def version_raised_line(now: datetime, *, user: str, package: str, version: int) -> str:
-    """One package's security version raised, or confirmed."""
-    return _line(now, "SecurityVersion increased", user=user, package=package, **{"new version": version})
-
-
-def update_proposed_line(now: datetime, *, user: str, needed: int, missing: Sequence[str], fingerprint: str) -> str:
-    """A new manifest proposed; `needed` more users have to agree."""
-    start = "Complete Manifest update initiated by user. "
-    if not needed:
-        return _line(now, f"{start}No further acknowledgements required", user=user, manifestFingerprint=fingerprint)
-    waiting = {"missingAcknowledgments": needed, "missingUsers": list(missing)}
-    event = f"{start}Waiting for acknowledgments to apply the update"
-    return _line(now, event, user=user, **waiting, manifestFingerprint=fingerprint)
-
-
-def update_acknowledged_line(now: datetime, *, user: str, needed: int, missing: Sequence[str], fingerprint: str) -> str:
-    """A user agreed."""
-    waiting = {"missingAcknowledgments": needed, "missingUsers": list(missing)}
-    event = "Complete Manifest update acknowledged by user"
-    return _line(now, event, user=user, **waiting, manifestFingerprint=fingerprint)
-
-
-def updated_line(now: datetime, *, fingerprint: str) -> str:
-    """The new manifest counts."""
-    return _line(now, "Complete Manifest updated", manifestFingerprint=fingerprint)
-
-
-def update_cancelled_line(now: datetime, *, user: str, fingerprint: str) -> str:
-    """Taken back."""
-    return _line(now, "Complete Manifest update cancelled by user", user=user, manifestFingerprint=fingerprint)
-
-
-def update_failed_line(now: datetime, *, fingerprint: str) -> str:
-    """Everybody agreed, and it could not be applied."""
-    return _line(now, "Complete Manifest update cancelled due to error during apply", manifestFingerprint=fingerprint)
-
-
-def _line(now: datetime, update: str, **fields: object) -> str:
-    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
-    return json.dumps({"time": moment, "update": update, **fields}, ensure_ascii=False, separators=(",", ":"))
