@@ -50,7 +50,7 @@ from tacit.pki.tls import server_context
 from tacit.programs.memory import keep_memory_private
 
 NAME = "tacit-coordinator"
-WORKERS = 4  # threads for what takes long: activations, manifests, secrets
+WORKERS = 8  # threads for what takes long; those that wait for the disk share one sync
 GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again

@@ -110,25 +110,7 @@ class LogFiles:
             SealedStateError: a file was altered.
             StateError: the disk refuses.
         """
-        begins: LogPosition | None = None
-        position = LogPosition(after)
-        lines: list[bytes] = []
-        size = 0
-        for batch in self._batches(after):
-            if batch.last <= position.number:
-                continue
-            if begins is None:
-                begins = position = batch.begins.after_lines(batch.lines[: max(after - batch.after, 0)])
-            if batch.after > position.number:
-                break
-            # What a failed write left may stand there twice.
-            for line in batch.lines[position.number - batch.after :]:
-                if len(lines) == max_lines or (lines and size + len(line) > max_bytes):
-                    return begins, lines
-                lines.append(line)
-                size += len(line)
-                position = position.after(line_digest(line))
-        return begins or LogPosition(after), lines
+        return _read_batches(self._batches(after), after, max_lines=max_lines, max_bytes=max_bytes)
 
     def close(self) -> None:
         """Write no further into the newest file."""
@@ -182,21 +164,42 @@ class LogFiles:
 class MemoryLog:
     """A log that ends with the process, and of which the newest entries are kept."""
 
-    LINES = 10_000
+    LINES = 100_000
+    """Entries that are kept, some 25 MB."""
 
     def __init__(self) -> None:
-        self._held: tuple[LogPosition, tuple[bytes, ...]] = (LogPosition(), ())
+        self._held: tuple[_Batch, ...] = ()
 
     def append(self, lines: Sequence[bytes], after: LogPosition) -> None:
         """Add entries; the oldest go."""
-        begins, held = self._held if self._held[1] else (after, ())
-        held += tuple(lines)
-        gone = max(len(held) - self.LINES, 0)
-        self._held = begins.after_lines(held[:gone]), held[gone:]
+        held = (*self._held, _Batch(after.number, after.head, list(lines)))
+        last = held[-1].last
+        self._held = tuple(batch for batch in held if batch.last > last - self.LINES)
 
     def read(self, after: int, *, max_lines: int, max_bytes: int) -> tuple[LogPosition, list[bytes]]:
         """Entries after that number, and the position before them."""
-        begins, held = self._held
-        skipped = max(after - begins.number, 0)
-        lines = held[skipped : skipped + max_lines]
-        return begins.after_lines(held[:skipped]), list(lines)
+        return _read_batches(iter(self._held), after, max_lines=max_lines, max_bytes=max_bytes)
+
+
+def _read_batches(
+    batches: Iterator[_Batch], after: int, *, max_lines: int, max_bytes: int
+) -> tuple[LogPosition, list[bytes]]:
+    begins: LogPosition | None = None
+    position = LogPosition(after)
+    lines: list[bytes] = []
+    size = 0
+    for batch in batches:
+        if batch.last <= position.number:
+            continue
+        if begins is None:
+            begins = position = batch.begins.after_lines(batch.lines[: max(after - batch.after, 0)])
+        if batch.after > position.number:
+            break
+        # What a failed write left may stand there twice.
+        for line in batch.lines[position.number - batch.after :]:
+            if len(lines) == max_lines or (lines and size + len(line) > max_bytes):
+                return begins, lines
+            lines.append(line)
+            size += len(line)
+            position = position.after(line_digest(line))
+    return begins or LogPosition(after), lines
