@@ -36,6 +36,7 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── GoneError                  a way that was closed for good
     │   ├── ActivationError            a marble that gets nothing
     │   └── SecretError                a secret that cannot be made, set or read
+    ├── LogError                       an export of the audit log that was cut, reordered or altered
     ├── StateError                     what lies in the coordinator's folder
     │   ├── SealedStateError           the file was cut, reordered or altered
     │   ├── SealingKeyError            the sealing key is missing or does not open the state
@@ -290,6 +291,12 @@ class SecretError(CoordinatorError):
     """A secret cannot be made, set or read."""
 
     reason = "secret"
+
+
+class LogError(TacitError):
+    """An export of the audit log was cut, reordered or altered, or is not the coordinator's."""
+
+    reason = "log"
 
 
 class StateError(TacitError):

@@ -1,3 +1,5 @@
+import base64
+import json
 import os
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,6 +18,7 @@ from tacit.errors import (
     DebugNotAllowedError,
     EvidenceError,
     EvidenceFormatError,
+    LogError,
     MeasurementError,
     NotTrustedError,
     PeerError,
@@ -32,6 +35,7 @@ from tacit.errors import (
 from tacit.evidence import INTEL, Role, report_data
 from tacit.manifest import Appraisal, Package, Unattested
 from tacit.pki import issue_intermediate, issue_root, issue_self_signed
+from tacit.wire.log import LOG_START, line_digest
 
 NONCE = bytes(range(32))
 
@@ -297,6 +301,67 @@ def test_t31_an_epoch_that_the_root_did_not_sign_is_refused(
     monkeypatch.setattr(coordinator, "_sign_mark", lambda epoch, head: signature)
     coordinator.epoch = 9
     refuses(coordinator, trust, platform, PeerError, "not signed by its root key")
+
+
+LINES = [b'{"number":%d}' % number for number in range(1, 10)]
+
+
+def test_t31_a_log_that_goes_on_from_the_one_that_was_seen_is_taken_and_remembered(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    for count in (3, 3, 4, 9):
+        coordinator.log, coordinator.epoch = LINES[:count], coordinator.epoch + 1
+        attest(coordinator, trust, platform)
+        seen = trust.load_sighting(coordinator.root.certificate_der)
+        assert seen is not None
+        assert seen.log == LOG_START.after_lines(LINES[:count])
+    asked = [path for _, path, _ in coordinator.requests if "digests" in path]
+    assert asked == [f"/api/v2/log/digests?after={number}" for number in (3, 4, 6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("log", "match"),
+    [
+        (LINES[:4], "a log of 4 entries"),
+        ([*LINES[:4], b"forged"], "a log of 5 entries"),
+        ([*LINES[:4], b"forged", b"more", b"and more"], "another history than the one that was seen"),
+        (None, "no log"),
+    ],
+    ids=["shorter", "as long", "grown past it", "gone"],
+)
+def test_t31_t65_another_history_is_refused_however_long_it_has_grown(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, log: list[bytes] | None, match: str
+) -> None:
+    coordinator.log, coordinator.epoch = LINES[:5], 5
+    attest(coordinator, trust, platform)
+    coordinator.log, coordinator.epoch = log, 900
+    refuses(coordinator, trust, platform, RollbackError, match)
+
+
+@pytest.mark.parametrize("digests", [b"", bytes(31), bytes(32 * 20), b"".join(map(line_digest, LINES[6:9]))], ids=len)
+def test_t31_digests_that_do_not_lead_there_are_refused(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, digests: bytes
+) -> None:
+    coordinator.log = LINES[:5]
+    attest(coordinator, trust, platform)
+    coordinator.log, coordinator.epoch = LINES[:8], 9
+    answer = {"after": 5, "digests": base64.b64encode(digests).decode(), "mark": coordinator_mark()}
+    raw = json.dumps({"status": "success", "data": answer}).encode()
+    coordinator.answers["GET", "/api/v2/log/digests"] = 200, raw
+    refuses(coordinator, trust, platform, RollbackError)
+
+
+def coordinator_mark() -> dict[str, object]:
+    return {"entries": 0, "head": "", "epoch": 0, "stateHead": "", "signature": ""}
+
+
+def test_t62_a_log_head_that_the_root_did_not_sign_is_refused(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator.log = LINES[:5]
+    mark = coordinator._sign_mark(1, b"\1" * 32)
+    monkeypatch.setattr(coordinator, "_sign", lambda message: mark)
+    refuses(coordinator, trust, platform, LogError, "not signed")
 
 
 def test_a_simulated_coordinator_names_its_epoch(

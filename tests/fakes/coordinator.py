@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from fakes.tee import NOW, FakeTee
 from tacit.evidence import Role, report_data
 from tacit.pki import KeyPair, issue_intermediate, issue_root
+from tacit.wire.log import LOG_START, line_digest, log_mark_message
 
 STATE_LABEL = b"tacit state head v1\0"
 
@@ -35,7 +36,7 @@ STATE_LABEL = b"tacit state head v1\0"
 @dataclass
 class FakeCoordinator:
     """`tee` None stands for a coordinator without evidence; `shown` is the certificate of its TLS, if not the root, and
-    `above` (PEM) what stands behind it in the chain.
+    `above` (PEM) what stands behind it in the chain. `log` are the lines of its audit log; None for one without.
     """
 
     tee: FakeTee | None = None
@@ -47,6 +48,7 @@ class FakeCoordinator:
     marked: str | None = "simulated"
     epoch: int = 1
     head: bytes = b"\1" * 32
+    log: list[bytes] | None = None
     code: int = 3
     manifest: bytes = b'{"Packages": {}}'
     role: Role = Role.COORDINATOR
@@ -95,7 +97,7 @@ class FakeCoordinator:
         newer = path.startswith("/api/v2")
         if newer and self.only_v1:
             return 405, b'{"status":"error","data":null}\n'
-        call = getattr(self, f"_{method.lower()}_{path.removeprefix('/api/v2').strip('/')}", None)
+        call = getattr(self, f"_{method.lower()}_{path.removeprefix('/api/v2').strip('/').replace('/', '_')}", None)
         if call is None:
             return 405, b'{"status":"error","data":null}\n'
         return 200, json.dumps({"status": "success", "data": call(newer, query, body)}).encode() + b"\n"
@@ -106,12 +108,29 @@ class FakeCoordinator:
         if self.marked is not None:
             signature = self._sign_mark(self.epoch, self.head)
             data["tacit"] = {"tee": self.marked, "epoch": self.epoch, "head": self.head.hex(), "signature": signature}
+        if self.marked is not None and self.log is not None:
+            position = LOG_START.after_lines(self.log)
+            signature = self._sign(log_mark_message(position, self.epoch, self.head))
+            data["tacit"]["log"] = {
+                "entries": position.number,
+                "head": position.head.hex(),
+                "signature": signature,
+            }
         return data
 
-    def _sign_mark(self, epoch: int, head: bytes) -> str:
+    def _get_log_digests(self, newer: bool, query: Mapping[str, list[str]], body: bytes) -> dict[str, Any]:
+        after = int(query["after"][0])
+        digests = b"".join(line_digest(line) for line in (self.log or [])[after : after + 2])
+        mark = {"entries": 0, "head": "", "epoch": 0, "stateHead": "", "signature": ""}
+        return {"after": after, "digests": base64.b64encode(digests).decode(), "mark": mark}
+
+    def _sign(self, message: bytes) -> str:
         key = self.root.key
         assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return base64.b64encode(key.sign(STATE_LABEL + epoch.to_bytes(8, "big") + head, ec.ECDSA(SHA384()))).decode()
+        return base64.b64encode(key.sign(message, ec.ECDSA(SHA384()))).decode()
+
+    def _sign_mark(self, epoch: int, head: bytes) -> str:
+        return self._sign(STATE_LABEL + epoch.to_bytes(8, "big") + head)
 
     def _get_quote(self, newer: bool, query: Mapping[str, list[str]], body: bytes) -> dict[str, Any]:
         assert self.intermediate is not None

@@ -11,7 +11,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from tacit.cli import bench, coordinator, manifest, model, platform, predict, trust, up
+from tacit.cli import bench, coordinator, log, manifest, model, platform, predict, trust, up
 from tacit.errors import TacitError, UsageError
 
 # These verbs are MarbleRun's: scripts that call them expect 1 for wrong usage too.
@@ -51,6 +51,7 @@ app.add_typer(coordinator.certificate_app, name="certificate")
 app.add_typer(coordinator.secret_app, name="secret")
 app.add_typer(platform.app, name="platform")
 app.add_typer(model.app, name="model")
+app.add_typer(log.app, name="log")
 app.command("status")(coordinator.status)
 app.command("trust")(trust.trust)
 app.command("package-info")(platform.package_info)

@@ -10,7 +10,8 @@ Attesting it takes these steps, and the numbers stand over the code that does th
 6.  The intermediate, which vouches for the servers, is signed by that root.
 7.  From here on TLS is verified against that root alone. The coordinator says how it runs and where its state stands,
     signed by the root key; a mode other than the one expected is refused.
-8.  The root is the one that was seen first, and the state no older than any seen (`trust`).
+8.  The root is the one that was seen first, and the state no older than any seen (`trust`): the log that it shows goes
+    on from the one that was seen, entry by entry, by the digests of what was written since (`log`).
 9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key.
 10. Remember what was seen.
 
@@ -32,7 +33,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.coordinator import CoordinatorClient, CoordinatorStatus, Quote, StateMark, StoredManifest, fingerprint
-from tacit.client.trust import UNATTESTED, Expectation, Sighting, TrustStore, verify_root
+from tacit.client.log import verify_descent, verify_log_mark
+from tacit.client.trust import UNATTESTED, Expectation, Sighting, TrustStore, verify_epoch, verify_root
 from tacit.errors import (
     EvidenceFormatError,
     PeerError,
@@ -43,6 +45,7 @@ from tacit.errors import (
 from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
 from tacit.manifest import Appraisal, Package, Unattested, appraise
 from tacit.pki.tls import unverified_client_context
+from tacit.wire.log import LogPosition
 from tacit.wire.rest import state_mark_message
 
 NONCE_SIZE = 32  # bytes
@@ -94,7 +97,8 @@ def attest_coordinator(
         EvidenceError: the evidence is not authentic, or not of this connection.
         AppraisalError: another program or TEE than expected.
         PinMismatchError: another root or manifest than pinned.
-        RollbackError: an older state than one already seen.
+        RollbackError: an older state than one already seen, or one that does not go on from it.
+        LogError: where its log stands is not signed by its root key.
         ConnectError: no answer, or TLS fails.
     """
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
@@ -118,7 +122,8 @@ def attest_coordinator(
     with CoordinatorClient(address, roots_pem=root_pem, timeout=timeout) as client:  # (7)
         status = client.status()
         sighting = _sight(address, expectation, status, root)
-        _verify_pinned_root(address, expectation, status, root_der)  # (8), and the epoch in (10)
+        _verify_pinned_root(address, expectation, status, root_der)  # (8)
+        _verify_descent(address, trust.load_sighting(root_der), sighting, client)
         manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
     if status.code == _WAITS_FOR_MANIFEST:  # nothing is stored there yet: started again it will have another root
         trust.verify_sighting(address, sighting)
@@ -274,7 +279,17 @@ def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, ro
             f"--unattested, or ask for it by name: `tacit trust {address} --tee {mark.tee}`"
         )
     verify_state_mark(address, mark, root)
-    return Sighting(root_der, mark.epoch, mark.head)
+    if mark.log is None:
+        return Sighting(root_der, mark.epoch, mark.head)
+    verify_log_mark(mark.log, root)
+    return Sighting(root_der, mark.epoch, mark.head, LogPosition(mark.log.entries, bytes.fromhex(mark.log.head)))
+
+
+def _verify_descent(address: str, seen: Sighting | None, now: Sighting, client: CoordinatorClient) -> None:
+    """Step 8: what was seen is where this one comes from."""
+    verify_epoch(address, seen, now)
+    if seen is not None and seen.log is not None and now.log is not None:
+        verify_descent(address, seen.log, now.log, client.log_digests)
 
 
 def _verify_pinned_root(address: str, expectation: Expectation, status: CoordinatorStatus, root_der: bytes) -> None:

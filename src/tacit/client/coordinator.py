@@ -1,4 +1,4 @@
-"""Calls of a coordinator's client API, as values: status, quote, manifest and secrets.
+"""Calls of a coordinator's client API, as values: status, quote, manifest, secrets and the log.
 
 Speaks MarbleRun's API v2 and falls back to v1 on exactly 405, as MarbleRun's own command line does, so it works against
 a MarbleRun coordinator too. Failures read as MarbleRun's read: method, address, code, the coordinator's message.
@@ -25,6 +25,7 @@ from tacit.errors import InputError, NotSetError, PeerError, UnauthorizedError
 from tacit.pki import KeyPair
 from tacit.pki.tls import pinned_client_context
 from tacit.wire import rest
+from tacit.wire.log import LogDigestsV2, LogMark, LogV2
 
 _T = TypeVar("_T")
 
@@ -34,12 +35,14 @@ class StateMark:
     """Where a coordinator's state stands: position and hash of its newest record, signed by its root key.
 
     `tee` is the kind of TEE that it says it runs in (`simulated`, `unattested`, ...); only evidence proves it.
+    `log` is where its audit log stands, with a signature of its own; None for a coordinator that keeps none.
     """
 
     tee: str
     epoch: int
     head: bytes
     signature: bytes
+    log: LogMark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,10 @@ class CoordinatorClient:
             head = bytes.fromhex(mark.head)
         except ValueError as exc:
             raise PeerError(f"{self._channel.url('/api/v2/status')}: head is no hexadecimal text") from exc
-        return CoordinatorStatus(value.code, value.message, StateMark(mark.tee, mark.epoch, head, mark.signature))
+        log = None
+        if isinstance(mark.log, rest.LogHead):
+            log = LogMark(mark.log.entries, mark.log.head, mark.epoch, mark.head, mark.log.signature)
+        return CoordinatorStatus(value.code, value.message, StateMark(mark.tee, mark.epoch, head, mark.signature, log))
 
     def quote(self, nonce: bytes = b"") -> Quote:
         """Certificates and evidence. v1 has no nonce, so an answer to one may be old. Raises: ConnectError."""
@@ -198,6 +204,19 @@ class CoordinatorClient:
         _, answer = self._call("POST", "/secrets", body_v1=_encode(wire), body_v2=_encode(rest.SecretsSetV2(wire)))
         self._decode(answer, Any, "/secrets")
 
+    def log(self, after: int) -> LogV2:
+        """Entries of the audit log after that number, a page of them. Nothing of it is checked.
+
+        Raises: as `secrets`.
+        """
+        page: LogV2 = self._ours("/log", after, LogV2)
+        return page
+
+    def log_digests(self, after: int) -> tuple[int, bytes]:
+        """The digests of a page of entries, and the number after which they begin. Raises: ConnectError."""
+        page: LogDigestsV2 = self._ours("/log/digests", after, LogDigestsV2)
+        return page.after, page.digests
+
     def close(self) -> None:
         """End the connections."""
         self._channel.close()
@@ -229,6 +248,17 @@ class CoordinatorClient:
             asked = f"?{urlencode(query)}" if query else ""
             raise _refusal(method, self._channel.url(f"/api/v2{path}" if newer else path) + asked, answer)
         return newer, answer
+
+    def _ours(self, path: str, after: int, kind: type[_T]) -> _T:
+        """What only our coordinator has."""
+        query = [("after", str(after))]
+        answer = self._channel.call("GET", f"/api/v2{path}", query=query)
+        if answer.status == 405:
+            raise PeerError(f"{self._channel.url(f'/api/v2{path}')}: this coordinator keeps no audit log")
+        if answer.status != 200:
+            raise _refusal("GET", self._channel.url(f"/api/v2{path}") + f"?{urlencode(query)}", answer)
+        decoded: _T = self._decode(answer, kind, path)
+        return decoded
 
     def _decode(self, answer: Answer, kind: type[_T] | Any, path: str) -> Any:
         try:

@@ -1,7 +1,8 @@
 """What this client expects of each coordinator, and what it has seen of it, in one file (`trust.json`).
 
 Expected, told once by `tacit trust`: the kind of TEE by its exact name, the root that its evidence must end at, the
-package that it must be, and if wanted the manifest. Seen: its root certificate, and the newest state (epoch and head).
+package that it must be, and if wanted the manifest. Seen: its root certificate, the newest state (epoch and head), and
+where its audit log stood.
 What was seen is kept by the coordinator's root key and not by host name, so one that is reached under two names has one
 memory, and a copy of its state that is older than any that this client saw is refused under each of them.
 """
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tacit.errors import FileInputError, InputError, NotTrustedError, PinMismatchError, RollbackError
 from tacit.evidence import Tee, TrustAnchor
 from tacit.manifest.model import Package
+from tacit.wire.log import LogPosition
 
 UNATTESTED = "unattested"
 """The name by which a client asks for a coordinator without evidence; as with a TEE, only this exact word does."""
@@ -50,11 +52,15 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a coordinator showed this time. `epoch` 0 and an empty `head` stand for one that keeps no epochs."""
+    """What a coordinator showed this time. `epoch` 0 and an empty `head` stand for one that keeps no epochs.
+
+    `log` is where its audit log stood; None for one that keeps none.
+    """
 
     root_der: bytes
     epoch: int
     head: bytes
+    log: LogPosition | None = None
 
 
 def default_trust_folder(environ: Mapping[str, str]) -> Path:
@@ -95,9 +101,11 @@ class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     root: str | None = None
 
 
-class _SeenJson(msgspec.Struct, forbid_unknown_fields=True):
+class _SeenJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     epoch: int
     head: str
+    entries: int = 0
+    log_head: str = ""
 
 
 class _TrustJson(msgspec.Struct, forbid_unknown_fields=True):
@@ -167,7 +175,11 @@ class TrustStore:
         with self._change() as wire:
             expectation = _verify(wire, host, sighting)
             wire.hosts[host] = _host_json(replace(expectation, root_der=sighting.root_der))
-            wire.coordinators[_root_key(sighting.root_der)] = _SeenJson(sighting.epoch, sighting.head.hex())
+            wire.coordinators[_root_key(sighting.root_der)] = _seen_json(sighting)
+
+    def load_sighting(self, root_der: bytes) -> Sighting | None:
+        """What was seen last of the coordinator with this root certificate. Raises: FileInputError."""
+        return _sighting(root_der, self._load().coordinators.get(_root_key(root_der)))
 
     def forget(self, host: str) -> None:
         """Drop what was told and seen of `host`, its epochs included. Raises: NotTrustedError."""
@@ -273,8 +285,15 @@ def verify_root(host: str, expectation: Expectation, root_der: bytes) -> None:
 
 
 def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
-    """Refuse a state older than one already seen, and a second history of the same length. Raises: RollbackError."""
-    if seen is None or now.epoch > seen.epoch or (now.epoch, now.head) == (seen.epoch, seen.head):
+    """Refuse a state or log older than one already seen, and a second history of the same length.
+
+    That a longer one goes on from what was seen is `log.verify_descent`'s to say.
+    Raises: RollbackError.
+    """
+    if seen is None:
+        return
+    verify_log(host, seen.log, now.log)
+    if now.epoch > seen.epoch or (now.epoch, now.head) == (seen.epoch, seen.head):
         return
     advice = f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
     if now.epoch < seen.epoch:
@@ -285,6 +304,18 @@ def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
     raise RollbackError(
         f"the coordinator at {host} has another history than before: epoch {now.epoch} has head "
         f"{now.head.hex()[:16]}..., and {seen.head.hex()[:16]}... was seen before. {advice}"
+    )
+
+
+def verify_log(host: str, seen: LogPosition | None, now: LogPosition | None) -> None:
+    """Refuse a log that is shorter than it was, or another of the same length. Raises: RollbackError."""
+    if seen is None or (now is not None and (now.number > seen.number or now == seen)):
+        return
+    found = "no log" if now is None else f"a log of {now.number} entries with head {now.head.hex()[:16]}..."
+    raise RollbackError(
+        f"the coordinator at {host} runs on an older copy of its state: it shows {found}, and one of {seen.number} "
+        f"entries with head {seen.head.hex()[:16]}... was seen before. "
+        f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
     )
 
 
@@ -299,9 +330,19 @@ def _root_key(root_der: bytes) -> str:
 
 def _sighting(root_der: bytes, seen: _SeenJson | None) -> Sighting | None:
     try:
-        return None if seen is None else Sighting(root_der, seen.epoch, bytes.fromhex(seen.head))
+        if seen is None:
+            return None
+        log = LogPosition(seen.entries, bytes.fromhex(seen.log_head)) if seen.log_head else None
+        return Sighting(root_der, seen.epoch, bytes.fromhex(seen.head), log)
     except ValueError as exc:
         raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc
+
+
+def _seen_json(sighting: Sighting) -> _SeenJson:
+    log = sighting.log
+    if log is None:
+        return _SeenJson(sighting.epoch, sighting.head.hex())
+    return _SeenJson(sighting.epoch, sighting.head.hex(), log.number, log.head.hex())
 
 
 def _find(wire: _TrustJson, host: str) -> Expectation:
