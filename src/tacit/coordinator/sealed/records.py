@@ -57,6 +57,7 @@ _HEADER = struct.Struct(">8sHH16s16sQ32s16s16s")
 _PREFIX = struct.Struct(">IQ12s16s")
 _CHECKED = _HEADER.size - 16  # what the checksum covers
 
+_LABEL_LOG_ID = b"tacit log id v1"
 _LABEL_SEAL = b"tacit state seal v1"
 _LABEL_MAC = b"tacit state prefix v1"
 _LABEL_CHECK = b"tacit state key check v1"
@@ -108,6 +109,11 @@ def start_file(key: bytes, *, state_id: bytes, file_id: bytes, base: Position, f
         _key_check(key, state_id),
     )
     return _derive(key, checked + hashlib.sha256(checked).digest()[:16])
+
+
+def derive_log_id(key: bytes) -> bytes:
+    """The id of the log whose files are under this key: it stays when the state gets another key and with it another id."""
+    return HKDF(SHA256(), ID_SIZE, None, _LABEL_LOG_ID).derive(key)
 
 
 def parse_state_id(data: bytes, format_: Format = STATE) -> bytes:

@@ -255,7 +255,7 @@ class SealedFolder:
         if self._volatile or self._start is None:
             self._log = MemoryLog()
             return None
-        self._log = LogFiles(self._folder, self._lock, key=key, state_id=self._start.state_id)
+        self._log = LogFiles(self._folder, self._lock, key=key)
         return self._log.open_newest()
 
     def archive(self, lines: Sequence[bytes], after: LogPosition) -> None:
@@ -287,10 +287,10 @@ class SealedFolder:
     def _begin(self, start: FileStart, key: bytes, snapshot: bytes, after: Position, *, keep_old: bool) -> None:
         record, position = seal_record(snapshot, start=start, after=after, nonce=secrets.token_bytes(NONCE_SIZE))
         data = start.header + record
-        self._replace(DATA_NAME, data, lambda read: _check_same(read_file(read, key), position), keep_old=keep_old)
-        # From the rename on, the open file is no longer the state's: should opening the new one fail (no descriptor is
-        # left, say), nothing may be appended there and be answered for.
+        # Should this fail after the rename, or no descriptor be left to open the new file with, then the open one is no
+        # longer the state's: nothing may be appended there and be answered for.
         self._damaged = True
+        self._replace(DATA_NAME, data, lambda read: _check_same(read_file(read, key), position), keep_old=keep_old)
         previous, self._file = self._file, open_for_append(self._folder / DATA_NAME)
         if previous is not None:
             os.close(previous)

@@ -1,6 +1,6 @@
 """The files of the audit log: sealed, appended to, a new one every half a megabyte, and read page by page.
 
-A file is `sealed_log.ID.NUMBER`: the beginning of its state's id, and its first entry. Its records hold some entries
+A file is `sealed_log.ID.NUMBER`: the beginning of the log's id, and its first entry. Its records hold some entries
 each, with the position before them, so a reader sees where entries are missing. The oldest files may be moved away
 while nobody writes; the log then begins later, and says so.
 
@@ -21,6 +21,7 @@ from tacit.coordinator.sealed.records import (
     NONCE_SIZE,
     FileStart,
     Position,
+    derive_log_id,
     read_file,
     seal_record,
     start_file,
@@ -51,14 +52,14 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LogFiles:
-    """The log files of one state. `folder_file` is the open folder."""
+    """The files of one log. `folder_file` is the open folder."""
 
-    def __init__(self, folder: Path, folder_file: int, *, key: bytes, state_id: bytes) -> None:
+    def __init__(self, folder: Path, folder_file: int, *, key: bytes) -> None:
         self._folder = folder
         self._folder_file = folder_file
         self._key = key
-        self._state_id = state_id
-        self._prefix = f"{LOG_NAME}.{state_id.hex()[:16]}."
+        self._id = derive_log_id(key)
+        self._prefix = f"{LOG_NAME}.{self._id.hex()[:16]}."
         self._start: FileStart | None = None
         self._file: int | None = None
         self._size = 0
@@ -120,7 +121,7 @@ class LogFiles:
 
     def _begin(self, payload: bytes, first: int) -> None:
         start = start_file(
-            self._key, state_id=self._state_id, file_id=secrets.token_bytes(ID_SIZE), base=Position(), format_=LOG
+            self._key, state_id=self._id, file_id=secrets.token_bytes(ID_SIZE), base=Position(), format_=LOG
         )
         record, position = seal_record(payload, start=start, after=Position(), nonce=secrets.token_bytes(NONCE_SIZE))
         path = self._path(first)
