@@ -40,6 +40,7 @@ A message says what was found, what was expected and how to mend it. It never ho
     ├── StateError                     what lies in the coordinator's folder
     │   ├── SealedStateError           the file was cut, reordered or altered
     │   ├── SealingKeyError            the sealing key is missing or does not open the state
+    │   ├── BackupError                a backup that cannot be made, read or brought back
     │   └── RollbackError              an older state than one already seen
     ├── PkiError                       a certificate, key or request that cannot be used
     ├── VaultError                     a model at rest
@@ -315,6 +316,12 @@ class SealingKeyError(StateError):
     """The sealing key is missing or does not open the state."""
 
     reason = "sealing-key"
+
+
+class BackupError(StateError):
+    """A backup of the sealed state cannot be made, read or brought back."""
+
+    reason = "backup"
 
 
 class RollbackError(StateError):

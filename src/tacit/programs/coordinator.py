@@ -1,6 +1,8 @@
 """The program `tacit-coordinator`: checks marbles against one manifest, and gives them their keys.
 
     tacit-coordinator [--unattested]
+    tacit-coordinator backup FILE
+    tacit-coordinator restore FILE [--replace]
 
 It listens for clients (HTTPS) and for marbles (gRPC). The environment is read here and nowhere else; the variables are
 MarbleRun's, and an empty one counts as unset:
@@ -13,6 +15,9 @@ MarbleRun's, and an empty one counts as unset:
 - TACIT_PLATFORM: folder of the simulated platform.
 - OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
   certificates and log say so.
+
+`backup` copies the folder of the sealed state into one file, also while the coordinator runs; `restore` puts it back
+while none runs. Both take the folder from EDG_COORDINATOR_SEAL_DIR, and need neither a key nor a TEE.
 """
 
 import argparse
@@ -28,7 +33,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from tacit import __version__
 from tacit.coordinator.activate import Verifier
@@ -47,6 +51,7 @@ from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.tls import server_context
+from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
 
 NAME = "tacit-coordinator"
@@ -81,6 +86,11 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run until told to end; the exit code."""
     keep_memory_private()
     try:
+        if argv and argv[0] in ("backup", "restore"):
+            from tacit.programs import maintain  # what reads backups is not in a coordinator that serves
+
+            maintain.run(argv, folder=seal_folder(environ), program=NAME)
+            return 0
         config = read_config(argv, environ)
         log = open_log(sys.stderr, clock=now, debug=config.debug, development=config.development)
         asyncio.run(serve(config, log))
@@ -107,14 +117,13 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
             "unset both, and give the one coordinator a folder of its own"
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
-    folder = Path(given.get("EDG_CWD", ".")) / "marblerun-coordinator-data"
     startup = given.get("EDG_STARTUP_MANIFEST")
     names = given.get("EDG_COORDINATOR_DNS_NAMES", "localhost").split(",")
     return Config(
         client=parse_address("EDG_COORDINATOR_CLIENT_ADDR", given.get("EDG_COORDINATOR_CLIENT_ADDR", ":4433")),
         mesh=parse_address("EDG_COORDINATOR_MESH_ADDR", given.get("EDG_COORDINATOR_MESH_ADDR", ":2001")),
         names=tuple(name.strip() for name in names if name.strip()),
-        seal_folder=Path(given.get("EDG_COORDINATOR_SEAL_DIR", folder)),
+        seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
         platform=None if unattested else default_platform_folder(given),
         unattested=unattested,
@@ -122,6 +131,12 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
         unsupported=tuple(name for name in ("EDG_COORDINATOR_PROMETHEUS_ADDR",) if name in given),
     )
+
+
+def seal_folder(environ: Mapping[str, str]) -> Path:
+    """The folder of the sealed state."""
+    named = environ.get("EDG_COORDINATOR_SEAL_DIR")
+    return Path(named) if named else Path(environ.get("EDG_CWD") or ".") / "marblerun-coordinator-data"
 
 
 def parse_address(variable: str, text: str) -> tuple[str, int]:
@@ -272,16 +287,9 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, as everything else here does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {NAME} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
     description, _, _ = (__doc__ or "").partition("\n\n")
-    parser = _Parser(
+    parser = Parser(
         prog=NAME,
         description=description,
         epilog=(__doc__ or "").split("\n\n", 2)[2],
