@@ -1,7 +1,10 @@
 """Exports of the audit log: the coordinator's own passes, and nothing that was done to it does."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,9 @@ from hypothesis import strategies as st
 from fakes.core import encode, make_coordinator, make_order
 from fakes.officers import LOGGED
 from fakes.tee import NOW
-from tacit.client.log import export_log, verify_export
+from tacit.client.log import export_log, verify_descent, verify_export
 from tacit.coordinator.core import Coordinator
+from tacit.coordinator.store import SealedFolder
 from tacit.errors import LogError, PeerError, RollbackError
 from tacit.pki import issue_root
 from tacit.wire.log import LOG_START, LogPosition, LogV2
@@ -147,6 +151,58 @@ def test_t13_what_is_no_line_is_refused_with_its_number(line: bytes) -> None:
 @pytest.mark.parametrize("head", ["xy", "00", "00" * 33])
 def test_t13_a_head_that_is_none_is_refused(head: str) -> None:
     refused([b'{"begins":{"after":1,"head":"%s"}}' % head.encode(), *EXPORT[1:]], "a head of the log")
+
+
+def digests_of(core: Coordinator) -> Callable[[int], tuple[int, bytes]]:
+    def fetch_digests(after: int) -> tuple[int, bytes]:
+        page = core.audit.digests(after)
+        return page.begins.number, b"".join(page.lines)
+
+    return fetch_digests
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Coordinator]:
+    store = SealedFolder(folder, None)
+    try:
+        yield make_coordinator(store=store, contents=store.load()).core
+    finally:
+        store.close()
+
+
+def test_t20_t31_an_old_manifest_that_comes_back_is_refused_however_far_its_state_goes_on(tmp_path: Path) -> None:
+    older = encode(LOGGED)
+    with opened(tmp_path / "seal") as core:
+        core.set_manifest(older)
+    shutil.copytree(tmp_path / "seal", tmp_path / "older")
+    with opened(tmp_path / "seal") as core:
+        core.updates.update("owner", encode({**LOGGED, "Marbles": {"m": {"Package": "p"}}}))
+        seen = core.status().log
+        core.activate(make_order())
+        verify_descent("host", seen, core.status().log, digests_of(core))
+    with opened(tmp_path / "older") as core:
+        for _ in range(10):
+            core.activate(make_order())
+        now = core.status().log
+        assert core.manifest()[0] == older
+        assert now.number > seen.number
+        with pytest.raises(RollbackError, match="another history than the one that was seen"):
+            verify_descent("host", seen, now, digests_of(core))
+
+
+def test_t34_of_two_coordinators_with_one_state_a_client_takes_the_one_that_it_saw(tmp_path: Path) -> None:
+    with opened(tmp_path / "seal") as core:
+        core.set_manifest(encode(LOGGED))
+    shutil.copytree(tmp_path / "seal", tmp_path / "clone")
+    with opened(tmp_path / "seal") as core, opened(tmp_path / "clone") as clone:
+        core.activate(make_order())
+        seen = core.status().log
+        for _ in range(3):
+            core.activate(make_order())
+            clone.activate(make_order())
+        verify_descent("host", seen, core.status().log, digests_of(core))
+        with pytest.raises(RollbackError, match="another history"):
+            verify_descent("host", seen, clone.status().log, digests_of(clone))
 
 
 def test_a_coordinator_whose_pages_do_not_follow_each_other_is_not_believed() -> None:

@@ -149,7 +149,7 @@ def test_a_damaged_state_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "was altered" in refused(environment(tmp_path))
 
 
-def test_a_second_coordinator_on_one_folder_is_refused(tmp_path: Path) -> None:
+def test_t34_a_second_coordinator_on_one_folder_is_refused(tmp_path: Path) -> None:
     with CoordinatorProcess(tmp_path):
         assert "another coordinator uses" in refused(environment(tmp_path))
 

@@ -72,7 +72,7 @@ def test_enough_shares_give_the_key_back(key: bytes, count: int, threshold: int,
     assert combine_shares(plan, shares[-plan.threshold :]) == key
 
 
-def test_too_few_shares_give_something_else() -> None:
+def test_t33_too_few_shares_give_something_else() -> None:
     shares = split_key(KEY, count=3, threshold=3, random=os.urandom)
     assert combine_shares(Plan(2, ("a", "b")), shares[:2]) != KEY
     shares = split_key(KEY, count=4, threshold=3, random=os.urandom)
@@ -85,7 +85,7 @@ def test_what_remains_is_counted_as_marblerun_counts() -> None:
     assert Plan().remaining(1) == 0
 
 
-def test_a_share_that_is_unknown_or_given_before_is_refused() -> None:
+def test_t33_a_share_that_is_unknown_or_given_before_is_refused() -> None:
     shares = split_key(KEY, count=3, threshold=0, random=os.urandom)
     plan = make_plan(shares, threshold=0)
     first = accept_share(plan, (), Given(shares[0], b""))
@@ -95,6 +95,6 @@ def test_a_share_that_is_unknown_or_given_before_is_refused() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"x", b"[]", b'{"threshold":0,"shares":["a","b"]}', b'{"threshold":3,"shares":["a"]}'])
-def test_a_damaged_plan_is_refused(raw: bytes) -> None:
+def test_t33_a_damaged_plan_is_refused(raw: bytes) -> None:
     with pytest.raises(RecoveryError, match="recovery plan"):
         parse_plan(raw)

@@ -118,7 +118,7 @@ def test_t36_a_file_that_waits_in_the_folder_is_not_written_into(tmp_path: Path)
     assert (folder / KEY_NAME).stat().st_mode & 0o777 == 0o600
 
 
-def test_only_one_coordinator_has_the_folder(seal: Path) -> None:
+def test_t34_only_one_coordinator_has_the_folder(seal: Path) -> None:
     with Opened(seal), pytest.raises(StateError, match="another coordinator uses"):
         SealedFolder(seal, None)
 

@@ -133,6 +133,16 @@ def test_sealing_is_neither_begun_nor_ended_by_an_update() -> None:
         made.core.updates.update("ann", manifest(config={"SealMode": "Disabled"}))
 
 
+def test_t20_a_lower_security_version_is_refused_and_one_that_was_raised_stays() -> None:
+    made = set_up()
+    made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    with pytest.raises(ManifestError, match="tries to downgrade SecurityVersion"):
+        made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 4}}}))
+    held = made.core.holdings.manifest
+    assert held is not None
+    assert held.packages["p"].security_version == 5
+
+
 def test_who_may_not_update_changes_nothing() -> None:
     made = make_coordinator()
     nothing = {"ResourceType": "Packages", "ResourceNames": [], "Actions": []}

@@ -83,6 +83,8 @@ def check_command(line: str) -> None:
         if word.startswith("-") and word != "-":
             known = {"--help", *(name for param in command.params for name in (*param.opts, *param.secondary_opts))}
             assert word.partition("=")[0] in known, f"{line}: {command.name} has no {word}"
+        elif word not in getattr(command, "commands", ()) and hasattr(command, "default_command"):
+            command = command.commands[command.default_command]
         elif hasattr(command, "commands") and word.islower():
             assert word in command.commands, f"{line}: {command.name} has no {word}"
             # The verbs of one noun, `init|export`, are looked up one beside the other.

@@ -18,21 +18,22 @@ from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.log import export_log, verify_export
 from tacit.errors import FileInputError, InputError, NotTrustedError
 
-_SHOW = "show"
 _ABOUT = ("number", "time", "event", "salt")
 
 
 class _Group(TyperGroup):
     """`tacit log HOST:PORT` is `tacit log show HOST:PORT`."""
 
+    default_command = "show"
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
-            args = [_SHOW, *args]
+            args = [self.default_command, *args]
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0].startswith("-") and args[0] != "--help":
-            args = [_SHOW, *args]  # an option first: it is that of `show`
+            args = [self.default_command, *args]  # an option first: it is that of `show`
         return super().parse_args(ctx, args)
 
 
@@ -45,7 +46,7 @@ app = typer.Typer(
 AfterOption = Annotated[int, typer.Option("--after", min=0, help="Leave out entries up to this number.")]
 
 
-@app.command(_SHOW)
+@app.command()
 def show(
     host: HostArgument,
     cert: CertificateOption,
@@ -57,9 +58,9 @@ def show(
     ] = False,
     insecure: InsecureOption = False,
 ) -> None:
-    """Print the log, or export it as JSON lines that `tacit log verify` checks.
+    """Print the log, or export it as JSON lines that `tacit log verify` checks. The word `show` may be left out.
 
-    Example: tacit log localhost:4433 --cert officer.crt --key officer.key -o log.jsonl
+    Example: tacit log show localhost:4433 --cert officer.crt --key officer.key -o log.jsonl
     """
     user = load_key_pair(cert, key)
     with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("reading the log"):

@@ -292,8 +292,8 @@ def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
     """
     if seen is None:
         return
-    verify_log(host, seen.log, now.log)
     if now.epoch > seen.epoch or (now.epoch, now.head) == (seen.epoch, seen.head):
+        verify_log(host, seen.log, now.log)
         return
     advice = f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
     if now.epoch < seen.epoch:
