@@ -32,7 +32,7 @@ from tacit.errors import (
     SealedStateError,
     StateError,
 )
-from tacit.wire.log import LOG_START, log_mark_message
+from tacit.wire.log import LOG_START, line_digest, log_mark_message
 
 KEY = {"key": NewValue(key=bytes(range(32)))}
 
@@ -290,6 +290,37 @@ async def test_requests_that_were_refused_have_entries_and_strangers_hide_no_use
     ]
     counts = [entry["counts"] for entry in entries if entry["event"] == "refusals not listed"]
     assert sum(count["unauthorized"] for count in counts) == 21
+
+
+@pytest.mark.parametrize(
+    "query", ["after=x", "after=-1", "after=", "after=1.5", "after=9999999999999999999", "after=%D9%A1"]
+)
+async def test_a_query_that_names_no_entry_is_refused(query: str) -> None:
+    made = make()
+    with ThreadPoolExecutor(1) as executor:
+        api = ClientApi(made.core, executor=executor, log=made.world.log)
+        for path in ("/api/v2/log", "/api/v2/log/digests"):
+            answer = await api.handle(HttpRequest("GET", path, query, {}, b"", OFFICER.certificate_der))
+            assert answer.status == 400
+            assert b"expected the number of an entry" in answer.body
+
+
+async def test_pages_over_the_api_are_those_of_the_log() -> None:
+    made = make()
+    made.core.activate(make_order())
+    with ThreadPoolExecutor(1) as executor:
+        api = ClientApi(made.core, executor=executor, log=made.world.log)
+        answer = await api.handle(HttpRequest("GET", "/api/v2/log", "after=1", {}, b"", OFFICER.certificate_der))
+        said = json.loads(answer.body)["data"]
+        digests = json.loads((await api.handle(HttpRequest("GET", "/api/v2/log/digests", "", {}, b"", None))).body)[
+            "data"
+        ]
+    page = made.core.audit.page("officer", 1)
+    assert list(said) == ["after", "head", "lines", "mark"]
+    assert (said["after"], said["head"]) == (1, page.begins.head.hex())
+    assert [line.encode() for line in said["lines"]] == list(page.lines)
+    assert base64.b64decode(digests["digests"])[32:] == line_digest(page.lines[0])
+    assert digests["mark"] == said["mark"]
 
 
 def test_a_log_that_cannot_be_written_refuses_no_more_than_before() -> None:

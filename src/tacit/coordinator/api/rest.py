@@ -8,6 +8,7 @@ Source: recorded requests and answers of MarbleRun v1.9.1.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import html
 import posixpath
@@ -105,6 +106,8 @@ class ClientApi:
         self._coordinator = coordinator
         self._executor = executor
         self._log = log
+        # Strangers may ask for digests, which are read from files: one at a time, so they never take every worker.
+        self._digesting = asyncio.Semaphore(1)
         self.routes: Mapping[tuple[str, str], Route] = {
             ("GET", "/status"): Route(self._status_v1, 400, 1),
             ("GET", "/quote"): Route(self._quote_v1, 400, 1),
@@ -183,7 +186,8 @@ class ClientApi:
             audit = self._coordinator.audit
             entries = audit.request_refused(request.peer_certificate, request.path, exc)
             if entries:
-                self._executor.submit(audit.write, entries)
+                with contextlib.suppress(RuntimeError):  # the program is ending
+                    self._executor.submit(audit.write, entries)
         if route.version == 2 and code in (400, 401):
             return _answer(code, Envelope("fail", None, message), _JSON)
         return _answer(code, Envelope("error", None, message), _PLAIN)
@@ -318,7 +322,8 @@ class ClientApi:
 
     async def _log_digests(self, request: HttpRequest) -> object:
         after = parse_after(request.query)
-        return digests_page(await self._offload(partial(self._coordinator.audit.digests, after)))
+        async with self._digesting:
+            return digests_page(await self._offload(partial(self._coordinator.audit.digests, after)))
 
 
 def _mark(status: Status) -> StateMark:
