@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 from cryptography import x509
 
 from tacit.coordinator.secrets import NewValue
-from tacit.errors import InputError
+from tacit.errors import FieldError, InputError
 from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
-from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Weight
+from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Text, Weight, Whole
 from tacit.manifest.codec.text import END, JsonSyntaxError, Node, Shape, parse_text
 
 MAX_RECOVERY = 20480  # bytes of a request with a recovery secret
@@ -52,6 +52,8 @@ _SECRETS_V1 = MapOf(_NEW_SECRET)
 _SECRETS_V2 = Struct("clientapi.SecretsSetRequest", {"secrets": _SECRETS_V1})
 _RECOVER = Struct("clientapi.RecoverRequest", {"recoverySecret": Blob(), "recoverySecretSignature": Blob()})
 _MANIFEST_V2 = Struct("clientapi.ManifestSetRequest", {"manifest": Blob()})
+_SIGN_QUOTE = Struct("clientapi.QuoteSignRequest", {"sgxQuote": Blob()})
+_COUNTER = Struct("clientapi.MonotonicCounterRequest", {"name": Text(), "value": Whole("uint64", 2**64 - 1)})
 
 
 def parse_manifest_body(body: bytes) -> bytes:
@@ -69,6 +71,21 @@ def parse_recovery(body: bytes) -> tuple[bytes, bytes]:
     # What lies beyond the limit is not read, as MarbleRun does not.
     values = _parse(body[:MAX_RECOVERY], _RECOVER)
     return values["recoverySecret"], values["recoverySecretSignature"]
+
+
+def parse_quote(body: bytes) -> bytes:
+    """The quote of a request to sign it; empty where the field is missing. Raises: FieldError."""
+    try:
+        quote: bytes = _parse(body, _SIGN_QUOTE)["sgxQuote"]
+    except InputError as exc:
+        raise FieldError(f"bad request: {exc}", field="sgxQuote", detail="failed to parse JSON data") from exc
+    return quote
+
+
+def parse_counter(body: bytes) -> tuple[str, int]:
+    """A counter's name and its new value. Raises: InputError."""
+    values = _parse(body, _COUNTER)
+    return values["name"], values["value"]
 
 
 def parse_secrets_v1(body: bytes) -> dict[str, NewValue]:

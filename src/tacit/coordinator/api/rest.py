@@ -22,8 +22,10 @@ from urllib.parse import quote, unquote
 from msgspec import UNSET
 
 from tacit.coordinator.api.bodies import (
+    parse_counter,
     parse_manifest_body,
     parse_nonce,
+    parse_quote,
     parse_recovery,
     parse_secret_names,
     parse_secrets_v1,
@@ -35,6 +37,8 @@ from tacit.coordinator.secrets import Secret
 from tacit.coordinator.updates.effects import Outcome
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import (
+    FeatureOffError,
+    FieldError,
     GoneError,
     IllegalTransitionError,
     InputError,
@@ -47,6 +51,7 @@ from tacit.wire.rest import (
     API_V2,
     BAD_STATE,
     AcknowledgedV2,
+    CounterV2,
     Envelope,
     ManifestV1,
     ManifestV2,
@@ -59,6 +64,7 @@ from tacit.wire.rest import (
     RecoverySecrets,
     SecretEntry,
     SecretsV2,
+    SignedQuoteV2,
     StateMark,
     StatusV1,
     StatusV2,
@@ -128,6 +134,8 @@ class ClientApi:
             ("GET", API_V2 + "/recover/public-key"): Route(self._recovery_key, 500, 2),
             ("GET", API_V2 + "/secrets"): Route(self._secrets_v2, 500, 2),
             ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
+            ("POST", API_V2 + "/sign-quote"): Route(self._sign_quote, 500, 2),
+            ("POST", API_V2 + "/monotonic-counter"): Route(self._monotonic_counter, 500, 2),
         }
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -141,7 +149,7 @@ class ClientApi:
             answer = _answer(405, Envelope("error"), _PLAIN)
             return HttpResponse(405, b"", answer.headers) if request.method == "HEAD" else answer
         if route.version == 1:
-            self._log.info("this path is deprecated", path=API_V2 + path)
+            self._log.info(f"Usage of deprecated API endpoint. Consider using {API_V2 + path} instead", path=path)
         try:
             data = await route.handler(request)
         except TacitError as exc:
@@ -160,6 +168,8 @@ class ClientApi:
             code = 401
         elif isinstance(exc, InputError):
             code = 400
+        elif isinstance(exc, FeatureOffError):
+            code = 403
         elif isinstance(exc, NoUpdateError):
             code = 404
         elif isinstance(exc, GoneError):
@@ -175,7 +185,8 @@ class ClientApi:
             error=str(exc),
         )
         if route.version == 2 and code in (400, 401):
-            return _answer(code, Envelope("fail", None, message), _JSON)
+            data = {exc.field: exc.detail} if isinstance(exc, FieldError) else None
+            return _answer(code, Envelope("fail", data, message), _JSON)
         return _answer(code, Envelope("error", None, message), _PLAIN)
 
     async def _offload(self, function: Callable[[], _T]) -> _T:
@@ -297,6 +308,19 @@ class ClientApi:
         user = self._coordinator.authenticate(request.peer_certificate)
         values = parse_secrets_v2(request.body)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
+
+    # ---- what a manifest has to switch on. That is asked first, then who calls, and only then is the body read.
+
+    async def _sign_quote(self, request: HttpRequest) -> object:
+        self._coordinator.require_quote_signing()
+        quote = parse_quote(request.body)
+        signed = await self._offload(partial(self._coordinator.sign_quote, quote))
+        return SignedQuoteV2(signed.tcb_status, signed.signature)
+
+    async def _monotonic_counter(self, request: HttpRequest) -> object:
+        marble = self._coordinator.authenticate_marble(request.peer_certificate)
+        name, value = parse_counter(request.body)
+        return CounterV2(await self._offload(partial(self._coordinator.raise_counter, marble, name, value)))
 
 
 def _mark(status: Status) -> StateMark:
