@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 
 from fakes.core import UUID, make_order
 from fakes.recorded import DIFFERENT, RECORDED, Replay, load, recorded_cases, recorded_manifest
+from tacit.coordinator.api.metrics import Metrics
+from tacit.coordinator.api.rest import PATHS, ClientApi
 from tacit.coordinator.secrets import NewValue
 from tacit.coordinator.state import State
 
@@ -78,6 +80,12 @@ def activated(replay: Replay, uuid: str) -> bytes:
     return x509.load_pem_x509_certificate(released.env["MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN"]).public_bytes(
         Encoding.DER
     )
+
+
+def counted(replay: Replay) -> None:
+    replay.set_manifest("minimal.json")
+    meter = Metrics(state=lambda: 3, paths=PATHS, version="1", tee="unattested")
+    replay.api = ClientApi(replay.made.core, executor=replay.executor, log=replay.made.world.log, meter=meter)
 
 
 def marbles_with_features(replay: Replay) -> None:
@@ -174,7 +182,7 @@ STORIES: list[Story] = [
     *each_alone("1-before-manifest"),
     *each_alone("2-after-minimal", manifest("minimal.json"), bare=("v2-manifest-set",)),
     *each_alone("3-invalid-manifests"),
-    *each_alone("4-with-prometheus", manifest("minimal.json")),
+    *each_alone("4-with-prometheus", counted),
     Story(
         "5-typical",
         ("secrets-get", "v1-secrets-get", "update-svn", "update-log"),

@@ -187,6 +187,10 @@ class Coordinator:
         """What is held now."""
         return self._ledger.holdings
 
+    def now(self) -> datetime:
+        """The time, as this coordinator has it."""
+        return self._world.clock()
+
     # ---- reading
 
     def status(self) -> Status:

@@ -31,6 +31,7 @@ from tacit.coordinator.api.bodies import (
     parse_secrets_v1,
     parse_secrets_v2,
 )
+from tacit.coordinator.api.meter import Meter, NoMeter
 from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
 from tacit.coordinator.secrets import Secret
@@ -84,6 +85,11 @@ RECOVER_V1_GONE = (
 UPDATE_APPLIED = "All users have acknowledged the update manifest. Update successfully applied"
 UPDATE_CANCELLED = "Update successfully cancelled"
 
+_V1 = ("/status", "/quote", "/manifest", "/update", "/update-manifest", "/update-cancel", "/recover", "/secrets")
+_V2_ALONE = ("/recover/public-key", "/sign-quote", "/monotonic-counter")
+PATHS = frozenset((*_V1, *(API_V2 + path for path in (*_V1, *_V2_ALONE))))
+"""Every path that has a route."""
+
 _JSON = {"content-type": "application/json"}
 _PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
 _HTML = {"content-type": "text/html; charset=utf-8"}
@@ -104,10 +110,13 @@ class Route:
 class ClientApi:
     """Answers requests to one coordinator. What may take long runs in `executor`, so that nobody else waits for it."""
 
-    def __init__(self, coordinator: Coordinator, *, executor: Executor, log: EventLog) -> None:
+    def __init__(
+        self, coordinator: Coordinator, *, executor: Executor, log: EventLog, meter: Meter | None = None
+    ) -> None:
         self._coordinator = coordinator
         self._executor = executor
         self._log = log
+        self._meter = meter or NoMeter()
         self.routes: Mapping[tuple[str, str], Route] = {
             ("GET", "/status"): Route(self._status_v1, 400, 1),
             ("GET", "/quote"): Route(self._quote_v1, 400, 1),
@@ -144,6 +153,16 @@ class ClientApi:
         clean = _clean(path)
         if clean != path:
             return _redirect(clean, request)
+        if path not in PATHS:
+            return await self._answer(request, path)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._meter.request_began(path)
+        response = await self._answer(request, path)
+        self._meter.request_ended(path, request, response, seconds=clock() - began)
+        return response
+
+    async def _answer(self, request: HttpRequest, path: str) -> HttpResponse:
         route = self.routes.get((request.method, path))
         if route is None:
             answer = _answer(405, Envelope("error"), _PLAIN)
