@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
 from fakes.core import PLAIN_MANIFEST, UUID, Made, encode, make_coordinator, make_order
 from fakes.tee import NOW, FakeTee, other_platform
@@ -212,6 +213,29 @@ def test_t39_a_leaf_out_of_its_time_is_refused() -> None:
     for moment, word in ((NOW - timedelta(days=1), "before"), (NOW + timedelta(days=365 * 293), "after")):
         with pytest.raises(PkiError, match=rf"has expired or is not yet valid: current time .* is {word} "):
             verify_leaf(leaf, issuer=issuer, now=moment)
+
+
+def store_at(issuer: x509.Certificate, moment: datetime) -> crypto.X509Store:
+    store = crypto.X509Store()
+    store.add_cert(crypto.X509.from_cryptography(issuer))
+    store.set_time(moment.replace(tzinfo=None))
+    return store
+
+
+def test_t39_a_certificate_ends_when_the_manifest_says_and_so_does_its_tls() -> None:
+    core = make_coordinator().core
+    core.set_manifest(encode({**FEATURES, "Marbles": {"m": {"Package": "p", "LeafTTL": "24h"}}}))
+    leaf = leaf_of(core)
+    end = NOW + timedelta(hours=24)
+    assert x509.load_der_x509_certificate(leaf).not_valid_after_utc == end
+    issuer = core.holdings.identity.marble_root.certificate
+    shown = crypto.load_certificate(crypto.FILETYPE_ASN1, leaf)
+    # The very check that OpenSSL makes in a handshake, on either side.
+    crypto.X509StoreContext(store_at(issuer, end - timedelta(seconds=1)), shown).verify_certificate()
+    with pytest.raises(crypto.X509StoreContextError, match="expired"):
+        crypto.X509StoreContext(store_at(issuer, end + timedelta(seconds=1)), shown).verify_certificate()
+    with pytest.raises(PkiError, match="expired"):
+        verify_leaf(leaf, issuer=issuer, now=end + timedelta(seconds=1))
 
 
 def test_a_leaf_from_before_an_update_has_to_be_renewed() -> None:

@@ -36,7 +36,7 @@ def issue_leaf(
     marble_type: str,
     allowed_names: tuple[str, ...] | None,
     now: datetime,
-    lifetime: timedelta = LIFETIME,
+    lifetime: timedelta | None = None,
     mark: str | None = None,
 ) -> KeyPair:
     """A new key and its certificate for a marble, under the marble root or the intermediate (they share the key).
@@ -50,7 +50,7 @@ def issue_leaf(
         marble_type: The type's name in the manifest; becomes an extension of its own.
         allowed_names: DNS names and addresses that the manifest allows this type. None leaves them to the request.
         now: Start of validity, UTC.
-        lifetime: How long it is valid; what the manifest says, or as long as the mesh.
+        lifetime: How long it is valid. None is as long as the mesh.
         mark: Organizational unit that says what this mesh is not (`SIMULATED`, `UNATTESTED`).
 
     Raises:
@@ -65,7 +65,7 @@ def issue_leaf(
         subject=subject_name([*kept, (NameOID.COMMON_NAME, uuid)]),
         public_key=key.public_key(),
         not_before=now,
-        not_after=now + min(lifetime, LIFETIME),
+        not_after=now + (LIFETIME if lifetime is None else min(lifetime, LIFETIME)),
         usage=LEAF_USAGE,
         names=Names(names.dns, names.ips),
         marble_type=marble_type,
