@@ -123,6 +123,31 @@ async def test_secrets_are_set_and_read_by_their_owner_alone(api: Api) -> None:
     assert data["secrets"]["word"]["Private"] == data["secrets"]["word"]["Public"] == "dw=="
 
 
+async def test_each_leniency_of_a_body_is_logged_with_its_path_and_without_its_value(api: Api) -> None:
+    api.made.core.set_manifest(encode(MANIFEST))
+    body = b'{"SECRETS":{"word":{"kEY":"Y2FuYXJ5","nope":"canary"}}} canary'
+    assert await api.data("POST", "/api/v2/secrets", body, OWNER.certificate_der) is None
+    noted = [line["at"] for line in api.made.lines() if line["msg"] == "request read leniently"]
+    assert [one.partition(": ")[0] for one in noted] == [
+        "$",
+        "$.SECRETS",
+        "$.secrets.word.kEY",
+        "$.secrets.word.nope",
+    ]
+    assert "canary" not in api.made.log.getvalue()
+    assert "Y2FuYXJ5" not in api.made.log.getvalue()
+
+
+async def test_t13_a_body_full_of_leniencies_fills_no_log(api: Api) -> None:
+    body = json.dumps({f"{'x' * 400}{number}": None for number in range(5000)}).encode()
+    await api.send("POST", "/api/v2/manifest", body)
+    assert len(api.made.log.getvalue()) < 100_000
+    api.made.core.set_manifest(b"{" + b'"a":0,' * 5000 + encode(MANIFEST)[1:])
+    noted = [line["at"] for line in api.made.lines() if line["msg"] == "manifest read leniently"]
+    assert len(noted) == 101
+    assert noted[-1].endswith("more")
+
+
 async def test_who_calls_is_settled_before_the_body_is_read(api: Api) -> None:
     api.made.core.set_manifest(encode(MANIFEST))
     assert (await api.send("POST", "/api/v2/secrets", b"not json")).status == 401

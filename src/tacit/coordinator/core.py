@@ -94,12 +94,14 @@ class Settings:
     """What a coordinator is told at its start.
 
     `tee` is what it says of itself in its status; `mark` stands in every certificate that it issues where the TEE is
-    not a real one; `names` are the DNS names and addresses of its own certificates.
+    not a real one; `names` are the DNS names and addresses of its own certificates. `environ` has the names of variables
+    that are set, for features of a manifest that need some; not their values.
     """
 
     names: tuple[str, ...] = ("localhost",)
     tee: str = "unattested"
     mark: str | None = "UNATTESTED"
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class Coordinator:
             state = State.RECOVERY if recovery else State.ACCEPTING_MANIFEST
             holdings = Holdings(state, self._new_identity())
         self._ledger = Ledger(store, holdings)
-        tools = Tools(world.clock, world.random, world.log, self._renew_identity)
+        tools = Tools(world.clock, world.random, world.log, self._renew_identity, settings.environ)
         self.updates = Updates(self._ledger, tools)
         self._signed_head = _Cached()
         self._quote = _Cached()
@@ -485,7 +487,7 @@ class Coordinator:
             self._world.log.warning("manifest read leniently", at=leniency)
         manifest = parsed.manifest
         try:
-            warnings = check_manifest(manifest)
+            warnings = check_manifest(manifest, environ=self._settings.environ)
         except ManifestError as exc:
             raise ManifestError(f"checking manifest: {exc}") from exc
         for warning in warnings:

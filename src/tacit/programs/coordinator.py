@@ -80,6 +80,7 @@ class Config:
     debug: bool
     development: bool
     fault_level: str
+    given: tuple[str, ...]
 
 
 def main() -> None:
@@ -137,6 +138,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         debug=given.get("EDG_DEBUG_LOGGING") == "1",
         development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
         fault_level=level,
+        given=tuple(given),
     )
 
 
@@ -279,7 +281,8 @@ def open_coordinator(
     if issuer is None:
         log.warning("the sealing key lies in clear beside the state")
     marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee is Tee.SIMULATED else None
-    settings = Settings(config.names, "unattested" if issuer is None else str(issuer.tee), marked)
+    tee = "unattested" if issuer is None else str(issuer.tee)
+    settings = Settings(config.names, tee, marked, dict.fromkeys(config.given, "set"))
     judge = make_judge(config.platform, config.intel_collateral, clock=now)
     world = World(issuer, verify, now, secrets.token_bytes, log, judge)
     coordinator = Coordinator(folder, settings, world, contents=contents, recovery=recovery)

@@ -208,6 +208,9 @@ class ClientApi:
             return _answer(code, Envelope("fail", data, message), _JSON)
         return _answer(code, Envelope("error", None, message), _PLAIN)
 
+    def _note(self, leniency: str) -> None:
+        self._log.warning("request read leniently", at=leniency)
+
     async def _offload(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
@@ -247,7 +250,7 @@ class ClientApi:
         return RecoverySecrets(recovery) if recovery else None
 
     async def _set_manifest_v2(self, request: HttpRequest) -> object:
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return RecoverySecrets(await self._offload(partial(self._coordinator.set_manifest, raw)))
 
     async def _update_log_v1(self, _: HttpRequest) -> object:
@@ -265,7 +268,7 @@ class ClientApi:
 
     async def _update_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return _update(await self._offload(partial(self._coordinator.updates.update, user, raw)))
 
     async def _pending_update(self, _: HttpRequest) -> object:
@@ -281,7 +284,7 @@ class ClientApi:
 
     async def _acknowledge_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return _acknowledged(await self._offload(partial(self._coordinator.updates.acknowledge, user, raw)))
 
     async def _cancel_v1(self, request: HttpRequest) -> object:
@@ -298,7 +301,7 @@ class ClientApi:
         raise GoneError(RECOVER_V1_GONE)
 
     async def _recover_v2(self, request: HttpRequest) -> object:
-        secret, signature = parse_recovery(request.body)
+        secret, signature = parse_recovery(request.body, self._note)
         remaining = await self._offload(partial(self._coordinator.recover, secret, signature))
         more = f"Secret was processed successfully. Upload the next secret. Remaining secrets: {remaining}"
         return RecoverV2(remaining, more if remaining else "Recovery successful.")
@@ -320,25 +323,25 @@ class ClientApi:
 
     async def _set_secrets_v1(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        values = parse_secrets_v1(request.body)
+        values = parse_secrets_v1(request.body, self._note)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
 
     async def _set_secrets_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        values = parse_secrets_v2(request.body)
+        values = parse_secrets_v2(request.body, self._note)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
 
     # ---- what a manifest has to switch on. That is asked first, then who calls, and only then is the body read.
 
     async def _sign_quote(self, request: HttpRequest) -> object:
         self._coordinator.require_quote_signing()
-        quote = parse_quote(request.body)
+        quote = parse_quote(request.body, self._note)
         signed = await self._offload(partial(self._coordinator.sign_quote, quote))
         return SignedQuoteV2(signed.tcb_status, signed.signature)
 
     async def _monotonic_counter(self, request: HttpRequest) -> object:
         marble = self._coordinator.authenticate_marble(request.peer_certificate)
-        name, value = parse_counter(request.body)
+        name, value = parse_counter(request.body, self._note)
         return CounterV2(await self._offload(partial(self._coordinator.raise_counter, marble, name, value)))
 
 
