@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
@@ -221,6 +222,23 @@ async def test_a_call_leaves_the_recorded_lines(counted: Counted, shared_vectors
         "2026-11-24T12:00:20Z",
     )
     assert float(finished["grpc.time_ms"]) > 0
+
+
+async def test_a_caller_that_goes_is_counted_as_one_that_went(counted: Counted) -> None:
+    counted.made.core.set_manifest(MANIFEST)
+    counted.mesh._executor.submit(time.sleep, 0.2)
+    counted.mesh._executor.submit(time.sleep, 0.2)  # both threads are busy, so that the call waits
+    call = asyncio.create_task(counted.activate(make_order("tf-server")))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    handled = await counted.series("grpc_server_handled_total")
+    assert [name for name, value in handled.items() if value] == [
+        "grpc_server_handled_total[('grpc_code', 'Canceled'), ('grpc_method', 'Activate'), "
+        "('grpc_service', 'rpc.Marble'), ('grpc_type', 'unary')]"
+    ]
+    assert counted.made.lines()[-1]["grpc.code"] == "Canceled"
 
 
 async def test_t13_a_deadline_beyond_every_date_is_logged_and_harmless(counted: Counted) -> None:

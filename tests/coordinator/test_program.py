@@ -157,6 +157,23 @@ def test_a_second_coordinator_on_one_folder_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_flag_and_a_shared_store_are_wrong_usage(tmp_path: Path) -> None:
     assert start(environment(tmp_path), "--bogus").returncode == 2
     assert "EDG_DISTRIBUTED_COORDINATOR" in refused(environment(tmp_path, EDG_DISTRIBUTED_COORDINATOR="1"))
+    assert "EDG_STORE_BACKEND" in refused(environment(tmp_path, EDG_STORE_BACKEND="k8s-secret"))
+    licensed = environment(tmp_path, EDG_ENTERPRISE_LICENSED_FEATURES="a,DistributedCoordinator")
+    assert "several coordinators" in refused(licensed)
+
+
+def test_an_hsm_is_refused_by_name_with_or_without_its_variables(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(encode({**PLAIN_MANIFEST, "Config": {"FeatureGates": ["AzureHSMSealing"]}}))
+    bare = environment(tmp_path, EDG_STARTUP_MANIFEST=str(manifest))
+    assert "required environment variables are not set: [EDG_MAA_URL EDG_AZURE_HSM_VAULT_URL" in refused(bare)
+    names = ("MAA_URL", "AZURE_HSM_VAULT_URL", "AZURE_HSM_KEY_NAME", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
+    given = {f"EDG_{name}": "x" for name in (*names, "AZURE_CLIENT_SECRET")}
+    assert "this coordinator cannot seal with an Azure HSM key" in refused({**bare, **given})
+
+
+def test_a_log_level_that_is_none_is_named(tmp_path: Path) -> None:
+    assert "EDG_HTTP_ERROR_LOG_LEVEL" in refused(environment(tmp_path, EDG_HTTP_ERROR_LOG_LEVEL="loud"))
 
 
 def test_a_startup_manifest_is_for_an_empty_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -204,3 +205,39 @@ def test_answers_are_escaped_as_gos_encoder_does() -> None:
 
 def test_the_paths_that_are_counted_are_those_of_the_table(api: Api) -> None:
     assert {path for _, path in api.rest.routes} == PATHS
+
+
+# ---- who reaches what. A route is open because it is listed here, and for no other reason.
+
+OPEN = {
+    *(("GET", path) for path in ("/status", "/quote", "/manifest", "/update", "/update-manifest")),
+    *(("GET", "/api/v2" + path) for path in ("/status", "/quote", "/manifest", "/update", "/update-manifest")),
+    *(("POST", path) for path in ("/manifest", "/api/v2/manifest", "/recover", "/api/v2/recover")),
+    ("GET", "/api/v2/recover/public-key"),
+    ("POST", "/api/v2/sign-quote"),  # to everybody, where the manifest switches it on
+}
+GATED = {**MANIFEST, "Config": {"FeatureGates": ["MonotonicCounter", "SignQuoteEndpoint"]}}
+
+
+@pytest.mark.parametrize("certificate", [None, STRANGER.certificate_der], ids=["nobody", "stranger"])
+async def test_t60_every_route_that_is_not_listed_as_open_asks_who_calls(api: Api, certificate: bytes | None) -> None:
+    api.made.core.set_manifest(encode(GATED))
+    closed = sorted(set(api.rest.routes) - OPEN)
+    assert len(closed) >= 11
+    for method, path in closed:
+        answer = await api.send(method, path + "?s=word", b'{"secrets":{"word":{"Key":"dw=="}}}', certificate)
+        assert (method, path, answer.status) == (method, path, 401)
+    assert api.made.core.holdings.secrets["word"].private == b""
+
+
+@pytest.mark.parametrize("name", ["a/b", "a%2Fb", "a%252Fb", "A/B", "a/b ", "a\u00df", "a&s=b", "a+b"])
+async def test_t25_a_name_in_a_query_is_one_name(api: Api, name: str) -> None:
+    names = ["a/b", "a%2Fb", "a%252Fb", "A/B", "a/b ", "a\u00df", "a&s=b", "a+b", "b", "a b"]
+    role = {"ResourceType": "Secrets", "ResourceNames": [name], "Actions": ["ReadSecret"]}
+    secrets = {one: {"Type": "symmetric-key", "Size": 128, "Shared": True} for one in names}
+    api.made.core.set_manifest(encode({**MANIFEST, "Secrets": secrets, "Roles": {"r": role}}))
+    for one in names:
+        answer = await api.send("GET", "/api/v2/secrets?s=" + quote(one, safe=""), b"", OWNER.certificate_der)
+        assert (one, answer.status) == (one, 200 if one == name else 500)
+        if one == name:
+            assert list(json.loads(answer.body)["data"]["secrets"]) == [name]

@@ -112,10 +112,11 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     """
     options = _parser().parse_args(argv)
     given = {name: value for name, value in environ.items() if value}
-    if given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
+    licensed = "distributedcoordinator" in given.get("EDG_ENTERPRISE_LICENSED_FEATURES", "").lower()
+    if licensed or given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
         raise UsageError(
-            "several coordinators with one state (EDG_DISTRIBUTED_COORDINATOR, EDG_STORE_BACKEND) are not offered; "
-            "unset both, and give the one coordinator a folder of its own"
+            "several coordinators with one state (EDG_DISTRIBUTED_COORDINATOR, EDG_STORE_BACKEND, "
+            "EDG_ENTERPRISE_LICENSED_FEATURES) are not offered; unset them, and give the one coordinator a folder of its own"
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
     folder = Path(given.get("EDG_CWD", ".")) / "marblerun-coordinator-data"

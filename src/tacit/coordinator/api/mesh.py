@@ -40,7 +40,7 @@ _STATUS: tuple[tuple[type[TacitError], Status], ...] = (
 
 _LONGEST_DEADLINE = 10**9  # seconds; a caller may say 11,000 years, which no date holds
 _LONGEST_REFUSAL = 1000  # characters in the log; a request may name a thousand hosts
-_NORMAL = (Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED)
+_NORMAL = (Status.OK, Status.CANCELLED, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED)
 _OUR_FAULT = (Status.INTERNAL, Status.UNKNOWN, Status.UNIMPLEMENTED, Status.DATA_LOSS)
 
 
@@ -67,9 +67,12 @@ class MeshApi:
         began = clock()
         self._meter.call_began()
         line.started()
-        status, refusal = Status.OK, ""
+        # What stays if the caller goes before its answer.
+        status, refusal = Status.CANCELLED, "the call was cancelled"
         try:
-            return await self._activate(message, call)
+            answer = await self._activate(message, call)
+            status, refusal = Status.OK, ""
+            return answer
         except RequestError as exc:
             status, refusal = exc.status, str(exc)
             raise
