@@ -300,6 +300,16 @@ async def test_t13_a_hostile_body_is_a_refusal_and_changes_nothing(executor: Exe
     assert not any(values and max(values.values()) > 0 for values in made.core.holdings.counters.values())
 
 
+@pytest.mark.parametrize("version", [3, 0x7F])
+async def test_t13_a_client_certificate_of_no_known_version_is_a_stranger(executor: Executor, version: int) -> None:
+    made = with_features()
+    leaf = bytearray(leaf_of(made.core))
+    assert leaf[8:13] == b"\xa0\x03\x02\x01\x02"  # the version
+    leaf[12] = version
+    for path, code in (("/monotonic-counter", 401), ("/update-cancel", 401)):
+        assert (await post(made, executor, path, b"{}", bytes(leaf))).status == code
+
+
 # ---- signed quotes
 
 

@@ -2,25 +2,28 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import grpclib
+import httpx
 import pytest
 
 from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
 from tacit.evidence.issue import load_simulated_tee
-from tacit.pki import issue_self_signed
+from tacit.pki import KeyPair, issue_self_signed, parse_key_pair
 
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
 
@@ -284,3 +287,35 @@ async def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) ->
         "canary-header",
     ):
         assert value not in text
+
+
+def count_up(coordinator: CoordinatorProcess, own: KeyPair, first: int) -> int:
+    """Raise a counter until the coordinator is gone; the last value that was answered."""
+    done = 0
+    with contextlib.suppress(httpx.HTTPError), coordinator.http(own) as http:
+        for value in range(first, first + 4000, 4):
+            answer = http.post("/api/v2/monotonic-counter", json={"name": "n", "value": value})
+            assert answer.status_code == 200, answer.text
+            done = value
+    return done
+
+
+async def test_t37_what_was_counted_is_counted_after_a_kill_at_any_moment(tmp_path: Path) -> None:
+    manifest = {**PLAIN_MANIFEST, "Config": {"FeatureGates": ["MonotonicCounter"]}}
+    with CoordinatorProcess(tmp_path) as coordinator:
+        post_manifest(coordinator, manifest)
+        env = (await activate(coordinator.mesh, "m", uuid=UUID)).parameters.env
+    names = ("MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN", "MARBLE_PREDEFINED_PRIVATE_KEY")
+    own = parse_key_pair(*(env[name] for name in names))
+    held = 0
+    for _ in range(2):
+        with CoordinatorProcess(tmp_path) as coordinator, ThreadPoolExecutor(4) as pool:
+            running = [pool.submit(count_up, coordinator, own, held + 1 + number) for number in range(4)]
+            await asyncio.sleep(1.0)
+            coordinator.kill()
+            answered = max(one.result() for one in running)
+        assert answered > held
+        with CoordinatorProcess(tmp_path) as coordinator, coordinator.http(own) as http:
+            held = http.post("/api/v2/monotonic-counter", json={"name": "n", "value": 0}).json()["data"]["value"]
+        # Nothing that was answered is lost; what was under way may have been stored without an answer.
+        assert held >= answered

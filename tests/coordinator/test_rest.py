@@ -139,6 +139,19 @@ async def test_each_leniency_of_a_body_is_logged_with_its_path_and_without_its_v
     assert "Y2FuYXJ5" not in api.made.log.getvalue()
 
 
+async def test_t13_a_certificate_that_no_library_reads_is_a_bad_request(api: Api) -> None:
+    secrets = {"c": {"Type": "cert-ecdsa", "Size": 256, "UserDefined": True}}
+    role = {"ResourceType": "Secrets", "ResourceNames": ["c"], "Actions": ["WriteSecret"]}
+    api.made.core.set_manifest(encode({**MANIFEST, "Secrets": secrets, "Roles": {"r": role}}))
+    whole = STRANGER.certificate_der
+    for at in range(0, len(whole), 7):
+        altered = whole[:at] + bytes([whole[at] ^ 0x2A]) + whole[at + 1 :]
+        entry = {"Cert": base64.b64encode(altered).decode(), "Private": "AA=="}
+        body = json.dumps({"secrets": {"c": entry}}).encode()
+        answer = await api.send("POST", "/api/v2/secrets", body, OWNER.certificate_der)
+        assert answer.status in (200, 400), (at, answer.body)
+
+
 async def test_t13_a_body_full_of_leniencies_fills_no_log(api: Api) -> None:
     body = json.dumps({f"{'x' * 400}{number}": None for number in range(5000)}).encode()
     await api.send("POST", "/api/v2/manifest", body)

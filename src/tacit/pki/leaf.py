@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tacit.errors import PkiError
 from tacit.pki.csr import Csr
-from tacit.pki.keys import KeyPair, generate_key
+from tacit.pki.keys import CERTIFICATE_ERRORS, KeyPair, generate_key, parse_certificate_der
 from tacit.pki.shape import LIFETIME, LOOPBACK, MARBLE_TYPE_OID, Names, Shape, parse_ip, sign, subject_name
 
 LEAF_USAGE = 1 | 16  # digitalSignature, keyAgreement
@@ -91,10 +91,10 @@ def verify_leaf(der: bytes, *, issuer: x509.Certificate, now: datetime) -> LeafI
         PkiError: it is none, in the words of Go's x509 where it has them.
     """
     try:
-        leaf = x509.load_der_x509_certificate(der)
+        leaf = parse_certificate_der(der)
         leaf.verify_directly_issued_by(issuer)
         extensions = leaf.extensions
-    except (ValueError, TypeError, InvalidSignature, x509.DuplicateExtension) as exc:
+    except (*CERTIFICATE_ERRORS, InvalidSignature, PkiError) as exc:
         raise PkiError("x509: certificate signed by unknown authority") from exc
     if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
         when = "before" if now < leaf.not_valid_before_utc else "after"

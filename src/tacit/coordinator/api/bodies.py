@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from cryptography import x509
-
 from tacit.coordinator.secrets import NewValue
-from tacit.errors import FieldError, InputError
+from tacit.errors import FieldError, InputError, PkiError
 from tacit.manifest.codec import describe_leniencies
 from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
 from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Text, Weight, Whole
 from tacit.manifest.codec.text import END, JsonSyntaxError, Node, Shape, parse_text
+from tacit.pki.keys import parse_certificate_der
 
 Note = Callable[[str], None]
 """Told of each leniency with its path, for the log."""
@@ -46,8 +45,8 @@ class _CertificateKind:
                 report.wrong(place, node.offset, "an empty certificate", "x509: malformed certificate")
             return der
         try:
-            x509.load_der_x509_certificate(der)
-        except ValueError:
+            parse_certificate_der(der)
+        except PkiError:
             report.wrong(place, node.offset, "no X.509 certificate", "x509: malformed certificate")
         return der
 
