@@ -14,6 +14,7 @@ from tacit.coordinator.secrets import Secret
 from tacit.coordinator.state import (
     Activated,
     Change,
+    CounterRaised,
     Holdings,
     Identity,
     Pending,
@@ -28,7 +29,7 @@ from tacit.manifest import Manifest, parse_manifest
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key_der
 
-_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING = b"S", b"s", b"a", b"p"
+_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _COUNTER = b"S", b"s", b"a", b"p", b"c"
 
 
 class _Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,6 +55,12 @@ class _Pending(msgspec.Struct, forbid_unknown_fields=True):
     agreed: list[str]
 
 
+class _Counters(msgspec.Struct, forbid_unknown_fields=True):
+    marble_type: str
+    uuid: str
+    values: dict[str, int]
+
+
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     manifest: bytes
     signature: bytes
@@ -69,6 +76,7 @@ class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     # Later than the rest: a file without them is an older one.
     security_versions: dict[str, int] = {}
     pending: _Pending | None = None
+    counters: list[_Counters] = []
 
 
 class _PendingChanged(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +92,13 @@ class _SecretsSet(msgspec.Struct, forbid_unknown_fields=True):
 class _Activated(msgspec.Struct, forbid_unknown_fields=True):
     marble_type: str
     uuid: str
+
+
+class _CounterRaised(msgspec.Struct, forbid_unknown_fields=True):
+    marble_type: str
+    uuid: str
+    name: str
+    value: int
 
 
 def encode_snapshot(holdings: Holdings) -> bytes:
@@ -109,6 +124,7 @@ def encode_snapshot(holdings: Holdings) -> bytes:
             if package.security_version is not None
         },
         pending=_written(holdings.pending),
+        counters=[_Counters(*marble, dict(values)) for marble, values in holdings.counters.items()],
     )
     return _SNAPSHOT + msgspec.msgpack.encode(snapshot)
 
@@ -122,6 +138,9 @@ def encode_change(change: Change) -> bytes:
         return _PENDING + msgspec.msgpack.encode(_PendingChanged(_written(change.pending), list(change.log_lines)))
     if isinstance(change, Replaced):
         return encode_snapshot(change.holdings)
+    if isinstance(change, CounterRaised):
+        raised = _CounterRaised(change.marble_type, change.uuid, change.name, change.value)
+        return _COUNTER + msgspec.msgpack.encode(raised)
     return _ACTIVATED + msgspec.msgpack.encode(_Activated(change.marble_type, change.uuid))
 
 
@@ -155,6 +174,9 @@ def _change(kind: bytes, body: bytes) -> Change:
     if kind == _ACTIVATED:
         activated = msgspec.msgpack.decode(body, type=_Activated)
         return Activated(activated.marble_type, activated.uuid)
+    if kind == _COUNTER:
+        raised = msgspec.msgpack.decode(body, type=_CounterRaised)
+        return CounterRaised(raised.marble_type, raised.uuid, raised.name, raised.value)
     if kind == _PENDING:
         changed = msgspec.msgpack.decode(body, type=_PendingChanged)
         return PendingChanged(_read(changed.pending), tuple(changed.log_lines))
@@ -196,6 +218,7 @@ def _holdings(read: _Snapshot) -> Holdings:
         activations=read.activations,
         update_log=tuple(read.update_log),
         pending=_read(read.pending),
+        counters={(one.marble_type, one.uuid): one.values for one in read.counters},
     )
 
 
