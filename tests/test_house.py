@@ -157,6 +157,7 @@ PROGRAMS = {
         "openvino",
         "typer",
         "grpc",
+        "prometheus_client",
     },
     "tacit.programs.premain": {"tacit.cli", "tacit.serving", "tacit.coordinator", "openvino", "typer", "numpy"},
     "tacit.programs.serve": {

@@ -6,7 +6,8 @@ A message says what was found, what was expected and how to mend it. It never ho
     TacitError
     ├── UsageError                     the command was typed wrongly (exit 2)
     ├── InputError                     a file or a value that somebody gave
-    │   └── FileInputError             a file that is missing, unreadable, too large or not what it should be
+    │   ├── FileInputError             a file that is missing, unreadable, too large or not what it should be
+    │   └── FieldError                 a field of a request, with what is wrong with it
     ├── EvidenceError                  who is it? not proven
     │   ├── EvidenceFormatError        bytes that are no quote
     │   ├── EvidenceSignatureError     a signature in the quote does not hold
@@ -29,6 +30,7 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── IllegalTransitionError     not possible in the coordinator's state
     │   ├── UnauthorizedError          no user has this client certificate
     │   ├── ForbiddenError             the user may not do this
+    │   ├── FeatureOffError            a feature that the manifest does not switch on
     │   ├── NotSetError                asked for something that was never set
     │   ├── RecoveryError              a secret that does not open the sealed state
     │   ├── UpdateError                an update that does not fit the pending one
@@ -89,6 +91,17 @@ class FileInputError(InputError):
     """A file is missing, unreadable, too large or not what it should be."""
 
     reason = "file"
+
+
+class FieldError(InputError):
+    """A field of a request cannot be used: `field` names it, `detail` says what is wrong with it."""
+
+    reason = "field"
+
+    def __init__(self, message: str, *, field: str, detail: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.detail = detail
 
 
 # ---- evidence
@@ -250,6 +263,12 @@ class ForbiddenError(CoordinatorError):
     """The user may not do this."""
 
     reason = "forbidden"
+
+
+class FeatureOffError(CoordinatorError):
+    """The manifest does not switch this feature on."""
+
+    reason = "feature-off"
 
 
 class NotSetError(CoordinatorError):

@@ -2,25 +2,28 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import grpclib
+import httpx
 import pytest
 
 from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
 from tacit.evidence.issue import load_simulated_tee
-from tacit.pki import issue_self_signed
+from tacit.pki import KeyPair, issue_self_signed, parse_key_pair
 
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
 
@@ -157,6 +160,23 @@ def test_t34_a_second_coordinator_on_one_folder_is_refused(tmp_path: Path) -> No
 def test_an_unknown_flag_and_a_shared_store_are_wrong_usage(tmp_path: Path) -> None:
     assert start(environment(tmp_path), "--bogus").returncode == 2
     assert "EDG_DISTRIBUTED_COORDINATOR" in refused(environment(tmp_path, EDG_DISTRIBUTED_COORDINATOR="1"))
+    assert "EDG_STORE_BACKEND" in refused(environment(tmp_path, EDG_STORE_BACKEND="k8s-secret"))
+    licensed = environment(tmp_path, EDG_ENTERPRISE_LICENSED_FEATURES="a,DistributedCoordinator")
+    assert "several coordinators" in refused(licensed)
+
+
+def test_an_hsm_is_refused_by_name_with_or_without_its_variables(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(encode({**PLAIN_MANIFEST, "Config": {"FeatureGates": ["AzureHSMSealing"]}}))
+    bare = environment(tmp_path, EDG_STARTUP_MANIFEST=str(manifest))
+    assert "required environment variables are not set: [EDG_MAA_URL EDG_AZURE_HSM_VAULT_URL" in refused(bare)
+    names = ("MAA_URL", "AZURE_HSM_VAULT_URL", "AZURE_HSM_KEY_NAME", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
+    given = {f"EDG_{name}": "x" for name in (*names, "AZURE_CLIENT_SECRET")}
+    assert "this coordinator cannot seal with an Azure HSM key" in refused({**bare, **given})
+
+
+def test_a_log_level_that_is_none_is_named(tmp_path: Path) -> None:
+    assert "EDG_HTTP_ERROR_LOG_LEVEL" in refused(environment(tmp_path, EDG_HTTP_ERROR_LOG_LEVEL="loud"))
 
 
 def test_a_startup_manifest_is_for_an_empty_folder(tmp_path: Path) -> None:
@@ -267,3 +287,35 @@ async def test_t24_nothing_secret_is_in_the_log_of_a_real_run(tmp_path: Path) ->
         "canary-header",
     ):
         assert value not in text
+
+
+def count_up(coordinator: CoordinatorProcess, own: KeyPair, first: int) -> int:
+    """Raise a counter until the coordinator is gone; the last value that was answered."""
+    done = 0
+    with contextlib.suppress(httpx.HTTPError), coordinator.http(own) as http:
+        for value in range(first, first + 4000, 4):
+            answer = http.post("/api/v2/monotonic-counter", json={"name": "n", "value": value})
+            assert answer.status_code == 200, answer.text
+            done = value
+    return done
+
+
+async def test_t37_what_was_counted_is_counted_after_a_kill_at_any_moment(tmp_path: Path) -> None:
+    manifest = {**PLAIN_MANIFEST, "Config": {"FeatureGates": ["MonotonicCounter"]}}
+    with CoordinatorProcess(tmp_path) as coordinator:
+        post_manifest(coordinator, manifest)
+        env = (await activate(coordinator.mesh, "m", uuid=UUID)).parameters.env
+    names = ("MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN", "MARBLE_PREDEFINED_PRIVATE_KEY")
+    own = parse_key_pair(*(env[name] for name in names))
+    held = 0
+    for _ in range(2):
+        with CoordinatorProcess(tmp_path) as coordinator, ThreadPoolExecutor(4) as pool:
+            running = [pool.submit(count_up, coordinator, own, held + 1 + number) for number in range(4)]
+            await asyncio.sleep(1.0)
+            coordinator.kill()
+            answered = max(one.result() for one in running)
+        assert answered > held
+        with CoordinatorProcess(tmp_path) as coordinator, coordinator.http(own) as http:
+            held = http.post("/api/v2/monotonic-counter", json={"name": "n", "value": 0}).json()["data"]["value"]
+        # Nothing that was answered is lost; what was under way may have been stored without an answer.
+        assert held >= answered

@@ -1,17 +1,20 @@
 """Every recorded activation, put to ours: the same names, the same values where they are not random, the same refusals."""
 
+import asyncio
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from ssl import TLSVersion
 from typing import Any
 
 import pytest
 from cryptography import x509
 
 from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
+from fakes.programs import CoordinatorProcess
 from fakes.tee import NOW
 from tacit.coordinator.activate import Order, release
 from tacit.coordinator.api.mesh import MeshApi
@@ -22,14 +25,18 @@ from tacit.errors import RequestError
 from tacit.manifest import Unattested, parse_manifest
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.pki.keys import parse_private_key_der
+from tacit.pki.tls import unverified_client_context
 
 CERTIFICATE = issue_self_signed(["localhost"], common_name="MarbleRun Marble", now=NOW).certificate_der
 CALL = GrpcCall("/rpc.Marble/Activate", {}, CERTIFICATE, None)
 MANIFESTS = {"typical-ok": "typical-tf-server.json", "err-typical-max-activations": "typical-tf-server.json"}
 BY_START = {"all": "secrets-all.json", "nobind": "secrets-all.json", "bare": "secrets-all.json", "tls": "tls.json"}
 MINIMAL = "minimal.json"
-# These need more than a manifest and one call: a state without a manifest, or a connection without a certificate.
-ELSEWHERE = {"err-wrong-state", "err-in-recovery", "err-no-client-cert", "err-max-activations"}
+# These need more than a manifest and one call; each has a test of its own below.
+WITHOUT_MANIFEST = ("err-wrong-state", "err-in-recovery")
+SPENT, NO_CERTIFICATE = "err-max-activations", "err-no-client-cert"
+ELSEWHERE = {*WITHOUT_MANIFEST, SPENT, NO_CERTIFICATE}
+COUNT = 30  # recorded activations
 
 
 def recorded_cases() -> list[str]:
@@ -101,10 +108,23 @@ async def test_an_activation_as_recorded(case: str, shared_vectors: Path, execut
             base64.b64decode(expected["Env"]["MARBLE_TTLS_CONFIG"]),
         )
         assert without_pem(ours.decode()) == without_pem(theirs.decode())
+    chain = "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN"
+    assert shape_of(answer.parameters.env[chain]) == shape_of(base64.b64decode(expected["Env"][chain]))
     for name, value in expected["Env"].items():
         theirs = base64.b64decode(value)
         if theirs.startswith(b"-----BEGIN"):
             assert without_pem(answer.parameters.env[name].decode()) == without_pem(theirs.decode())
+
+
+def shape_of(chain: bytes) -> list[Any]:
+    """What a leaf says besides keys and times: its subject but our mark, and its extensions in their order."""
+    leaf, _ = x509.load_pem_x509_certificates(chain)
+    subject = [(one.oid, one.value) for one in leaf.subject if one.value != "UNATTESTED"]
+    own_key = (x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier)
+    extensions = [
+        (one.oid, one.critical, None if isinstance(one.value, own_key) else one.value) for one in leaf.extensions
+    ]
+    return [subject, extensions, leaf.signature_algorithm_oid]
 
 
 def compare_text(case: str, ours: str, theirs: str) -> None:
@@ -121,8 +141,41 @@ def without_pem(text: str) -> str:
     return re.sub(r"-----BEGIN ([^-]*)-----.*?-----END \1-----(\\n|\n)", r"<\1>", text, flags=re.DOTALL)
 
 
+def test_every_recorded_activation_is_replayed(
+    shared_vectors: Path, record_property: Callable[[str, object], None]
+) -> None:
+    recorded = {path.stem for path in (shared_vectors / "marblerun" / "activation").glob("*.json")}
+    assert len(recorded) == COUNT
+    assert {*recorded_cases(), *ELSEWHERE} == recorded
+    record_property("recorded activations", len(recorded))
+
+
+async def test_a_spent_budget_as_recorded(shared_vectors: Path, executor: ThreadPoolExecutor) -> None:
+    recorded = json.loads((shared_vectors / "marblerun" / "activation" / f"{SPENT}.json").read_text())
+    made = make_coordinator()
+    made.core.set_manifest(encode({**PLAIN_MANIFEST, "Marbles": {"m": {"Package": "p", "MaxActivations": 1}}}))
+    api = MeshApi(made.core, executor=executor, log=made.world.log)
+    await api.activate(message_of(recorded), CALL)
+    with pytest.raises(RequestError) as caught:
+        await api.activate(message_of(recorded), CALL)
+    assert (int(caught.value.status), str(caught.value)) == (7, recorded["error"]["message"])
+
+
+async def test_a_connection_without_a_certificate_ends_before_a_call_as_recorded(
+    shared_vectors: Path, tmp_path: Path
+) -> None:
+    recorded = json.loads((shared_vectors / "marblerun" / "activation" / f"{NO_CERTIFICATE}.json").read_text())
+    assert recorded["error"]["code"] == "UNAVAILABLE"
+    with CoordinatorProcess(tmp_path) as coordinator:
+        host, _, port = coordinator.mesh.rpartition(":")
+        context = unverified_client_context(alpn=["h2"])
+        context.maximum_version = TLSVersion.TLSv1_2  # where the refusal is part of the handshake
+        with pytest.raises(OSError, match=r"(?i)handshake|alert|closed|reset"):
+            await asyncio.open_connection(host, int(port), ssl=context)
+
+
 async def test_activation_waits_for_a_manifest(shared_vectors: Path, executor: ThreadPoolExecutor) -> None:
-    for case, recovery in (("err-wrong-state", False), ("err-in-recovery", True)):
+    for case, recovery in zip(WITHOUT_MANIFEST, (False, True), strict=True):
         recorded = json.loads((shared_vectors / "marblerun" / "activation" / f"{case}.json").read_text())
         made = make_coordinator(recovery=recovery)
         api = MeshApi(made.core, executor=executor, log=made.world.log)

@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
 from fakes.tee import NOW, FakeTee
-from tacit.coordinator.api.rest import ClientApi
+from tacit.coordinator.api.rest import PATHS, ClientApi
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.pki import issue_self_signed
@@ -123,15 +124,53 @@ async def test_secrets_are_set_and_read_by_their_owner_alone(api: Api) -> None:
     assert data["secrets"]["word"]["Private"] == data["secrets"]["word"]["Public"] == "dw=="
 
 
+async def test_each_leniency_of_a_body_is_logged_with_its_path_and_without_its_value(api: Api) -> None:
+    api.made.core.set_manifest(encode(MANIFEST))
+    body = b'{"SECRETS":{"word":{"kEY":"Y2FuYXJ5","nope":"canary"}}} canary'
+    assert await api.data("POST", "/api/v2/secrets", body, OWNER.certificate_der) is None
+    noted = [line["at"] for line in api.made.lines() if line["msg"] == "request read leniently"]
+    assert [one.partition(": ")[0] for one in noted] == [
+        "$",
+        "$.SECRETS",
+        "$.secrets.word.kEY",
+        "$.secrets.word.nope",
+    ]
+    assert "canary" not in api.made.log.getvalue()
+    assert "Y2FuYXJ5" not in api.made.log.getvalue()
+
+
+async def test_t13_a_certificate_that_no_library_reads_is_a_bad_request(api: Api) -> None:
+    secrets = {"c": {"Type": "cert-ecdsa", "Size": 256, "UserDefined": True}}
+    role = {"ResourceType": "Secrets", "ResourceNames": ["c"], "Actions": ["WriteSecret"]}
+    api.made.core.set_manifest(encode({**MANIFEST, "Secrets": secrets, "Roles": {"r": role}}))
+    whole = STRANGER.certificate_der
+    for at in range(0, len(whole), 7):
+        altered = whole[:at] + bytes([whole[at] ^ 0x2A]) + whole[at + 1 :]
+        entry = {"Cert": base64.b64encode(altered).decode(), "Private": "AA=="}
+        body = json.dumps({"secrets": {"c": entry}}).encode()
+        answer = await api.send("POST", "/api/v2/secrets", body, OWNER.certificate_der)
+        assert answer.status in (200, 400), (at, answer.body)
+
+
+async def test_t13_a_body_full_of_leniencies_fills_no_log(api: Api) -> None:
+    body = json.dumps({f"{'x' * 400}{number}": None for number in range(5000)}).encode()
+    await api.send("POST", "/api/v2/manifest", body)
+    assert len(api.made.log.getvalue()) < 100_000
+    api.made.core.set_manifest(b"{" + b'"a":0,' * 5000 + encode(MANIFEST)[1:])
+    noted = [line["at"] for line in api.made.lines() if line["msg"] == "manifest read leniently"]
+    assert len(noted) == 101
+    assert noted[-1].endswith("more")
+
+
 async def test_who_calls_is_settled_before_the_body_is_read(api: Api) -> None:
     api.made.core.set_manifest(encode(MANIFEST))
     assert (await api.send("POST", "/api/v2/secrets", b"not json")).status == 401
     assert (await api.send("POST", "/api/v2/secrets", b"not json", OWNER.certificate_der)).status == 400
 
 
-@pytest.mark.parametrize("path", ["/nope", "/", "/api/v2/status/", "/api/v3/status", "/api/v2/sign-quote", "/%2e%2e"])
+@pytest.mark.parametrize("path", ["/nope", "/", "/api/v2/status/", "/api/v3/status", "/sign-quote", "/%2e%2e"])
 async def test_an_unknown_path_answers_405(api: Api, path: str) -> None:
-    answer = await api.send("POST" if path == "/api/v2/sign-quote" else "GET", path)
+    answer = await api.send("POST" if path == "/sign-quote" else "GET", path)
     if path == "/%2e%2e":
         assert answer.status == 307
         return
@@ -175,3 +214,43 @@ def test_answers_are_escaped_as_gos_encoder_does() -> None:
     assert (
         raw == '{"status":"error","data":{"a":"\\u003c\\u0026\\u003e\\u2028é\\u0001","b":1},"message":"x"}\n'.encode()
     )
+
+
+def test_the_paths_that_are_counted_are_those_of_the_table(api: Api) -> None:
+    assert {path for _, path in api.rest.routes} == PATHS
+
+
+# ---- who reaches what. A route is open because it is listed here, and for no other reason.
+
+OPEN = {
+    *(("GET", path) for path in ("/status", "/quote", "/manifest", "/update", "/update-manifest")),
+    *(("GET", "/api/v2" + path) for path in ("/status", "/quote", "/manifest", "/update", "/update-manifest")),
+    *(("POST", path) for path in ("/manifest", "/api/v2/manifest", "/recover", "/api/v2/recover")),
+    ("GET", "/api/v2/recover/public-key"),
+    ("POST", "/api/v2/sign-quote"),  # to everybody, where the manifest switches it on
+}
+GATED = {**MANIFEST, "Config": {"FeatureGates": ["MonotonicCounter", "SignQuoteEndpoint"]}}
+
+
+@pytest.mark.parametrize("certificate", [None, STRANGER.certificate_der], ids=["nobody", "stranger"])
+async def test_t60_every_route_that_is_not_listed_as_open_asks_who_calls(api: Api, certificate: bytes | None) -> None:
+    api.made.core.set_manifest(encode(GATED))
+    closed = sorted(set(api.rest.routes) - OPEN)
+    assert len(closed) >= 11
+    for method, path in closed:
+        answer = await api.send(method, path + "?s=word", b'{"secrets":{"word":{"Key":"dw=="}}}', certificate)
+        assert (method, path, answer.status) == (method, path, 401)
+    assert api.made.core.holdings.secrets["word"].private == b""
+
+
+@pytest.mark.parametrize("name", ["a/b", "a%2Fb", "a%252Fb", "A/B", "a/b ", "a\u00df", "a&s=b", "a+b"])
+async def test_t25_a_name_in_a_query_is_one_name(api: Api, name: str) -> None:
+    names = ["a/b", "a%2Fb", "a%252Fb", "A/B", "a/b ", "a\u00df", "a&s=b", "a+b", "b", "a b"]
+    role = {"ResourceType": "Secrets", "ResourceNames": [name], "Actions": ["ReadSecret"]}
+    secrets = {one: {"Type": "symmetric-key", "Size": 128, "Shared": True} for one in names}
+    api.made.core.set_manifest(encode({**MANIFEST, "Secrets": secrets, "Roles": {"r": role}}))
+    for one in names:
+        answer = await api.send("GET", "/api/v2/secrets?s=" + quote(one, safe=""), b"", OWNER.certificate_der)
+        assert (one, answer.status) == (one, 200 if one == name else 500)
+        if one == name:
+            assert list(json.loads(answer.body)["data"]["secrets"]) == [name]

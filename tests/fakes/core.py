@@ -46,7 +46,9 @@ def make_world(*, tee: FakeTee | None = None, clock: Callable[[], datetime] = la
     """A world and the text of its log."""
     text = StringIO()
     log = open_log(text, clock=clock, debug=True, development=False)
-    return World(tee, make_verifier(tee) if tee else None, clock, os.urandom, log), text
+    return World(
+        tee, make_verifier(tee) if tee else None, clock, os.urandom, log, make_judge(tee) if tee else None
+    ), text
 
 
 def make_coordinator(
@@ -56,9 +58,10 @@ def make_coordinator(
     contents: Contents | None = None,
     recovery: bool = False,
     names: tuple[str, ...] = ("localhost",),
+    clock: Callable[[], datetime] = lambda: NOW,
 ) -> Made:
     """A coordinator in memory, or over the store that is given."""
-    world, text = make_world(tee=tee)
+    world, text = make_world(tee=tee, clock=clock)
     held = store or MemoryStore()
     settings = Settings(names, "simulated", "SIMULATED") if tee else Settings(names)
     return Made(Coordinator(held, settings, world, contents=contents, recovery=recovery), text, held, world)
@@ -73,6 +76,11 @@ def make_verifier(tee: FakeTee) -> Verifier:
         return claims
 
     return verify
+
+
+def make_judge(tee: FakeTee) -> Callable[[bytes], Claims]:
+    """What the program builds for quotes that callers want signed."""
+    return lambda quote: verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
 
 
 def make_order(

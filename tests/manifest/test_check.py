@@ -132,6 +132,8 @@ OURS = [
     (marble(Models=["x"]), "Marbles.m.Models"),
     (marble(AllowedNames=["no name"]), "Marbles.m.AllowedNames"),
     (marble(AllowedNames=[""]), "Marbles.m.AllowedNames"),
+    (marble(LeafTTL="0s"), "Marbles.m.LeafTTL"),
+    (marble(LeafTTL="59s"), "Marbles.m.LeafTTL"),
     (marble(AllowedNames=["a.*.b"]), "Marbles.m.AllowedNames"),
     (marble(Parameters={"Env": {"A=B": ""}}), "Marbles.m.Parameters.Env"),
     (marble(Parameters={"Files": {"": ""}}), "Marbles.m.Parameters.Files"),

@@ -3,7 +3,7 @@
 import json
 import random
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -182,6 +182,27 @@ def test_t19_an_empty_list_is_not_an_absent_one() -> None:
     manifest = parse_manifest(raw(minimal(Marbles=marbles))).manifest
     assert manifest.marbles["a"].allowed_names == ()
     assert manifest.marbles["b"].allowed_names is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", 86400), ("1h30m", 5400), ("90s", 90), ("1h0m1s", 3601), ("9999999h", 9999999 * 3600)]
+)
+def test_a_span_of_time_is_read(text: str, seconds: int) -> None:
+    manifest = parse_manifest(raw(minimal(Marbles={"m": {"Package": "server", "LeafTTL": text}}))).manifest
+    assert manifest.marbles["m"].leaf_ttl == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "1.5h", "1h ", "1s1h", "-1h", "1d", "24H", "\u0661h", "99999999h"])
+def test_what_is_no_span_of_time_is_refused_with_its_place(text: str) -> None:
+    wrong = raw(minimal(Marbles={"m": {"Package": "server", "LeafTTL": text}}))
+    for parse in (parse_manifest, parse_manifest_strict):
+        with pytest.raises(ManifestError, match=r"Marbles\.m\.LeafTTL.*no span of time such as 24h"):
+            parse(wrong)
+
+
+def test_a_number_is_no_span_of_time() -> None:
+    with pytest.raises(ManifestError, match="of type time.Duration"):
+        parse_manifest(raw(minimal(Marbles={"m": {"Package": "server", "LeafTTL": 24}})))
 
 
 def test_our_extensions_are_read() -> None:

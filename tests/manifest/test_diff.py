@@ -98,6 +98,18 @@ BOTH_WAYS: list[tuple[dict[str, Any], dict[str, Any], tuple[Effect, str], tuple[
         (LOSS, "Marble m may no longer have the name b in its certificate."),
     ),
     (
+        marble(LeafTTL="1h30m"),
+        marble(LeafTTL="24h"),
+        (GAIN, "Certificates of marble m are valid for 1 day, 0:00:00 now, for 1:30:00 before."),
+        (LOSS, "Certificates of marble m are valid for 1:30:00 now, for 1 day, 0:00:00 before."),
+    ),
+    (
+        marble(LeafTTL="24h"),
+        marble(),
+        (GAIN, "Certificates of marble m are valid as long as the mesh now, for 1 day, 0:00:00 before."),
+        (LOSS, "Certificates of marble m are valid for 1 day, 0:00:00 now, as long as the mesh before."),
+    ),
+    (
         marble(AllowedNames=["a"]),
         marble(),
         (GAIN, "Marble m may now have any name in its certificate."),

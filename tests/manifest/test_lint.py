@@ -113,6 +113,7 @@ CASES: list[tuple[rules.Rule, dict[str, Any], list[tuple[Severity, str]], dict[s
         [(LOW, "Marbles.m.AllowedNames")],
         marble(AllowedNames=["a"]),
     ),
+    (rules.lasting_leaves, marble(), [(LOW, "Marbles.m.LeafTTL")], marble(LeafTTL="24h")),
     (
         rules.unnamed_models,
         params(Argv=["/usr/bin/tensorflow_model_server"]),
@@ -239,7 +240,9 @@ def test_a_value_of_a_secret_is_a_finding() -> None:
 def test_a_manifest_with_better_forms_alone_has_no_finding() -> None:
     sections = {
         **package(TEE="sgx", UniqueID=UNIQUE_ID),
-        **marble(MaxActivations=1, AllowedNames=["a"], Models=["d"], Parameters={"Argv": ["tacit-serve"]}),
+        **marble(
+            MaxActivations=1, AllowedNames=["a"], LeafTTL="24h", Models=["d"], Parameters={"Argv": ["tacit-serve"]}
+        ),
         **model(**CAPSULE),
         **users("u"),
         **recovery(3, 2),
@@ -332,6 +335,7 @@ MANIFESTS = st.fixed_dictionaries(
                 "MaxActivations": st.integers(0, 3),
                 "TLS": st.lists(NAMES, max_size=2),
                 "Models": st.lists(NAMES, max_size=2),
+                "LeafTTL": st.sampled_from(["1m", "24h", "1h30m5s"]),
                 "AllowedNames": st.none() | st.lists(NAMES, max_size=2),
                 "DisableSecretBinding": st.booleans(),
                 "Parameters": st.fixed_dictionaries(

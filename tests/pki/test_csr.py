@@ -79,6 +79,20 @@ def test_t38_a_foreign_address_is_refused(issuer: KeyPair) -> None:
         issue(issuer, create_csr(generate_key(), ["10.0.0.7"]), ("a.example",))
 
 
+@pytest.mark.parametrize("asked", ["fd00::7", "::ffff:10.0.0.8", "10.0.0.80", "fe80::8"])
+def test_t38_an_address_of_either_family_is_compared_as_a_whole(issuer: KeyPair, asked: str) -> None:
+    allowed = ("10.0.0.8", "FD00:0:0::8")
+    with pytest.raises(PkiError, match="does not allow"):
+        issue(issuer, create_csr(generate_key(), [asked]), allowed)
+    assert names(issue(issuer, create_csr(generate_key(), ["10.0.0.8", "fd00::8"]), allowed)) == ["10.0.0.8", "fd00::8"]
+
+
+@pytest.mark.parametrize("asked", ["a.example", "localhost", "10.0.0.7", "fd00::7", "*"])
+def test_t38_an_empty_list_allows_no_name(issuer: KeyPair, asked: str) -> None:
+    with pytest.raises(PkiError, match="allowed: none"):
+        issue(issuer, create_csr(generate_key(), [asked]), ())
+
+
 def test_unlisted_loopback_is_left_out(issuer: KeyPair) -> None:
     der = create_csr(generate_key(), ["a.example"])
     assert names(issue(issuer, der, ("a.example",))) == ["a.example"]

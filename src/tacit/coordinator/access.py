@@ -6,11 +6,18 @@ with the same action add their sets. Nothing is implicit: a user without roles m
 
 import hmac
 from collections.abc import Iterable
+from datetime import datetime
 
-from tacit.errors import ForbiddenError, UnauthorizedError
+from cryptography import x509
+
+from tacit.errors import FeatureOffError, ForbiddenError, PkiError, UnauthorizedError
 from tacit.manifest import Manifest
 from tacit.manifest.access import READ_SECRET, WRITE_SECRET
 from tacit.manifest.update import UPDATE_SECURITY_VERSION
+from tacit.pki.leaf import LeafIdentity, verify_leaf
+
+SIGN_QUOTE = "SignQuoteEndpoint"
+MONOTONIC_COUNTER = "MonotonicCounter"
 
 
 def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:
@@ -27,6 +34,31 @@ def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:
     if not found:
         raise UnauthorizedError("unauthorized user: client certificate did not match any MarbleRun users")
     return found
+
+
+def authenticate_marble(certificate: bytes | None, *, issuer: x509.Certificate, now: datetime) -> LeafIdentity:
+    """The marble with this client certificate (DER), which `issuer`, the marble root of now, has signed.
+
+    Raises:
+        UnauthorizedError: none given, or not the certificate of a marble.
+    """
+    if certificate is None:
+        raise UnauthorizedError("unauthorized marble: client certificate did not match any Marble")
+    try:
+        return verify_leaf(certificate, issuer=issuer, now=now)
+    except PkiError as exc:
+        raise UnauthorizedError(f"unauthorized marble: {exc}") from exc
+
+
+def require_feature(manifest: Manifest | None, gate: str) -> None:
+    """Refuse what the manifest has to switch on and does not.
+
+    Raises:
+        FeatureOffError: names the gate.
+    """
+    gates = manifest.config.feature_gates if manifest else ()
+    if gate.lower() not in (one.lower() for one in gates):
+        raise FeatureOffError(f"{gate} feature is not enabled in the manifest")
 
 
 def granted(manifest: Manifest, user: str, action: str, *, resource: str = "Secrets") -> frozenset[str]:

@@ -237,6 +237,7 @@ def _leaf(
             marble_type=order.marble_type,
             allowed_names=rule.allowed_names,
             now=now,
+            lifetime=rule.leaf_ttl,
             mark=mark,
         )
     except PkiError as exc:

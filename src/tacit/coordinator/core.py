@@ -8,6 +8,7 @@ entry in the audit log; releases and reads, which change nothing, are answered f
 Methods may be called from any thread.
 """
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,15 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
-from tacit.coordinator.access import authenticate, require_read, require_write
+from tacit.coordinator.access import (
+    MONOTONIC_COUNTER,
+    SIGN_QUOTE,
+    authenticate,
+    authenticate_marble,
+    require_feature,
+    require_read,
+    require_write,
+)
 from tacit.coordinator.activate import (
     Order,
     Permission,
@@ -55,6 +64,7 @@ from tacit.coordinator.secrets import (
 from tacit.coordinator.state import (
     STATUS_TEXT,
     Activated,
+    CounterRaised,
     Event,
     Holdings,
     Identity,
@@ -68,7 +78,10 @@ from tacit.coordinator.updates.ledger import Held, Ledger, Step, manifest_of
 from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
 from tacit.coordinator.updates.steps import Tools, Updates
 from tacit.errors import (
+    EvidenceError,
+    FieldError,
     IllegalTransitionError,
+    InputError,
     ManifestError,
     NotSetError,
     PkiError,
@@ -76,13 +89,17 @@ from tacit.errors import (
     StateError,
     TacitError,
 )
-from tacit.evidence import Role, report_data
+from tacit.evidence import Claims, Role, report_data
 from tacit.evidence.claims import Issuer
 from tacit.manifest import Manifest, Unattested, check_manifest, parse_manifest
 from tacit.manifest.material import check_material
 from tacit.pki import issue_intermediate, issue_marble_root, issue_root
+from tacit.pki.leaf import LeafIdentity
 from tacit.wire.log import LogMark, LogPosition, log_mark_message
 from tacit.wire.rest import BAD_STATE, state_mark_message
+
+MAX_COUNTER_NAME = 1024  # bytes
+MAX_COUNTERS = 1000  # of one marble
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +107,22 @@ class Settings:
     """What a coordinator is told at its start.
 
     `tee` is what it says of itself in its status; `mark` stands in every certificate that it issues where the TEE is
-    not a real one; `names` are the DNS names and addresses of its own certificates.
+    not a real one; `names` are the DNS names and addresses of its own certificates. `environ` has the names of variables
+    that are set, for features of a manifest that need some; not their values.
     """
 
     names: tuple[str, ...] = ("localhost",)
     tee: str = "unattested"
     mark: str | None = "UNATTESTED"
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """What a coordinator reaches: its TEE, the verifier of marbles, the clock and the source of randomness.
 
-    `issuer` and `verify` are None together, in unattested mode.
+    `issuer` and `verify` are None together, in unattested mode. `judge` verifies quotes that callers want signed, of
+    whatever they are bound to; None where there is nothing to verify them by.
     """
 
     issuer: Issuer | None
@@ -110,6 +130,7 @@ class World:
     clock: Callable[[], datetime]
     random: Callable[[int], bytes]
     log: EventLog
+    judge: Callable[[bytes], Claims] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,14 @@ class QuoteAnswer:
 
     chain_pem: bytes
     evidence: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedQuote:
+    """The TCB status of a quote that was verified, and the root key's signature over both."""
+
+    tcb_status: str
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +197,7 @@ class Coordinator:
         self._ledger = Ledger(store, held, clock=world.clock, random=world.random, log=world.log)
         if replayed is not None and contents is not None:
             self._ledger.open(holdings, replayed.journal, version=contents.start.version)
-        tools = Tools(world.clock, world.random, world.log, self._renew_identity)
+        tools = Tools(world.clock, world.random, world.log, self._renew_identity, settings.environ)
         self.updates = Updates(self._ledger, tools)
         self.audit = Audit(self._ledger, self._mark_log, clock=world.clock, log=world.log)
         self._signed_head = _Cached()
@@ -179,6 +208,10 @@ class Coordinator:
     def holdings(self) -> Holdings:
         """What is held now."""
         return self._ledger.holdings
+
+    def now(self) -> datetime:
+        """The time, as this coordinator has it."""
+        return self._world.clock()
 
     # ---- reading
 
@@ -254,6 +287,45 @@ class Coordinator:
         self._ledger.note(secrets_read(user=user, names=read))
         self._world.log.info("secrets read", user=user, secrets=read)
         return {name: holdings.secrets[name] for name in read}
+
+    def authenticate_marble(self, certificate: bytes | None) -> LeafIdentity:
+        """The activated marble with this client certificate (DER), where the manifest has counters at all.
+
+        Raises:
+            FeatureOffError: it has not.
+            UnauthorizedError: no certificate, or not that of a marble.
+        """
+        holdings = self.holdings
+        require_feature(holdings.manifest, MONOTONIC_COUNTER)
+        issuer = holdings.identity.marble_root.certificate
+        return authenticate_marble(certificate, issuer=issuer, now=self._world.clock())
+
+    def require_quote_signing(self) -> None:
+        """Refuse to sign quotes unless the manifest says so. Raises: FeatureOffError."""
+        require_feature(self.holdings.manifest, SIGN_QUOTE)
+
+    def sign_quote(self, quote: bytes) -> SignedQuote:
+        """What the verifier says of a quote, signed by the root key: SHA-256 over the quote in base64 and the status.
+
+        Whether the manifest allows what the quote shows is not asked; neither is whose key it is bound to.
+
+        Raises:
+            FeatureOffError: the manifest does not switch it on.
+            FieldError: it could not be verified.
+        """
+        self.require_quote_signing()
+        try:
+            if not quote:
+                raise EvidenceError("empty report")
+            if self._world.judge is None:
+                raise EvidenceError("OE_UNSUPPORTED")
+            status = self._world.judge(quote).tcb_status
+        except EvidenceError as exc:
+            refused = "quote verification failed"
+            raise FieldError(refused, field="sgxQuote", detail=f"{refused}: {exc}") from exc
+        signed = base64.b64encode(quote) + status.encode()
+        self._world.log.info("quote signed", tcbStatus=status)
+        return SignedQuote(status, self.holdings.identity.root_key.sign(signed, ECDSA(SHA256())))
 
     # ---- changing
 
@@ -355,6 +427,25 @@ class Coordinator:
         self._ledger.commit(build)
         world.log.info("secrets set", user=user, secrets=sorted(values))
 
+    def raise_counter(self, marble: LeafIdentity, name: str, value: int) -> int:
+        """Set a marble's counter if the value is greater; what it was before, 0 at first. It never goes back.
+
+        Raises:
+            InputError: a name too long, or more counters than one marble may have.
+            StateError: it could not be stored, and is what it was.
+        """
+        if len(name.encode()) > MAX_COUNTER_NAME:
+            raise InputError(f"the name of a counter has at most {MAX_COUNTER_NAME} bytes")
+        with self._ledger.lock:
+            # Compared and stored under one lock, so that of several callers at once none gets lost.
+            counters = self.holdings.counters.get((marble.marble_type, marble.uuid), {})
+            before = counters.get(name, 0)
+            if value > before:
+                if name not in counters and len(counters) >= MAX_COUNTERS:
+                    raise InputError(f"a marble has at most {MAX_COUNTERS} counters")
+                self._ledger.change(CounterRaised(marble.marble_type, marble.uuid, name, value))
+        return before
+
     def activate(self, order: Order) -> Release:
         """What a marble gets, if its evidence is that of an allowed package.
 
@@ -431,7 +522,7 @@ class Coordinator:
             self._world.log.warning("manifest read leniently", at=leniency)
         manifest = parsed.manifest
         try:
-            warnings = check_manifest(manifest)
+            warnings = check_manifest(manifest, environ=self._settings.environ)
         except ManifestError as exc:
             raise ManifestError(f"checking manifest: {exc}") from exc
         for warning in warnings:

@@ -118,7 +118,7 @@ class Holdings:
 
     `signature` is the root key's over the manifest. `activations` counts by marble type, where a limit is set.
     `update_log` are the lines of the update log, oldest first. `manifest.packages` have the security versions that
-    updates brought, which its `raw` has not.
+    updates brought, which its `raw` has not. `counters` are values by name, of each marble (type, UUID).
     """
 
     state: State
@@ -132,6 +132,7 @@ class Holdings:
     activations: Mapping[str, int] = field(default_factory=dict)
     update_log: tuple[str, ...] = ()
     pending: Pending | None = None
+    counters: Mapping[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,16 @@ class Activated:
 
 
 @dataclass(frozen=True, slots=True)
+class CounterRaised:
+    """A marble's counter has a greater value."""
+
+    marble_type: str
+    uuid: str
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class PendingChanged:
     """An update was proposed, acknowledged or taken back, and the lines that the update log gets."""
 
@@ -165,7 +176,7 @@ class Replaced:
     holdings: Holdings
 
 
-Change = SecretsSet | Activated | PendingChanged | Replaced
+Change = SecretsSet | Activated | CounterRaised | PendingChanged | Replaced
 
 
 def apply(holdings: Holdings, change: Change) -> Holdings:
@@ -181,5 +192,9 @@ def apply(holdings: Holdings, change: Change) -> Holdings:
         return replace(holdings, pending=change.pending, update_log=(*holdings.update_log, *change.log_lines))
     if isinstance(change, Replaced):
         return change.holdings
+    if isinstance(change, CounterRaised):
+        marble = change.marble_type, change.uuid
+        own = {**holdings.counters.get(marble, {}), change.name: change.value}
+        return replace(holdings, counters={**holdings.counters, marble: own})
     count = holdings.activations.get(change.marble_type, 0) + 1
     return replace(holdings, activations={**holdings.activations, change.marble_type: count})

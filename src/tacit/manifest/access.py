@@ -5,31 +5,76 @@ add up to. The coordinator derives for a marble what `used_secrets` names; revie
 Everything here answers for any manifest that can be read, also for one that names what it does not define.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from tacit.errors import TemplateError
 from tacit.manifest.model import Content, Manifest, Marble
+from tacit.manifest.template.lex import Item, Token, lex
 
 READ_SECRET = "readsecret"  # noqa: S105 -- the name of an action
 WRITE_SECRET = "writesecret"  # noqa: S105 -- the name of an action
 UPDATE_MANIFEST = "updatemanifest"
 READ_LOG = "readlog"
 
-_NAMED = re.compile(rb"""\.Secrets\.([^\s{}().|,;:="'`]+)|\bindex\s+[^\s"`]*\.Secrets\s+["`]([^"`\\]*)["`]""")
-_UNNAMED = re.compile(rb"\.Secrets(?!\.)|(?<![\w.)])\.(?!\w)")
-"""`.Secrets` as a whole, or the dot itself: a template with one of these may reach any secret."""
-_FIELD = re.compile(rb"\)?\.(\w+)")
-_PUBLIC_FIELDS = frozenset({b"Cert", b"Type", b"Size", b"Shared", b"UserDefined", b"ValidFor"})
+_PUBLIC_FIELDS = frozenset({"Cert", "Type", "Size", "Shared", "UserDefined", "ValidFor"})
+_PATH = (Token.FIELD, Token.VARIABLE)
+
+
+def named_secrets(content: Content) -> frozenset[str] | None:
+    """The secrets that a template names; None where it may reach any."""
+    uses = _uses(content)
+    return None if uses is None else frozenset(name for name, _ in uses)
 
 
 @lru_cache(maxsize=65536)
-def named_secrets(content: Content) -> frozenset[str] | None:
-    """The secrets that a template names; None where it may reach any."""
+def _uses(content: Content) -> frozenset[tuple[str, str]] | None:
+    """Each secret that a template names, with the field that follows the name, if one does.
+
+    None where it may reach any: by the map of all, by the dot itself, or where it cannot be read at all. Read from
+    tokens, as what a text between quotes holds may look like anything.
+    """
     if not content.templates or b"{{" not in content.data:
         return frozenset()
-    names = frozenset(_name(match) for match in _NAMED.finditer(content.data))
-    return None if _actions_reach_out(content.data) else names
+    try:
+        items = lex(content.data.decode("latin-1"))
+    except TemplateError:
+        return None
+    uses = set()
+    at = 0
+    while at < len(items):
+        item = items[at]
+        at += 1
+        if item.kind is Token.DOT:
+            return None
+        if item.kind is Token.FIELD and item.text == ".Secrets":
+            found = _used(items, at)
+            if found is None:
+                return None
+            name, at = found
+            field = items[at].text[1:] if items[at].kind is Token.FIELD else ""
+            uses.add((name.encode("latin-1").decode("utf-8", "replace"), field))
+    return frozenset(uses)
+
+
+def _used(items: Sequence[Item], at: int) -> tuple[str, int] | None:
+    """The secret that is named by what follows `.Secrets`, and where that ends: `.name`, or the text of an `index`."""
+    following = items[at]
+    if following.kind is Token.FIELD:
+        return following.text[1:], at + 1
+    start = at - 1
+    while start and items[start - 1].kind in _PATH:
+        start -= 1
+    called = start >= 2 and items[start - 1].kind is Token.SPACE and items[start - 2].text == "index"
+    if not called or following.kind is not Token.SPACE or items[at + 1].kind is not Token.STRING:
+        return None
+    literal = items[at + 1].text
+    if "\\" in literal:
+        return None
+    closing = at + 2 + (items[at + 2].kind is Token.SPACE)
+    # `(index .Secrets "x").Cert` is a field of it; after a blank, the field would be another argument.
+    is_field_next = items[closing].kind is Token.CLOSE and items[closing + 1].kind is Token.FIELD
+    return literal[1:-1], closing + 1 if is_field_next else at + 2
 
 
 def uses_previous(marble: Marble) -> bool:
@@ -41,15 +86,6 @@ def uses_previous(marble: Marble) -> bool:
 @lru_cache(maxsize=65536)
 def _may_reach_previous(content: Content) -> bool:
     return content.templates and (named_secrets(content) is None or b"Previous" in content.data)
-
-
-def _name(match: re.Match[bytes]) -> str:
-    return (match.group(1) or match.group(2) or b"").decode("utf-8", "replace")
-
-
-def _actions_reach_out(data: bytes) -> bool:
-    """Whether it is within the braces, not in the text around them, that a whole map or the dot is used."""
-    return any(_UNNAMED.search(_NAMED.sub(b"", action)) for action in re.findall(rb"\{\{(.*?)\}\}", data, re.DOTALL))
 
 
 def used_secrets(manifest: Manifest, marble: Marble) -> frozenset[str]:
@@ -67,16 +103,14 @@ def used_secrets(manifest: Manifest, marble: Marble) -> frozenset[str]:
 
 def revealed_secrets(manifest: Manifest, content: Content) -> frozenset[str]:
     """The secrets whose secret part a template may put out. A certificate alone, or a size, is nobody's secret."""
-    named = named_secrets(content)
-    if named is None:
+    uses = _uses(content)
+    if uses is None:
         return frozenset(manifest.secrets)
     revealed = set()
-    for match in _NAMED.finditer(content.data) if named else ():
-        name = _name(match)
+    for name, field in uses:
         # The public half of a certificate's key is public; a symmetric key has no such half, whatever the field says.
-        public = _PUBLIC_FIELDS | ({b"Public"} if _is_certificate(manifest, name) else frozenset())
-        field = _FIELD.match(content.data, match.end())
-        if name in manifest.secrets and (field is None or field.group(1) not in public):
+        public = _PUBLIC_FIELDS | ({"Public"} if _is_certificate(manifest, name) else frozenset())
+        if name in manifest.secrets and field not in public:
             revealed.add(name)
     return frozenset(revealed)
 

@@ -6,6 +6,7 @@ sorted by name, so that the first is always the same one. Where the rule is Marb
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from ipaddress import ip_address
 
 from tacit.errors import ManifestError
@@ -24,6 +25,7 @@ ACTIONS = {
     "Manifest": (UPDATE_MANIFEST,),
 }
 """Actions by resource type, in lower case: they are compared ignoring case, resource types exactly."""
+MIN_LEAF_TTL = timedelta(minutes=1)
 RESERVED_ENV = "MARBLE_PREDEFINED_"
 
 _HSM_ENV = [
@@ -98,6 +100,8 @@ def _check_names(name: str, marble: Marble) -> Iterator[str]:
     for allowed in marble.allowed_names or ():
         if not _is_name(allowed):
             yield f'Marbles.{name}.AllowedNames: "{allowed}" is neither a DNS name nor an IP address'
+    if marble.leaf_ttl is not None and marble.leaf_ttl < MIN_LEAF_TTL:
+        yield f"Marbles.{name}.LeafTTL: a certificate lives for a minute at least; most servers need hours"
     for variable in sorted(marble.parameters.env):
         if not variable or "=" in variable or "\0" in variable:
             yield f'Marbles.{name}.Parameters.Env: a variable cannot have the name "{variable}"'

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tacit.errors import ManifestError, PkiError
 from tacit.manifest.model import Manifest, SecretRule
 from tacit.pki.certificate import CertificateRequest, check_secret_size
+from tacit.pki.keys import CERTIFICATE_ERRORS
 
 MAX_SYMMETRIC_SIZE = 8 * 65536
 """Bits of a generated symmetric key."""
@@ -32,7 +33,7 @@ def parse_user_certificate(pem: str) -> bytes:
     block = _first_block(pem)
     try:
         x509.load_der_x509_certificate(block)
-    except ValueError as exc:
+    except CERTIFICATE_ERRORS as exc:
         message = "the first PEM block is no X.509 certificate"
         raise PkiError(message) from exc
     return block

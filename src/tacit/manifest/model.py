@@ -1,12 +1,13 @@
 """The values of a manifest: what is allowed, by name.
 
-The fields are MarbleRun's; five are ours and absent from its manifests: `Package.tee`, `Marble.allowed_names`,
-`Marble.models`, `User.read_log` and `Manifest.models`. Digests are bytes; sizes of secrets are bits, validity is days, as on the wire.
+The fields are MarbleRun's; six are ours and absent from its manifests: `Package.tee`, `Marble.allowed_names`,
+`Marble.leaf_ttl`, `Marble.models`, `User.read_log` and `Manifest.models`. Digests are bytes; sizes of secrets are bits,
+validity is days, as on the wire.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Marble:
     """A type of server: its package, how often it may be activated (0: without limit), and what it gets.
 
     `allowed_names` None leaves the names of the certificate to the request, as MarbleRun does; `()` allows none.
+    `leaf_ttl` is how long the certificate of an activation is valid; None is as long as the mesh.
     `models` are the names in `Manifest.models` that this type may load.
     """
 
@@ -69,6 +71,7 @@ class Marble:
     disable_secret_binding: bool = False
     parameters: Parameters = field(default_factory=Parameters)
     allowed_names: tuple[str, ...] | None = None
+    leaf_ttl: timedelta | None = None
     models: tuple[str, ...] = ()
 
 

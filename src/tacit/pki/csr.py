@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.errors import PkiError
 from tacit.pki.ca import coordinator_names
+from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.pki.shape import Names, alternative_names
 
 MAX_CSR = 64 * 1024  # bytes; a real request has about 400
@@ -54,7 +55,7 @@ def parse_csr(der: bytes) -> Csr:
         holds = csr.is_signature_valid
     except UnsupportedAlgorithm as exc:
         raise PkiError("signature over CSR is invalid") from exc
-    except (ValueError, TypeError, x509.DuplicateExtension) as exc:
+    except CERTIFICATE_ERRORS as exc:
         raise PkiError(f"parsing CSR: asn1: structure error: {exc}") from exc
     if not holds:
         raise PkiError("signature over CSR is invalid")

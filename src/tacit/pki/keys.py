@@ -24,6 +24,12 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519Public
 Credentials = Callable[[], tuple[bytes, bytes]]
 """Certificate chain (leaf first) and private key, both PEM; a server asks at every handshake."""
 
+CERTIFICATE_ERRORS = (
+    *(ValueError, TypeError, OverflowError),
+    *(UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension),
+)
+"""What the library raises for bytes that are no certificate or request, or one that it cannot use."""
+
 MAX_PEM = 1 << 20  # bytes; no chain of ours comes near it, and a parser is not to be fed more
 
 
@@ -68,6 +74,16 @@ def generate_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP384R1())
 
 
+def parse_certificate_der(der: bytes) -> x509.Certificate:
+    """The certificate, with a key that can be read. Nothing is verified. Raises: PkiError."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.public_key()
+    except CERTIFICATE_ERRORS as exc:
+        raise PkiError("no X.509 certificate in DER with a key that is known here") from exc
+    return certificate
+
+
 def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM text, in its order; other blocks are passed over. Nothing is verified.
 
@@ -78,7 +94,7 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         raise PkiError(f"a certificate file of {len(pem)} bytes; at most {MAX_PEM} are read")
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as exc:
+    except CERTIFICATE_ERRORS as exc:
         raise PkiError("no PEM certificate found; expected text with -----BEGIN CERTIFICATE-----") from exc
 
 

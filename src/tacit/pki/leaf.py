@@ -1,13 +1,16 @@
-"""The certificate of an activated marble."""
+"""The certificate of an activated marble: issued, and known again."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from cryptography.x509.oid import NameOID
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tacit.errors import PkiError
 from tacit.pki.csr import Csr
-from tacit.pki.keys import KeyPair, generate_key
-from tacit.pki.shape import LIFETIME, LOOPBACK, Names, Shape, parse_ip, sign, subject_name
+from tacit.pki.keys import CERTIFICATE_ERRORS, KeyPair, generate_key, parse_certificate_der
+from tacit.pki.shape import LIFETIME, LOOPBACK, MARBLE_TYPE_OID, Names, Shape, parse_ip, sign, subject_name
 
 LEAF_USAGE = 1 | 16  # digitalSignature, keyAgreement
 
@@ -33,6 +36,7 @@ def issue_leaf(
     marble_type: str,
     allowed_names: tuple[str, ...] | None,
     now: datetime,
+    lifetime: timedelta | None = None,
     mark: str | None = None,
 ) -> KeyPair:
     """A new key and its certificate for a marble, under the marble root or the intermediate (they share the key).
@@ -46,6 +50,7 @@ def issue_leaf(
         marble_type: The type's name in the manifest; becomes an extension of its own.
         allowed_names: DNS names and addresses that the manifest allows this type. None leaves them to the request.
         now: Start of validity, UTC.
+        lifetime: How long it is valid. None is as long as the mesh.
         mark: Organizational unit that says what this mesh is not (`SIMULATED`, `UNATTESTED`).
 
     Raises:
@@ -60,12 +65,54 @@ def issue_leaf(
         subject=subject_name([*kept, (NameOID.COMMON_NAME, uuid)]),
         public_key=key.public_key(),
         not_before=now,
-        not_after=now + LIFETIME,
+        not_after=now + (LIFETIME if lifetime is None else min(lifetime, LIFETIME)),
         usage=LEAF_USAGE,
         names=Names(names.dns, names.ips),
         marble_type=marble_type,
     )
     return KeyPair(sign(shape, issuer_name=issuer.certificate.subject, issuer=issuer, key=issuer.key), key)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafIdentity:
+    """Which marble a leaf was issued to: the type's name in the manifest, and the UUID in canonical form."""
+
+    marble_type: str
+    uuid: str
+
+
+def verify_leaf(der: bytes, *, issuer: x509.Certificate, now: datetime) -> LeafIdentity:
+    """The marble that this certificate was issued to by `issuer` itself (the marble root), in force at `now`.
+
+    The issuer's key also signs certificate secrets, whose holders and names are the manifest's: only a leaf has the
+    extension with the type, and nothing that may sign others is taken for a leaf.
+
+    Raises:
+        PkiError: it is none, in the words of Go's x509 where it has them.
+    """
+    try:
+        leaf = parse_certificate_der(der)
+        leaf.verify_directly_issued_by(issuer)
+        extensions = leaf.extensions
+    except (*CERTIFICATE_ERRORS, InvalidSignature, PkiError) as exc:
+        raise PkiError("x509: certificate signed by unknown authority") from exc
+    if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
+        when = "before" if now < leaf.not_valid_before_utc else "after"
+        limit = leaf.not_valid_before_utc if when == "before" else leaf.not_valid_after_utc
+        moment, bound = (f"{one:%Y-%m-%dT%H:%M:%SZ}" for one in (now, limit))
+        raise PkiError(f"x509: certificate has expired or is not yet valid: current time {moment} is {when} {bound}")
+    try:
+        usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        is_ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        marble_type = extensions.get_extension_for_oid(MARBLE_TYPE_OID).value
+    except x509.ExtensionNotFound as exc:
+        raise PkiError("the client certificate is not that of a marble; use the one from its activation") from exc
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in usage or is_ca:
+        raise PkiError("x509: certificate specifies an incompatible key usage")
+    names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1 or not isinstance(marble_type, x509.UnrecognizedExtension):
+        raise PkiError("the client certificate does not say which marble it is of; use the one from its activation")
+    return LeafIdentity(marble_type.value.decode("utf-8", "surrogateescape"), str(names[0].value))
 
 
 def _allowed(asked: Names, allowed: tuple[str, ...]) -> Names:

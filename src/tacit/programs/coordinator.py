@@ -11,8 +11,11 @@ MarbleRun's, and an empty one counts as unset:
 - EDG_COORDINATOR_DNS_NAMES (localhost): names and addresses of the coordinator's certificates, comma between.
 - EDG_COORDINATOR_SEAL_DIR (./marblerun-coordinator-data): folder of the sealed state.
 - EDG_STARTUP_MANIFEST: file with a manifest to start with, in an empty folder.
+- EDG_COORDINATOR_PROMETHEUS_ADDR: host and port of /metrics and /events, plain HTTP; none unless given.
 - EDG_COORDINATOR_DEV_MODE=1: a log for people. EDG_DEBUG_LOGGING=1: a log of everything.
+- EDG_HTTP_ERROR_LOG_LEVEL (error): the level at which faults of connections are logged: debug, info, warn or error.
 - TACIT_PLATFORM: folder of the simulated platform.
+- TACIT_INTEL_COLLATERAL: file with Intel's collateral, by which POST /api/v2/sign-quote verifies quotes of SGX.
 - OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
   certificates and log say so.
 
@@ -22,22 +25,24 @@ while none runs. Both take the folder from EDG_COORDINATOR_SEAL_DIR, and need ne
 
 import argparse
 import asyncio
+import logging
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from tacit import __version__
 from tacit.coordinator.activate import Verifier
 from tacit.coordinator.api.mesh import MAX_MESSAGE, MeshApi
-from tacit.coordinator.api.rest import MAX_BODY, ClientApi
+from tacit.coordinator.api.meter import Meter
+from tacit.coordinator.api.rest import MAX_BODY, PATHS, ClientApi
 from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
@@ -45,12 +50,12 @@ from tacit.coordinator.store import SealedFolder
 from tacit.edge import Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
-from tacit.evidence import Claims, Collateral, Role, Tee, verify_binding, verify_evidence
+from tacit.evidence import Tee
 from tacit.evidence.claims import Issuer
-from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.tls import server_context
+from tacit.programs.anchors import make_judge, make_verifier
 from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
 
@@ -58,7 +63,9 @@ NAME = "tacit-coordinator"
 WORKERS = 8  # threads for what takes long; those that wait for the disk share one sync
 GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
-COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
+MAX_SCRAPE = 4096  # bytes of a body that nobody needs
+METRICS_ADDR = "EDG_COORDINATOR_PROMETHEUS_ADDR"
+FAULT_LEVELS = ("debug", "info", "warn", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +76,15 @@ class Config:
     mesh: tuple[str, int]
     names: tuple[str, ...]
     seal_folder: Path
+    metrics: tuple[str, int] | None
     startup_manifest: Path | None
     platform: Path | None
+    intel_collateral: Path | None
     unattested: bool
     debug: bool
     development: bool
-    unsupported: tuple[str, ...]
+    fault_level: str
+    given: tuple[str, ...]
 
 
 def main() -> None:
@@ -111,25 +121,33 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     """
     options = _parser().parse_args(argv)
     given = {name: value for name, value in environ.items() if value}
-    if given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
+    licensed = "distributedcoordinator" in given.get("EDG_ENTERPRISE_LICENSED_FEATURES", "").lower()
+    if licensed or given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
         raise UsageError(
-            "several coordinators with one state (EDG_DISTRIBUTED_COORDINATOR, EDG_STORE_BACKEND) are not offered; "
-            "unset both, and give the one coordinator a folder of its own"
+            "several coordinators with one state (EDG_DISTRIBUTED_COORDINATOR, EDG_STORE_BACKEND, "
+            "EDG_ENTERPRISE_LICENSED_FEATURES) are not offered; unset them, and give the one coordinator a folder of its own"
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
     startup = given.get("EDG_STARTUP_MANIFEST")
     names = given.get("EDG_COORDINATOR_DNS_NAMES", "localhost").split(",")
+    metrics, intel = given.get(METRICS_ADDR), given.get("TACIT_INTEL_COLLATERAL")
+    level = given.get("EDG_HTTP_ERROR_LOG_LEVEL", "error").lower()
+    if level not in FAULT_LEVELS:
+        raise UsageError(f'EDG_HTTP_ERROR_LOG_LEVEL is "{level}"; expected one of {", ".join(FAULT_LEVELS)}')
     return Config(
         client=parse_address("EDG_COORDINATOR_CLIENT_ADDR", given.get("EDG_COORDINATOR_CLIENT_ADDR", ":4433")),
         mesh=parse_address("EDG_COORDINATOR_MESH_ADDR", given.get("EDG_COORDINATOR_MESH_ADDR", ":2001")),
         names=tuple(name.strip() for name in names if name.strip()),
+        metrics=parse_address(METRICS_ADDR, metrics) if metrics else None,
         seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
         platform=None if unattested else default_platform_folder(given),
+        intel_collateral=Path(intel) if intel else None,
         unattested=unattested,
         debug=given.get("EDG_DEBUG_LOGGING") == "1",
         development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
-        unsupported=tuple(name for name in ("EDG_COORDINATOR_PROMETHEUS_ADDR",) if name in given),
+        fault_level=level,
+        given=tuple(given),
     )
 
 
@@ -159,8 +177,7 @@ async def serve(config: Config, log: EventLog) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("starting coordinator", version=__version__)
-    for variable in config.unsupported:
-        log.warning("not offered by this coordinator yet, and ignored", variable=variable)
+    log_faults(log, config.fault_level)
     issuer, verify = load_tee(config, log)
     with closing(SealedFolder(config.seal_folder, issuer)) as folder, ThreadPoolExecutor(WORKERS) as executor:
         coordinator = open_coordinator(config, log, folder, issuer, verify)
@@ -178,8 +195,9 @@ async def _listen(
         pair: KeyPair = getattr(coordinator.holdings.identity, which)
         return pair.certificate_pem, pair.key_pem
 
-    api = ClientApi(coordinator, executor=executor, log=log)
-    mesh = MeshApi(coordinator, executor=executor, log=log)
+    meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator) if config.metrics else None
+    api = ClientApi(coordinator, executor=executor, log=log, meter=meter)
+    mesh = MeshApi(coordinator, executor=executor, log=log, meter=meter)
     host, port = config.mesh
     tls = server_context(partial(credentials, "marble_root"), client_certificates="require", alpn=["h2"])
     listener: Listener = await serve_grpc(mesh.handlers, host=host, port=port, tls=tls, max_message=MAX_MESSAGE)
@@ -190,6 +208,49 @@ async def _listen(
     listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
+
+
+async def _listen_for_scrapes(
+    stack: AsyncExitStack, address: tuple[str, int], log: EventLog, coordinator: Coordinator
+) -> Meter:
+    # Here, so that the library is in the process only where somebody scrapes.
+    from tacit.coordinator.api.metrics import Metrics
+
+    metrics = Metrics(
+        state=lambda: coordinator.holdings.state,
+        paths=PATHS,
+        version=__version__,
+        tee=coordinator.status().tee,
+    )
+    host, port = address
+    listener = await serve_http(metrics.handle, host=host, port=port, tls=None, max_body=MAX_SCRAPE)
+    stack.push_async_callback(listener.close, GRACE)
+    # Whoever reaches the port reads it; there is no TLS, as the variable's name has always meant.
+    log.info("Starting prometheus /metrics endpoint", address=_shown(host, listener.port))
+    return metrics
+
+
+class _Faults(logging.Handler):
+    """Takes what libraries say about connections into our log, without the traceback."""
+
+    def __init__(self, write: Callable[..., None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        # The text of a foreign exception may quote what it was given; its kind is enough.
+        self._write("fault of a connection", source=record.name, what=str(record.msg)[:200], error=kind)
+
+
+def log_faults(log: EventLog, level: str) -> None:
+    """Log faults of connections at this level."""
+    handler = _Faults({"debug": log.debug, "info": log.info, "warn": log.warning, "error": log.error}[level])
+    for name in ("tacit.edge", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
 
 
 def load_tee(config: Config, log: EventLog) -> tuple[Issuer | None, Verifier | None]:
@@ -211,25 +272,7 @@ def load_tee(config: Config, log: EventLog) -> tuple[Issuer | None, Verifier | N
         measurement=info.unique_id.hex(),
         signer=info.signer_id.hex(),
     )
-    return issuer, make_verifier(config.platform)
-
-
-def make_verifier(platform: Path) -> Verifier:
-    """Evidence of this platform's TEEs, bound to the client certificate of its connection, becomes claims."""
-    anchor = load_anchor(platform)
-    kept: dict[str, tuple[datetime, Collateral]] = {}
-
-    def verify(evidence: bytes, certificate: bytes) -> Claims:
-        moment = now()
-        fetched, collateral = kept.get("newest", (None, None))
-        if fetched is None or collateral is None or not timedelta() <= moment - fetched < COLLATERAL_KEPT:
-            collateral = fetch_collateral(evidence, folder=platform)
-            kept["newest"] = moment, collateral
-        claims = verify_evidence(evidence, collateral, anchor, now=moment)
-        verify_binding(claims, role=Role.MARBLE, key=certificate)
-        return claims
-
-    return verify
+    return issuer, make_verifier(config.platform, clock=now)
 
 
 def open_coordinator(
@@ -253,8 +296,10 @@ def open_coordinator(
     if issuer is None:
         log.warning("the sealing key lies in clear beside the state")
     marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee is Tee.SIMULATED else None
-    settings = Settings(config.names, "unattested" if issuer is None else str(issuer.tee), marked)
-    world = World(issuer, verify, now, secrets.token_bytes, log)
+    tee = "unattested" if issuer is None else str(issuer.tee)
+    settings = Settings(config.names, tee, marked, dict.fromkeys(config.given, "set"))
+    judge = make_judge(config.platform, config.intel_collateral, clock=now)
+    world = World(issuer, verify, now, secrets.token_bytes, log, judge)
     coordinator = Coordinator(folder, settings, world, contents=contents, recovery=recovery)
     if config.startup_manifest is not None:
         _set_startup_manifest(coordinator, config.startup_manifest)

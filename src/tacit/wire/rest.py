@@ -149,6 +149,19 @@ class PendingUpdate(msgspec.Struct):
     missing: list[str] = msgspec.field(name="missingUsers")
 
 
+class SignedQuoteV2(msgspec.Struct):
+    """POST /api/v2/sign-quote: the root key's signature over the quote in base64, followed by the status."""
+
+    tcb_status: str = msgspec.field(name="tcbStatus")
+    signature: bytes = msgspec.field(name="verificationSignature")
+
+
+class CounterV2(msgspec.Struct):
+    """POST /api/v2/monotonic-counter: the value before."""
+
+    value: int
+
+
 class Message(msgspec.Struct):
     """POST /api/v2/update-cancel."""
 

@@ -6,11 +6,14 @@ Source: messages, codes and texts as recorded from MarbleRun v1.9.1.
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 from google.protobuf.message import DecodeError
 
 from tacit.coordinator.activate import Order, Release
+from tacit.coordinator.api.meter import CODE_NAMES, Activation, Meter, NoMeter
 from tacit.coordinator.core import Coordinator
 from tacit.coordinator.log import EventLog
 from tacit.edge import GrpcCall, GrpcHandler
@@ -35,13 +38,22 @@ _STATUS: tuple[tuple[type[TacitError], Status], ...] = (
 )
 
 
+_LONGEST_DEADLINE = 10**9  # seconds; a caller may say 11,000 years, which no date holds
+_LONGEST_REFUSAL = 1000  # characters in the log; a request may name a thousand hosts
+_NORMAL = (Status.OK, Status.CANCELLED, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED)
+_OUR_FAULT = (Status.INTERNAL, Status.UNKNOWN, Status.UNIMPLEMENTED, Status.DATA_LOSS)
+
+
 class MeshApi:
     """Answers marbles. Activations run in `executor`, so that the client API never waits behind one."""
 
-    def __init__(self, coordinator: Coordinator, *, executor: Executor, log: EventLog) -> None:
+    def __init__(
+        self, coordinator: Coordinator, *, executor: Executor, log: EventLog, meter: Meter | None = None
+    ) -> None:
         self._coordinator = coordinator
         self._executor = executor
         self._log = log
+        self._meter = meter or NoMeter()
         self.handlers: Mapping[str, GrpcHandler] = {ACTIVATE: self.activate}
 
     async def activate(self, message: bytes, call: GrpcCall) -> bytes:
@@ -50,6 +62,25 @@ class MeshApi:
         Raises:
             RequestError: with the canonical status of the refusal.
         """
+        line = _CallLine(self._log, call, self._coordinator.now())
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._meter.call_began()
+        line.started()
+        # What stays if the caller goes before its answer.
+        status, refusal = Status.CANCELLED, "the call was cancelled"
+        try:
+            answer = await self._activate(message, call)
+            status, refusal = Status.OK, ""
+            return answer
+        except RequestError as exc:
+            status, refusal = exc.status, str(exc)
+            raise
+        finally:
+            self._meter.call_ended(status)
+            line.finished(status, refusal, seconds=clock() - began)
+
+    async def _activate(self, message: bytes, call: GrpcCall) -> bytes:
         if call.peer_certificate is None:
             raise RequestError(Status.UNAUTHENTICATED, "couldn't get marble TLS certificate")
         request = ActivationRequest()
@@ -63,11 +94,59 @@ class MeshApi:
             loop = asyncio.get_running_loop()
             released = await loop.run_in_executor(self._executor, partial(self._coordinator.activate, order))
         except TacitError as exc:
+            self._meter.refused(self._known(order.marble_type))
             raise _refusal(exc) from exc
         except Exception as exc:
+            self._meter.refused(self._known(order.marble_type))
             self._log.error("activation failed", error=type(exc).__name__)
             raise RequestError(Status.INTERNAL, "internal error") from exc
+        now = self._coordinator.now()
+        self._meter.activated(Activation(now, order.marble_type, released.uuid, order.evidence))
         return _response(released)
+
+    def _known(self, marble_type: str) -> str:
+        """The type, if the manifest has it; whoever was refused may have written anything."""
+        manifest = self._coordinator.holdings.manifest
+        return marble_type if manifest and marble_type in manifest.marbles else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _CallLine:
+    """The two lines that every call leaves in the log, under the names that MarbleRun's have."""
+
+    log: EventLog
+    call: GrpcCall
+    start: datetime
+
+    def started(self) -> None:
+        self.log.info("started call", **self._fields())
+
+    def finished(self, status: Status, refusal: str, *, seconds: float) -> None:
+        fields = {**self._fields(), "grpc.code": CODE_NAMES[status]}
+        if refusal:
+            fields["grpc.error"] = f"rpc error: code = {CODE_NAMES[status]} desc = {refusal[:_LONGEST_REFUSAL]}"
+        fields["grpc.time_ms"] = f"{seconds * 1000:.3f}"
+        write = self.log.info if status in _NORMAL else self.log.error if status in _OUR_FAULT else self.log.warning
+        write("finished call", **fields)
+
+    def _fields(self) -> dict[str, object]:
+        service, _, method = self.call.method.removeprefix("/").partition("/")
+        fields: dict[str, object] = {
+            "protocol": "grpc",
+            "grpc.component": "server",
+            "grpc.service": service,
+            "grpc.method": method,
+            "grpc.method_type": "unary",
+            "grpc.start_time": _go_seconds(self.start),
+        }
+        if self.call.deadline is not None:
+            left = timedelta(seconds=min(self.call.deadline, _LONGEST_DEADLINE))
+            fields["grpc.request.deadline"] = _go_seconds(self.start + left)
+        return fields
+
+
+def _go_seconds(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _refusal(exc: TacitError) -> RequestError:

@@ -24,19 +24,24 @@ from msgspec import UNSET
 
 from tacit.coordinator.api.audit import digests_page, log_page, parse_after
 from tacit.coordinator.api.bodies import (
+    parse_counter,
     parse_manifest_body,
     parse_nonce,
+    parse_quote,
     parse_recovery,
     parse_secret_names,
     parse_secrets_v1,
     parse_secrets_v2,
 )
+from tacit.coordinator.api.meter import Meter, NoMeter
 from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
 from tacit.coordinator.secrets import Secret
 from tacit.coordinator.updates.effects import Outcome
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import (
+    FeatureOffError,
+    FieldError,
     ForbiddenError,
     GoneError,
     IllegalTransitionError,
@@ -50,6 +55,7 @@ from tacit.wire.rest import (
     API_V2,
     BAD_STATE,
     AcknowledgedV2,
+    CounterV2,
     Envelope,
     LogHead,
     ManifestV1,
@@ -63,6 +69,7 @@ from tacit.wire.rest import (
     RecoverySecrets,
     SecretEntry,
     SecretsV2,
+    SignedQuoteV2,
     StateMark,
     StatusV1,
     StatusV2,
@@ -81,6 +88,11 @@ RECOVER_V1_GONE = (
 
 UPDATE_APPLIED = "All users have acknowledged the update manifest. Update successfully applied"
 UPDATE_CANCELLED = "Update successfully cancelled"
+
+_V1 = ("/status", "/quote", "/manifest", "/update", "/update-manifest", "/update-cancel", "/recover", "/secrets")
+_V2_ALONE = ("/recover/public-key", "/sign-quote", "/monotonic-counter")
+PATHS = frozenset((*_V1, *(API_V2 + path for path in (*_V1, *_V2_ALONE))))
+"""Every path that has a route."""
 
 _JSON = {"content-type": "application/json"}
 _PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
@@ -102,12 +114,15 @@ class Route:
 class ClientApi:
     """Answers requests to one coordinator. What may take long runs in `executor`, so that nobody else waits for it."""
 
-    def __init__(self, coordinator: Coordinator, *, executor: Executor, log: EventLog) -> None:
+    def __init__(
+        self, coordinator: Coordinator, *, executor: Executor, log: EventLog, meter: Meter | None = None
+    ) -> None:
         self._coordinator = coordinator
         self._executor = executor
         self._log = log
         # Strangers may ask for digests, which are read from files: one at a time, so they never take every worker.
         self._digesting = asyncio.Semaphore(1)
+        self._meter = meter or NoMeter()
         self.routes: Mapping[tuple[str, str], Route] = {
             ("GET", "/status"): Route(self._status_v1, 400, 1),
             ("GET", "/quote"): Route(self._quote_v1, 400, 1),
@@ -136,6 +151,8 @@ class ClientApi:
             ("POST", API_V2 + "/secrets"): Route(self._set_secrets_v2, 500, 2),
             ("GET", API_V2 + "/log"): Route(self._read_log, 500, 2),
             ("GET", API_V2 + "/log/digests"): Route(self._log_digests, 500, 2),
+            ("POST", API_V2 + "/sign-quote"): Route(self._sign_quote, 500, 2),
+            ("POST", API_V2 + "/monotonic-counter"): Route(self._monotonic_counter, 500, 2),
         }
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -144,12 +161,22 @@ class ClientApi:
         clean = _clean(path)
         if clean != path:
             return _redirect(clean, request)
+        if path not in PATHS:
+            return await self._answer(request, path)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._meter.request_began(path)
+        response = await self._answer(request, path)
+        self._meter.request_ended(path, request, response, seconds=clock() - began)
+        return response
+
+    async def _answer(self, request: HttpRequest, path: str) -> HttpResponse:
         route = self.routes.get((request.method, path))
         if route is None:
             answer = _answer(405, Envelope("error"), _PLAIN)
             return HttpResponse(405, b"", answer.headers) if request.method == "HEAD" else answer
         if route.version == 1:
-            self._log.info("this path is deprecated", path=API_V2 + path)
+            self._log.info(f"Usage of deprecated API endpoint. Consider using {API_V2 + path} instead", path=path)
         try:
             data = await route.handler(request)
         except TacitError as exc:
@@ -168,6 +195,8 @@ class ClientApi:
             code = 401
         elif isinstance(exc, InputError):
             code = 400
+        elif isinstance(exc, FeatureOffError):
+            code = 403
         elif isinstance(exc, NoUpdateError):
             code = 404
         elif isinstance(exc, GoneError):
@@ -189,8 +218,12 @@ class ClientApi:
                 with contextlib.suppress(RuntimeError):  # the program is ending
                     self._executor.submit(audit.write, entries)
         if route.version == 2 and code in (400, 401):
-            return _answer(code, Envelope("fail", None, message), _JSON)
+            data = {exc.field: exc.detail} if isinstance(exc, FieldError) else None
+            return _answer(code, Envelope("fail", data, message), _JSON)
         return _answer(code, Envelope("error", None, message), _PLAIN)
+
+    def _note(self, leniency: str) -> None:
+        self._log.warning("request read leniently", at=leniency)
 
     async def _offload(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
@@ -231,7 +264,7 @@ class ClientApi:
         return RecoverySecrets(recovery) if recovery else None
 
     async def _set_manifest_v2(self, request: HttpRequest) -> object:
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return RecoverySecrets(await self._offload(partial(self._coordinator.set_manifest, raw)))
 
     async def _update_log_v1(self, _: HttpRequest) -> object:
@@ -249,7 +282,7 @@ class ClientApi:
 
     async def _update_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return _update(await self._offload(partial(self._coordinator.updates.update, user, raw)))
 
     async def _pending_update(self, _: HttpRequest) -> object:
@@ -265,7 +298,7 @@ class ClientApi:
 
     async def _acknowledge_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body)
+        raw = parse_manifest_body(request.body, self._note)
         return _acknowledged(await self._offload(partial(self._coordinator.updates.acknowledge, user, raw)))
 
     async def _cancel_v1(self, request: HttpRequest) -> object:
@@ -282,7 +315,7 @@ class ClientApi:
         raise GoneError(RECOVER_V1_GONE)
 
     async def _recover_v2(self, request: HttpRequest) -> object:
-        secret, signature = parse_recovery(request.body)
+        secret, signature = parse_recovery(request.body, self._note)
         remaining = await self._offload(partial(self._coordinator.recover, secret, signature))
         more = f"Secret was processed successfully. Upload the next secret. Remaining secrets: {remaining}"
         return RecoverV2(remaining, more if remaining else "Recovery successful.")
@@ -306,12 +339,12 @@ class ClientApi:
 
     async def _set_secrets_v1(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        values = parse_secrets_v1(request.body)
+        values = parse_secrets_v1(request.body, self._note)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
 
     async def _set_secrets_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        values = parse_secrets_v2(request.body)
+        values = parse_secrets_v2(request.body, self._note)
         return await self._offload(partial(self._coordinator.write_secrets, user, values))
 
     # ---- the audit log, which MarbleRun has not
@@ -324,6 +357,19 @@ class ClientApi:
         after = parse_after(request.query)
         async with self._digesting:
             return digests_page(await self._offload(partial(self._coordinator.audit.digests, after)))
+
+    # ---- what a manifest has to switch on. That is asked first, then who calls, and only then is the body read.
+
+    async def _sign_quote(self, request: HttpRequest) -> object:
+        self._coordinator.require_quote_signing()
+        quote = parse_quote(request.body, self._note)
+        signed = await self._offload(partial(self._coordinator.sign_quote, quote))
+        return SignedQuoteV2(signed.tcb_status, signed.signature)
+
+    async def _monotonic_counter(self, request: HttpRequest) -> object:
+        marble = self._coordinator.authenticate_marble(request.peer_certificate)
+        name, value = parse_counter(request.body, self._note)
+        return CounterV2(await self._offload(partial(self._coordinator.raise_counter, marble, name, value)))
 
 
 def _mark(status: Status) -> StateMark:

@@ -16,6 +16,7 @@ from tacit.coordinator.secrets import Secret
 from tacit.coordinator.state import (
     Activated,
     Change,
+    CounterRaised,
     Holdings,
     Identity,
     Pending,
@@ -31,7 +32,7 @@ from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key_der
 from tacit.wire.log import LogPosition
 
-_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _STEP = b"S", b"s", b"a", b"p", b"e"
+_SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _COUNTER, _STEP = b"S", b"s", b"a", b"p", b"c", b"e"
 
 
 class _Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,6 +58,12 @@ class _Pending(msgspec.Struct, forbid_unknown_fields=True):
     agreed: list[str]
 
 
+class _Counters(msgspec.Struct, forbid_unknown_fields=True):
+    marble_type: str
+    uuid: str
+    values: dict[str, int]
+
+
 class _Log(msgspec.Struct, forbid_unknown_fields=True):
     key: bytes
     archived: int
@@ -79,6 +86,7 @@ class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     # Later than the rest: a file without them is an older one.
     security_versions: dict[str, int] = {}
     pending: _Pending | None = None
+    counters: list[_Counters] = []
     # None in files of version 1, and in a step, where the log goes on as it was.
     log: _Log | None = None
 
@@ -101,6 +109,13 @@ class _SecretsSet(msgspec.Struct, forbid_unknown_fields=True):
 class _Activated(msgspec.Struct, forbid_unknown_fields=True):
     marble_type: str
     uuid: str
+
+
+class _CounterRaised(msgspec.Struct, forbid_unknown_fields=True):
+    marble_type: str
+    uuid: str
+    name: str
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,7 @@ def encode_snapshot(holdings: Holdings, journal: Journal | None = None) -> bytes
             if package.security_version is not None
         },
         pending=_written(holdings.pending),
+        counters=[_Counters(*marble, dict(values)) for marble, values in holdings.counters.items()],
         log=None
         if journal is None
         else _Log(journal.key, journal.archived.number, journal.archived.head, list(journal.tail)),
@@ -150,6 +166,9 @@ def encode_change(change: Change) -> bytes:
         return _PENDING + msgspec.msgpack.encode(_PendingChanged(_written(change.pending), list(change.log_lines)))
     if isinstance(change, Replaced):
         return encode_snapshot(change.holdings)
+    if isinstance(change, CounterRaised):
+        raised = _CounterRaised(change.marble_type, change.uuid, change.name, change.value)
+        return _COUNTER + msgspec.msgpack.encode(raised)
     return _ACTIVATED + msgspec.msgpack.encode(_Activated(change.marble_type, change.uuid))
 
 
@@ -208,6 +227,9 @@ def _change(kind: bytes, body: bytes) -> Change:
     if kind == _ACTIVATED:
         activated = msgspec.msgpack.decode(body, type=_Activated)
         return Activated(activated.marble_type, activated.uuid)
+    if kind == _COUNTER:
+        raised = msgspec.msgpack.decode(body, type=_CounterRaised)
+        return CounterRaised(raised.marble_type, raised.uuid, raised.name, raised.value)
     if kind == _PENDING:
         changed = msgspec.msgpack.decode(body, type=_PendingChanged)
         return PendingChanged(_read(changed.pending), tuple(changed.log_lines))
@@ -249,6 +271,7 @@ def _holdings(read: _Snapshot) -> Holdings:
         activations=read.activations,
         update_log=tuple(read.update_log),
         pending=_read(read.pending),
+        counters={(one.marble_type, one.uuid): one.values for one in read.counters},
     )
 
 

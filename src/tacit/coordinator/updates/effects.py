@@ -56,14 +56,14 @@ def read_update(raw: bytes) -> tuple[Manifest, tuple[str, ...]]:
     return parsed.manifest, parsed.leniencies
 
 
-def check_update(current: Manifest, update: Manifest) -> tuple[str, ...]:
+def check_update(current: Manifest, update: Manifest, *, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The warnings of a manifest that is to replace the current one.
 
     Raises:
         ManifestError: it does not fit together, or changes what cannot change.
     """
     try:
-        warnings = check_manifest(update)
+        warnings = check_manifest(update, environ=environ)
         check_replacement(current, update)
     except ManifestError as exc:
         raise ManifestError(f"invalid manifest: {exc}") from exc

@@ -6,7 +6,7 @@ An update that fails while it is applied is pending no more, and the log says so
 Source: order and words as recorded from MarbleRun v1.9.1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -64,6 +64,7 @@ class Tools:
     random: Random
     log: EventLog
     new_identity: NewIdentity
+    environ: Mapping[str, str]
 
 
 class Updates:
@@ -95,12 +96,12 @@ class Updates:
             holdings, manifest = self._ledger.opened(Event.UPDATE)
             require_none_pending(holdings)
             update, leniencies = read_update(raw)
+            for leniency in leniencies:
+                self._tools.log.warning("manifest read leniently", at=leniency)
             if is_version_update(update):
                 return self._raise_versions(holdings, manifest, user, update)
             require_updater(manifest, user, "update the complete manifest")
-            for leniency in leniencies:
-                self._tools.log.warning("manifest read leniently", at=leniency)
-            for warning in check_update(manifest, update):
+            for warning in check_update(manifest, update, environ=self._tools.environ):
                 self._tools.log.warning("manifest checked", warning=warning)
             return self._settle(holdings, propose(manifest, user, raw), user, _PROPOSED)
 

@@ -5,6 +5,7 @@ Bytes come in. `parse_manifest` reads them as MarbleRun's coordinator does and l
 is for `check_manifest`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit.errors import Defect, ManifestError
@@ -13,10 +14,14 @@ from tacit.manifest.codec.schema import MANIFEST, build_manifest
 from tacit.manifest.codec.text import JsonSyntaxError, parse_text, position
 from tacit.manifest.model import Manifest
 
-__all__ = ["ParsedManifest", "parse_manifest", "parse_manifest_strict"]
+__all__ = ["ParsedManifest", "describe_leniencies", "parse_manifest", "parse_manifest_strict"]
 
 MAX_SHOWN = 50
 """Defects in a message; the rest is counted."""
+MAX_LENIENCIES = 100
+"""Leniencies that are named; the rest is counted."""
+MAX_PATH = 300
+"""Characters of a leniency's path, and of what is said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,18 @@ def parse_manifest(raw: bytes) -> ParsedManifest:
     if worst is not None and worst.weight is not Weight.TOLERATED:
         message = f"unmarshaling manifest: {worst.wire}"
         raise ManifestError(message, defects=(_defect(raw, worst),))
-    leniencies = tuple(f"{_dollar(finding.path)}: {finding.message}" for finding in findings)
-    return ParsedManifest(build_manifest(raw, values), leniencies)
+    return ParsedManifest(build_manifest(raw, values), describe_leniencies(findings))
+
+
+def describe_leniencies(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What was let pass, each with its path; of very many the first, and how many more there are."""
+    # Whoever may send a text could otherwise have a line of the log for every few bytes of it.
+    shown = [
+        f"{_dollar(finding.path)[:MAX_PATH]}: {finding.message[:MAX_PATH]}" for finding in findings[:MAX_LENIENCIES]
+    ]
+    if len(findings) > MAX_LENIENCIES:
+        shown.append(f"$: and {len(findings) - MAX_LENIENCIES} more")
+    return tuple(shown)
 
 
 def parse_manifest_strict(raw: bytes) -> Manifest:

@@ -6,7 +6,7 @@ Source: encodings as Go's encoding/base64 and encoding/hex read them, with their
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -19,6 +19,7 @@ _CONTENT = Struct(_GO_CONTENT, {"Data": Text(), "Encoding": Text(), "NoTemplates
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _SYMBOLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _HEX = frozenset("0123456789abcdefABCDEF")
+_DURATION = re.compile(r"(?:([0-9]{1,7})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,10})s)?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -207,6 +208,29 @@ class Moment:
         wire = rf'parsing time "\"{shown}\"" as {layout}: cannot parse "{shown}\"" as "2006"'
         report.wrong(place, node.offset, expected, wire)
         return current
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A span of time as Go writes it (`24h`, `1h30m`, `90s`), in whole hours, minutes and seconds; None where absent."""
+
+    go_type: str = "time.Duration"
+
+    def empty(self) -> timedelta | None:
+        """Not given."""
+        return None
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The span."""
+        if node.shape is not Shape.STRING:
+            return Text(self.go_type).decode(node, place, current, report)
+        found = _DURATION.fullmatch(node.text)
+        if found is None or not node.text:
+            expected = f'"{node.text[:40]}" is no span of time such as 24h, 1h30m or 3600s'
+            report.wrong(place, node.offset, expected, f"{place.path}: {expected}")
+            return current
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

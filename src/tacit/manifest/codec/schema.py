@@ -1,12 +1,12 @@
 """The table of everything that a manifest may say, and how it becomes a `Manifest`.
 
-`TEE`, `AllowedNames`, `ReadLog` and `Models` are ours; a coordinator of MarbleRun ignores them.
+`TEE`, `AllowedNames`, `LeafTTL`, `ReadLog` and `Models` are ours; a coordinator of MarbleRun ignores them.
 """
 
 from typing import Any
 
 from tacit.errors import PkiError
-from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Moment
+from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Moment
 from tacit.manifest.codec.decode import Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
@@ -59,6 +59,7 @@ _MARBLE = Struct(
         "TLS": _TEXTS,
         "DisableSecretBinding": Flag(),
         "AllowedNames": _TEXTS,
+        "LeafTTL": Duration(),
         "Models": _TEXTS,
     },
 )
@@ -202,6 +203,7 @@ def _marble(entry: Values) -> Marble:
         disable_secret_binding=entry["DisableSecretBinding"],
         parameters=Parameters(parameters["Files"], parameters["Env"], _tuple(parameters["Argv"])),
         allowed_names=_tuple_or_none(entry["AllowedNames"]),
+        leaf_ttl=entry["LeafTTL"],
         models=_tuple(entry["Models"]),
     )
 

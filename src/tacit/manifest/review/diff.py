@@ -153,6 +153,7 @@ def marbles(old: Manifest, new: Manifest) -> Iterator[Change]:
                 yield Change(GAIN, f"{path}.Package", moved)
             yield from _limits(path, name, before, after)
             yield from _names(path, name, before, after)
+            yield from _lifetime(path, name, before, after)
             yield from _parameters(path, name, before, after)
 
 
@@ -186,6 +187,16 @@ def _names(path: str, name: str, old: Marble, new: Marble) -> Iterator[Change]:
             yield Change(GAIN, where, f"Marble {name} may now have the name {one} in its certificate.")
         for one in sorted(set(before or ()) - set(after or ())):
             yield Change(LOSS, where, f"Marble {name} may no longer have the name {one} in its certificate.")
+
+
+def _lifetime(path: str, name: str, old: Marble, new: Marble) -> Iterator[Change]:
+    before, after = old.leaf_ttl, new.leaf_ttl
+    if before == after:
+        return
+    shown = [f"for {one}" if one else "as long as the mesh" for one in (before, after)]
+    longer = after is None or (before is not None and after > before)
+    text = f"Certificates of marble {name} are valid {shown[1]} now, {shown[0]} before."
+    yield Change(GAIN if longer else LOSS, f"{path}.LeafTTL", text)
 
 
 def _parameters(path: str, name: str, old: Marble, new: Marble) -> Iterator[Change]:

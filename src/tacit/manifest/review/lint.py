@@ -173,6 +173,15 @@ def unbounded_names(manifest: Manifest) -> Iterator[Finding]:
             yield Finding(LOW, path, "a name with a wildcard", why, better)
 
 
+def lasting_leaves(manifest: Manifest) -> Iterator[Finding]:
+    """Certificates that outlive what was attested."""
+    for name, marble in manifest.marbles.items():
+        if marble.leaf_ttl is None:
+            why = "its certificate lives as long as the mesh, so a stolen key is of use until the next update"
+            better = '"LeafTTL": such as "24h", where the server is started anew within that time'
+            yield Finding(LOW, f"Marbles.{name}.LeafTTL", "missing", why, better)
+
+
 def unnamed_models(manifest: Manifest) -> Iterator[Finding]:
     """A model server that loads whatever lies in its storage."""
     for name, marble in manifest.marbles.items():
@@ -362,6 +371,7 @@ RULES: tuple[Rule, ...] = (
     tcb_statuses,
     unlimited_activations,
     unbounded_names,
+    lasting_leaves,
     unnamed_models,
     unauthenticated_models,
     models_without_id,

@@ -77,9 +77,13 @@ class _Evaluator:
                     value = self.pipe(step.pipe, dot)
                     if not step.pipe.variables:
                         self.show(step, value)
-                case Branch(word="if"):
+                case Branch(word="if" | "with"):
                     known = len(self.variables)
-                    self.walk(step.body if is_true(self.pipe(step.pipe, dot)) else step.otherwise, dot)
+                    value = self.pipe(step.pipe, dot)
+                    if is_true(value):
+                        self.walk(step.body, value if step.word == "with" else dot)
+                    else:
+                        self.walk(step.otherwise, dot)
                     del self.variables[known:]
                 case _:
                     self.range(step, dot)

@@ -143,6 +143,35 @@ def _same(first: object, second: object) -> bool:
     return first == second
 
 
+def less(first: object, second: object) -> bool:
+    """Whether the first of two numbers, or of two texts, is the smaller."""
+    for value in (first, second):
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            message = "invalid type for comparison"
+            raise CallError(message)
+    if isinstance(first, int) and isinstance(second, int):
+        return first < second
+    if isinstance(first, str) and isinstance(second, str):
+        return first < second
+    message = "incompatible types for comparison"
+    raise CallError(message)
+
+
+def less_or_equal(first: object, second: object) -> bool:
+    """Whether the first of two numbers, or of two texts, is not the greater."""
+    return not less(second, first)
+
+
+def greater(first: object, second: object) -> bool:
+    """Whether the first of two numbers, or of two texts, is the greater."""
+    return less(second, first)
+
+
+def greater_or_equal(first: object, second: object) -> bool:
+    """Whether the first of two numbers, or of two texts, is not the smaller."""
+    return not less(first, second)
+
+
 def negate(value: object) -> bool:
     """Go's `not`."""
     return not is_true(value)
@@ -187,6 +216,25 @@ def _index_once(value: object, key: object) -> object:
         case _:
             message = f"can't index item of type {type_name(value)}"
     raise CallError(message)
+
+
+def join(*values: object) -> str:
+    """Go's Sprint: values one after another, a blank between two of which neither is text."""
+    out = ""
+    for number, value in enumerate(values):
+        if number and not (isinstance(value, str) or isinstance(values[number - 1], str)):
+            out += " "
+        out += _printed(value)
+    return out
+
+
+def join_line(*values: object) -> str:
+    """Go's Sprintln: a blank between all values, and the end of the line."""
+    return " ".join(map(_printed, values)) + "\n"
+
+
+def _printed(value: object) -> str:
+    return "<nil>" if value is None else format_value("v", value)
 
 
 def printf(template: object, *values: object) -> str:
@@ -295,9 +343,15 @@ def _quote(latin: str) -> str:
 _GENERAL: dict[str, tuple[Callable[..., object], int, int | None]] = {
     "eq": (equal, 1, None),
     "ne": (unequal, 2, 2),
+    "lt": (less, 2, 2),
+    "le": (less_or_equal, 2, 2),
+    "gt": (greater, 2, 2),
+    "ge": (greater_or_equal, 2, 2),
     "not": (negate, 1, 1),
     "len": (length, 1, 1),
     "index": (index, 1, None),
+    "print": (join, 0, None),
+    "println": (join_line, 0, None),
     "printf": (printf, 1, None),
 }
 _ENCODINGS: dict[str, tuple[Callable[..., object], int, int | None]] = {

@@ -1,7 +1,7 @@
 """Tokens → a tree of what to do.
 
-The part of Go's text/template that manifests use: actions with pipelines, fields, variables, `if`, `else`, `range`.
-What else Go has (`define`, `template`, `block`, `with`, `break`, `continue`) is refused by name.
+The part of Go's text/template that manifests use: actions with pipelines, fields, variables, `if`, `with`, `else`,
+`range`. What else Go has (`define`, `template`, `block`, `break`, `continue`, some functions) is refused by name.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ MAX_DEPTH = 50
 CACHED = 1024
 """Templates whose steps are kept."""
 
-_GO_ONLY = frozenset(["call", "ge", "gt", "html", "js", "le", "lt", "print", "println", "slice", "urlquery"])
+_GO_ONLY = frozenset(["call", "html", "js", "slice", "urlquery"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """`if` or `range`, with what follows and what follows `else`."""
+    """`if`, `with` or `range`, with what follows and what follows `else`."""
 
     at: int
     word: str
@@ -200,7 +200,7 @@ class _Parser:
             return Action(first.at, self.pipe("command", Token.RIGHT))
         self.next()
         match first.text:
-            case "if" | "range":
+            case "if" | "range" | "with":
                 return self.branch(first)
             case "end":
                 self.close("end")
@@ -222,11 +222,12 @@ class _Parser:
         otherwise: tuple[Step, ...] = ()
         if closing.text == "else":
             following = self.skip()
-            if following.kind is Token.KEYWORD and following.text == "if" and word.text == "if":
+            chains = following.kind is Token.KEYWORD and following.text in ("if", "with")
+            if chains and following.text == word.text:
                 self.next()
                 otherwise = (self.branch(following),)  # it reads the one `end` of both
-            elif following.kind is Token.KEYWORD and following.text == "with":
-                self.fail(following, "{{else with}} is not supported in a manifest")
+            elif chains:
+                self.unexpected(following, "input")
             else:
                 self.close("else")
                 otherwise, closing = self.block()
