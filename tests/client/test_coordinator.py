@@ -11,7 +11,8 @@ import pytest
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW
 from tacit.client import channel
-from tacit.client.coordinator import CoordinatorClient, NewSecret, ReadSecret, fingerprint, parse_secrets_file
+from tacit.client.answers import NewSecret, ReadSecret
+from tacit.client.coordinator import CoordinatorClient, fingerprint, parse_secrets_file
 from tacit.errors import InputError, NotSetError, PeerError, TlsError, UnauthorizedError, UnreachableError
 from tacit.pki import issue_intermediate, issue_leaf, issue_root, issue_self_signed, parse_csr
 from tacit.pki.csr import create_csr
