@@ -125,7 +125,7 @@ def get(
     if output is not None:
         write_output(output, content)
     else:
-        typer.echo(content, nl=False)
+        typer.echo(content.decode("utf-8", "replace"), nl=False)
 
 
 def _finish(outcome: UpdateOutcome, recovery: Path | None, output: str) -> None:

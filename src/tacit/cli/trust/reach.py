@@ -24,7 +24,7 @@ from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import NONCE_SIZE, attest_coordinator, fetch_unverified
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import Expectation, TrustStore, default_trust_folder
-from tacit.errors import AppraisalError, ConnectError, InputError, PkiError, UnauthorizedError
+from tacit.errors import AppraisalError, ConnectError, InputError, NotTrustedError, PkiError, UnauthorizedError
 from tacit.evidence import Tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_certificates
@@ -95,6 +95,8 @@ def reach(
             nonce=os.urandom(NONCE_SIZE) if flags.nonce is None else flags.nonce,
             platform=platform_folder(),
         )
+    except NotTrustedError as exc:
+        raise NotTrustedError(f"{exc} (or give an era config with --era-config FILE; none is downloaded)") from exc
     except AppraisalError as exc:
         raise type(exc)(f"{exc}. If it was updated on purpose, run `tacit trust {address} --tee ...` again") from exc
     if found.tee != Tee.SGX:
