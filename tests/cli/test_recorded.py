@@ -144,7 +144,9 @@ def check_files(stage: Stage, recorded: Path) -> None:
         theirs = {"rec.json": "recovery-data.json"}.get(name, name)
         shape = [line.split(":")[0] for line in (recorded / theirs).read_text().splitlines()]
         assert len((stage.folder / name).read_text().splitlines()) == pytest.approx(len(shape), abs=1)
-    both, ours = (json.loads(path.read_text()) for path in (recorded / "secret-get-cert-and-key.json", stage.folder / "both.json"))
+    both, ours = (
+        json.loads(path.read_text()) for path in (recorded / "secret-get-cert-and-key.json", stage.folder / "both.json")
+    )
     assert {name: list(value) for name, value in both.items()} == {name: list(value) for name, value in ours.items()}
     chain = x509.load_pem_x509_certificates((stage.folder / "cc.pem").read_bytes())
     assert "CN=MarbleRun Coordinator - Intermediate CA" in chain[0].subject.rfc4514_string()

@@ -95,7 +95,9 @@ class Stage:
     def type(self, entry: Entry) -> Outcome:
         """The command with this coordinator's address; in what comes back it is the recorded one again."""
         done = run_main(*(word.replace(RECORDED_HOST, self.host) for word in entry.words))
-        return Outcome(done.code, done.out.replace(self.host, RECORDED_HOST), done.err.replace(self.host, RECORDED_HOST))
+        return Outcome(
+            done.code, done.out.replace(self.host, RECORDED_HOST), done.err.replace(self.host, RECORDED_HOST)
+        )
 
 
 _CHANCE = (

@@ -97,6 +97,8 @@ def load_manifest(path: Path) -> bytes:
     Raises: FileInputError, InputError.
     """
     raw = read_input(path)
+    if not raw.strip():
+        raise InputError(f"{path} is empty; expected a manifest, as JSON or YAML")
     if not is_yaml(path):
         return raw
     try:
@@ -108,7 +110,9 @@ def load_manifest(path: Path) -> bytes:
         raise InputError(
             f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
         ) from exc
-    except (TypeError, ValueError, RecursionError) as exc:
+    except RecursionError as exc:
+        raise InputError(f"{path} is nested too deeply; is it a manifest?") from exc
+    except (TypeError, ValueError) as exc:
         raise InputError(f"{path} holds what JSON cannot say ({exc}); quote dates, and use text as names") from exc
 
 
