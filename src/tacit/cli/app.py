@@ -32,7 +32,7 @@ FOREIGN_OPTIONS = {
     "--accepted-advisories": _TRUST,
     "--coordinator-cert": _TRUST,
     "--nonce": "every check makes a fresh nonce of its own",
-    "--save-sgx-quote": "`tacit status --save-sgx-quote FILE` writes the evidence",
+    "--save-sgx-quote": "`tacit --save-sgx-quote FILE status HOST:PORT` writes the evidence",
     "--namespace": "this command line does not look into Kubernetes; give HOST:PORT",
     **dict.fromkeys(
         ("--pkcs11-config", "--pkcs11-key-id", "--pkcs11-key-label", "--pkcs11-cert-id", "--pkcs11-cert-label"), _HSM

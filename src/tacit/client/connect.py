@@ -123,7 +123,7 @@ def attest_coordinator(
         sighting = _sight(address, expectation, status, root)
         _verify_pinned_root(address, expectation, status, root_der)  # (8), and the epoch in (10)
         manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
-    if status.code == _WAITS_FOR_MANIFEST:  # nothing is stored there yet: started again it will have another root
+    if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):  # a root that will not last: nothing is stored or open there
         trust.verify_sighting(address, sighting)
     else:
         trust.record_sighting(address, sighting)  # (10)
@@ -299,6 +299,10 @@ def _verify_manifest(
     """Step 9."""
     if expectation.manifest_fingerprint is None or status.code == _WAITS_FOR_MANIFEST:
         return None
+    if status.code == _IN_RECOVERY:
+        raise PinMismatchError(
+            f"the coordinator at {address} is in recovery mode and holds no manifest until it is recovered, and one is pinned"
+        )
     manifest = client.manifest()
     verify_manifest(address, manifest, root, expectation.manifest_fingerprint)
     return manifest

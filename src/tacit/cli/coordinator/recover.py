@@ -65,7 +65,7 @@ def recover(
     check_format(output)
     raw = read_input(file, largest=_MAX_SECRET * 64)
     holder = load_recovery_key(read_input(key))
-    reached = reach(host, insecure=insecure, quiet=output == "json")
+    reached = reach(host, insecure=insecure, quiet=output == "json", recovering=True)
     share = load_share(raw, holder)
     _send(reached, share, sign_share(share, holder), output)
 
@@ -84,7 +84,7 @@ def send(
     """
     check_format(output)
     secret, signed = (read_input(path, largest=_MAX_SECRET) for path in (file, signature))
-    _send(reach(host, insecure=insecure, quiet=output == "json"), secret, signed, output)
+    _send(reach(host, insecure=insecure, quiet=output == "json", recovering=True), secret, signed, output)
 
 
 @signed_app.command("public-key")
@@ -99,7 +99,7 @@ def public_key(
     Example: tacit recover-with-signature public-key localhost:4433 -o coordinator.pem
     """
     check_format(form)
-    reached = reach(host, insecure=insecure, quiet=form == "json")
+    reached = reach(host, insecure=insecure, quiet=form == "json", recovering=True)
     with reached.client() as client, while_doing("retrieving recovery public key"):
         pem = write_ephemeral_key(client.recovery_public_key())
     if output is not None:

@@ -15,7 +15,7 @@ def status(host: HostArgument, output: FormatOption = "text", insecure: Insecure
     """
     check_format(output)
     with (
-        reach(host, insecure=insecure, quiet=True, cached=True).client() as client,
+        reach(host, insecure=insecure, quiet=True, cached=True, recovering=True).client() as client,
         while_doing("retrieving Coordinator status"),
     ):
         found = client.status()

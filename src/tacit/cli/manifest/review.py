@@ -94,10 +94,10 @@ def _parse(path: Path) -> ParsedManifest:
 
 
 def _grouped(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
-    """Findings that differ in nothing but their place, together where there are more than a few, at the first one's place."""
+    """Findings that differ in nothing but place and name, together where there are more than a few, at the first one's place."""
     alike: dict[tuple[str, ...], list[Finding]] = {}
     for one in findings:
-        kind = (one.severity, one.what, one.why, one.better, one.path.split(".")[0], one.path.rpartition(".")[2])
+        kind = (one.severity, one.why, one.better, one.path.split(".")[0], one.path.rpartition(".")[2])
         alike.setdefault(kind, []).append(one)
     for group in alike.values():
         if len(group) > _FEW:

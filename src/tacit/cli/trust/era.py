@@ -33,14 +33,18 @@ class _EraJson(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
 class ThisOnce:
     """What is expected of a host for one command: an era config's, or what was told, with what the options change in it.
 
-    What was seen of a host that is known still counts, and is remembered; of another host nothing is.
+    What was seen of a host that is known still counts, and is remembered; of another host nothing is. Without `rooted`
+    neither happens: the root is one for the time of a recovery.
     """
 
-    def __init__(self, store: TrustStore, flags: Flags, *, era: Expectation | None, pinned: bool) -> None:
+    def __init__(
+        self, store: TrustStore, flags: Flags, *, era: Expectation | None, pinned: bool, rooted: bool = True
+    ) -> None:
         self._store = store
         self._flags = flags
         self._era = era
         self._pinned = pinned
+        self._rooted = rooted
 
     def load_expectation(self, host: str) -> Expectation:
         """What to expect of `host`. Raises: NotTrustedError."""
@@ -48,19 +52,19 @@ class ThisOnce:
         known = self._store.load_expectation(host) if told else Expectation("")
         pins = replace(
             self._era or known,
-            root_der=known.root_der,
+            root_der=known.root_der if self._rooted else None,
             manifest_fingerprint=known.manifest_fingerprint if self._pinned else None,
         )
         return _accepting(pins, self._flags)
 
     def verify_sighting(self, host: str, sighting: Sighting) -> None:
         """As the store does, for a host that it knows. Raises: PinMismatchError, RollbackError."""
-        if host in self._store.load_hosts():
+        if self._rooted and host in self._store.load_hosts():
             self._store.verify_sighting(host, sighting)
 
     def record_sighting(self, host: str, sighting: Sighting) -> None:
         """As the store does, for a host that it knows. Raises: PinMismatchError, RollbackError."""
-        if host in self._store.load_hosts():
+        if self._rooted and host in self._store.load_hosts():
             self._store.record_sighting(host, sighting)
 
 

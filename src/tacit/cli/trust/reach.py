@@ -21,15 +21,24 @@ from tacit.cli.platform import platform_folder
 from tacit.cli.trust.era import ThisOnce, load_era_config
 from tacit.cli.trust.flags import Flags, current_flags
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.connect import NONCE_SIZE, attest_coordinator, fetch_unverified
+from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, fetch_unverified
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import Expectation, TrustStore, default_trust_folder
-from tacit.errors import AppraisalError, ConnectError, InputError, NotTrustedError, PkiError, UnauthorizedError
+from tacit.errors import (
+    AppraisalError,
+    ConnectError,
+    InputError,
+    NotTrustedError,
+    PinMismatchError,
+    PkiError,
+    UnauthorizedError,
+)
 from tacit.evidence import Tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_certificates
 
 _ERA_CONFIG = Path("era-config.json")  # where MarbleRun's command line leaves the one that it downloaded
+_IN_RECOVERY = 1
 _CERTIFICATES = "coordinator-cert.pem"
 
 HostArgument = Annotated[
@@ -66,14 +75,21 @@ def open_store() -> TrustStore:
 
 
 def reach(
-    host: str, *, insecure: bool = False, quiet: bool = False, cached: bool = False, pinned: bool = True
+    host: str,
+    *,
+    insecure: bool = False,
+    quiet: bool = False,
+    cached: bool = False,
+    pinned: bool = True,
+    recovering: bool = False,
 ) -> Reached:
     """Check the coordinator at `host` and give the way to talk to it.
 
     With `insecure` nothing is checked. That is said on standard output as MarbleRun's command line says it, or with
     `quiet` on standard error. `cached` tells that the verb is one for which that one asks for no evidence, and goes by
     the certificates that it keeps: then those are taken where nothing else is known. Without
-    `pinned` another manifest than the pinned one is let pass, for the verbs that look at the manifest themselves.
+    `pinned` another manifest than the pinned one is let pass, for the verbs that look at the manifest themselves; with
+    `recovering` a coordinator in recovery mode is enough, which has a root and no manifest of its own yet.
     Raises: NotTrustedError, EvidenceError, AppraisalError, RollbackError, ConnectError, InputError.
     """
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
@@ -88,21 +104,29 @@ def reach(
             return _reach_by_certificate(address, file)
     era = _era_config(store, address, flags, quiet=quiet, cached=cached)
     try:
-        found = attest_coordinator(
-            address,
-            ThisOnce(store, flags, era=era, pinned=pinned),
-            now=datetime.now(UTC),
-            nonce=os.urandom(NONCE_SIZE) if flags.nonce is None else flags.nonce,
-            platform=platform_folder(),
-        )
-    except NotTrustedError as exc:
-        raise NotTrustedError(f"{exc} (or give an era config with --era-config FILE; none is downloaded)") from exc
-    except AppraisalError as exc:
-        raise type(exc)(f"{exc}. If it was updated on purpose, run `tacit trust {address} --tee ...` again") from exc
+        found = _attest(address, ThisOnce(store, flags, era=era, pinned=pinned), flags)
+    except PinMismatchError:
+        if not recovering:
+            raise
+        # Until it is recovered, a coordinator shows a root that it made for that, and no manifest.
+        found = _attest(address, ThisOnce(store, flags, era=era, pinned=False, rooted=False), flags)
+        if found.status.code != _IN_RECOVERY:
+            raise
     if found.tee != Tee.SGX:
         typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
     _save_quote(flags, found.evidence)
     return Reached(address, found.intermediate_pem, found.root_pem, found.tee)
+
+
+def _attest(address: str, memory: ThisOnce, flags: Flags) -> AttestedCoordinator:
+    """The coordinator, checked now. Raises: as `reach`."""
+    nonce = os.urandom(NONCE_SIZE) if flags.nonce is None else flags.nonce
+    try:
+        return attest_coordinator(address, memory, now=datetime.now(UTC), nonce=nonce, platform=platform_folder())
+    except NotTrustedError as exc:
+        raise NotTrustedError(f"{exc} (or give an era config with --era-config FILE; none is downloaded)") from exc
+    except AppraisalError as exc:
+        raise type(exc)(f"{exc}. If it was updated on purpose, run `tacit trust {address} --tee ...` again") from exc
 
 
 def _era_config(store: TrustStore, address: str, flags: Flags, *, quiet: bool, cached: bool) -> Expectation | None:
