@@ -51,7 +51,8 @@ def _in_yaml(found: Examined, places: YamlPlaces) -> Examined:
     for one in found.defects:
         line, column = places.find(parse_path(one.path))
         moved.append(replace(one, line=line, column=column))
-    return replace(found, defects=(*places.repeated(), *moved))
+    all_of_them = sorted((*places.repeated(), *moved), key=lambda one: (one.line, one.column))
+    return replace(found, defects=tuple(all_of_them))
 
 
 def _listing(defects: tuple[Defect, ...]) -> str:
