@@ -64,7 +64,7 @@ def test_an_era_config_of_a_signer_is_enough(place: Place, stranger: Path) -> No
     assert run_main("--era-config", path, "certificate", "root", place.attested).code == 0
 
 
-def test_t09_another_program_than_the_era_configs_is_refused(place: Place, stranger: Path) -> None:
+def test_another_program_than_the_era_configs_is_refused(place: Place, stranger: Path) -> None:
     done = run_main("certificate", "root", place.attested, "--era-config", era(stranger, UniqueID="ab" * 32))
     refused(done, "measurement")
     assert not (stranger / "marblerunRootCA.crt").exists()

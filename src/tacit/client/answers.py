@@ -77,7 +77,7 @@ class UpdateOutcome:
     needed: int | None
     missing: Sequence[str] = ()
     message: str = ""
-    recovery_secrets: Mapping[str, bytes] = field(default_factory=dict)
+    recovery_secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
