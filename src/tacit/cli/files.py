@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from tacit.errors import FileInputError, InputError, UsageError
+from tacit.errors import FileInputError, InputError, PkiError, UsageError
 from tacit.pki import KeyPair, parse_key_pair
 
 MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
@@ -83,7 +83,11 @@ def write_output(path: Path, content: bytes) -> None:
 
 def load_key_pair(certificate: Path, key: Path) -> KeyPair:
     """A user's certificate and key from their files. Raises: FileInputError, PkiError."""
-    return parse_key_pair(read_input(certificate), read_input(key))
+    certificate_pem, key_pem = read_input(certificate), read_input(key)
+    try:
+        return parse_key_pair(certificate_pem, key_pem)
+    except PkiError as exc:
+        raise PkiError(f"{exc} (certificate {certificate}, key {key})") from exc
 
 
 def is_yaml(path: Path) -> bool:
