@@ -1,6 +1,7 @@
 """The command line as a whole: exit codes, and what an error looks like, whatever was typed."""
 
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -17,6 +18,7 @@ import typer
 
 from fakes.command_line import run_main
 from tacit.cli import app as command_line
+from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange
 
 PROGRAM = Path(sys.executable).with_name("tacit")
 
@@ -44,7 +46,7 @@ def test_every_command_says_what_it_does_with_an_example(words: tuple[str, ...])
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_an_unknown_option_is_wrong_usage_of_every_command(words: tuple[str, ...]) -> None:
     done = run_main(*words, "--nonsense")
-    assert done.code == (1 if words[0] in command_line.MARBLERUN_VERBS else 2)
+    assert done.code == (1 if words[0] in MARBLERUN_VERBS else 2)
     assert "--nonsense" in done.err
     assert f"See: tacit {' '.join(words)} --help" in done.err
 
@@ -78,15 +80,58 @@ def test_no_command_is_a_question_for_help(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("option", sorted(command_line.FOREIGN_OPTIONS))
-def test_an_option_of_marbleruns_alone_is_refused_by_name(option: str) -> None:
-    done = run_main("manifest", "set", "manifest.json", "localhost:4433", option, "value")
-    assert done.code == 1
+def test_an_option_of_marbleruns_is_refused_by_name_where_it_has_no_place(option: str) -> None:
+    done = run_main("predict", "localhost:4433", "model", "input.npy", option, "value")
+    assert done.code == 2
     assert f"{option} is an option of MarbleRun's" in done.err
 
 
-@pytest.mark.parametrize("short", ["-n", "-u"])
-def test_an_option_of_marbleruns_is_known_by_its_letter_too(short: str) -> None:
-    assert "is an option of MarbleRun's" in run_main("manifest", "get", "localhost", short).err
+@pytest.mark.parametrize("option", [one for one in command_line.FOREIGN_OPTIONS if one.startswith("--pkcs11")])
+def test_keys_in_hardware_are_refused_by_name(option: str) -> None:
+    done = run_main("secret", "get", "name", "localhost", "-c", "a", "-k", "b", option, "value")
+    assert done.code == 1
+    assert f"{option} is an option of MarbleRun's" in done.err
+    assert "--cert and --key" in done.err
+
+
+@pytest.mark.parametrize("verb", command_line.CLUSTER_VERBS)
+def test_marbleruns_verbs_for_kubernetes_are_refused_by_name(verb: str) -> None:
+    done = run_main(verb, "--namespace", "marblerun", "more")
+    assert (done.code, done.out) == (1, "")
+    assert f"`{verb}` is MarbleRun's verb for Kubernetes" in done.err
+
+
+@pytest.mark.parametrize("option", ["--nonce", "-n", "--era-config"])
+def test_an_option_without_its_value_is_wrong_usage(option: str) -> None:
+    done = run_main("status", "localhost:1", option)
+    assert done.code == 1
+    assert f"Option '{option}' requires an argument" in done.err
+
+
+def test_an_option_of_marbleruns_verbs_before_another_verb_is_refused() -> None:
+    done = run_main("--nonce", "x", "trust")
+    assert done.code == 2
+    assert "stands before trust" in done.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "arranged"),
+    [
+        (["-i", "status", "h"], ["status", "h", "-i"]),
+        (["manifest", "-i", "set", "f", "h"], ["manifest", "set", "f", "h", "-i"]),
+        (["status", "h", "--insecure=true"], ["status", "h", "-i"]),
+        (["status", "h", "-i=false"], ["status", "h"]),
+        (["status", "h", "--nonce", "x", "-i"], ["--nonce", "x", "status", "h", "-i"]),
+        (["status", "h", "--nonce=a=b"], ["--nonce", "a=b", "status", "h"]),
+        (["-n", "ns", "status", "h"], ["-n", "ns", "status", "h"]),
+        (["certificate", "root", "h", "-o=f"], ["certificate", "root", "h", "-o", "f"]),
+        (["status", "-i", "--", "-i"], ["status", "-i", "--", "-i"]),
+        (["help", "status"], ["status", "--help"]),
+        (["up", "m.onnx", "--name=x"], ["up", "m.onnx", "--name=x"]),
+    ],
+)
+def test_words_may_stand_where_marbleruns_command_line_takes_them(typed: list[str], arranged: list[str]) -> None:
+    assert arrange(typed) == arranged
 
 
 @pytest.mark.parametrize("output", ["", "."])
@@ -189,8 +234,25 @@ def test_an_interruption_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
-def test_the_version_is_marbleruns_first_line() -> None:
-    assert run_main("version").out.startswith("CLI Version: v")
+def test_the_version_is_marbleruns_lines() -> None:
+    lines = run_main("version").lines
+    assert lines[0].startswith("CLI Version: v")
+    assert lines[-1] == "Unable to find MarbleRun Coordinator"
+
+
+def test_the_version_for_programs_is_json() -> None:
+    assert json.loads(run_main("version", "--output", "json").out)["Version"] in run_main("version").out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_verb_too(shell: str) -> None:
+    done = run_main("completion", shell)
+    assert done.code == 0
+    assert "_TACIT_COMPLETE" in done.out
+
+
+def test_a_shell_that_nobody_knows_has_no_completion() -> None:
+    assert "expected bash, zsh or fish" in run_main("completion", "csh").err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

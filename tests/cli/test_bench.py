@@ -14,7 +14,7 @@ from PIL import Image
 
 from fakes.command_line import Outcome, run_command
 from fakes.prediction_server import PredictionServer, answer_of, prediction_server
-from tacit.cli.bench import Run, bench, summarize
+from tacit.cli.inference.bench import Run, bench, summarize
 
 SMALL = ("--shape", "2,2,3")
 

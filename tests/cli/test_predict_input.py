@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tacit.cli.predict import load_arrays
+from tacit.cli.inference.predict import load_arrays
 from tacit.errors import InputError
 
 

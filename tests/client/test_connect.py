@@ -401,8 +401,9 @@ def test_certificates_that_cannot_be_read_are_refused(
 
 def test_certificates_can_be_read_unverified(coordinator: FakeCoordinator) -> None:
     assert coordinator.intermediate is not None
-    expected = (coordinator.intermediate.certificate_pem, coordinator.root.certificate_pem)
-    assert fetch_unverified(coordinator.host) == expected
+    intermediate_pem, root_pem, evidence = fetch_unverified(coordinator.host)
+    assert (intermediate_pem, root_pem) == (coordinator.intermediate.certificate_pem, coordinator.root.certificate_pem)
+    assert evidence
 
 
 def test_an_expectation_copies_the_platform_s_root(platform: Path, tee: FakeTee) -> None:

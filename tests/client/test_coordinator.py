@@ -11,7 +11,8 @@ import pytest
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW
 from tacit.client import channel
-from tacit.client.coordinator import CoordinatorClient, NewSecret, ReadSecret, fingerprint, parse_secrets_file
+from tacit.client.answers import NewSecret, ReadSecret
+from tacit.client.coordinator import CoordinatorClient, fingerprint, parse_secrets_file
 from tacit.errors import InputError, NotSetError, PeerError, TlsError, UnauthorizedError, UnreachableError
 from tacit.pki import issue_intermediate, issue_leaf, issue_root, issue_self_signed, parse_csr
 from tacit.pki.csr import create_csr
@@ -302,3 +303,122 @@ def test_t38_a_marble_that_names_the_coordinator_is_told_no_secret() -> None:
     ):
         client.set_secrets({"model_key": NewSecret(CANARY)})
     assert not marble.requests
+
+
+# ---- updates and recovery, in both versions of the API
+
+
+def success(data: object) -> tuple[int, bytes]:
+    return 200, json.dumps({"status": "success", "data": data}).encode()
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def test_the_update_log_is_its_lines(coordinator: FakeCoordinator) -> None:
+    coordinator.answers["GET", "/api/v2/update"] = success({"updateLog": ["a", "b"]})
+    with connect(coordinator) as client:
+        assert client.update_log() == ("a", "b")
+    coordinator.answers.clear()
+    coordinator.only_v1 = True
+    coordinator.answers["GET", "/update"] = success("a\nb\n")
+    coordinator.answers["GET", "/api/v2/update"] = (405, b"")
+    with connect(coordinator) as client:
+        assert client.update_log() == ("a", "b")
+
+
+def test_an_update_says_who_is_still_needed(coordinator: FakeCoordinator) -> None:
+    waiting = {"missingAcknowledgments": 2, "missingUsers": ["bob", "carol"]}
+    coordinator.answers["POST", "/api/v2/update"] = success(waiting)
+    with connect(coordinator) as client:
+        outcome = client.update(b"raw")
+    assert (outcome.needed, outcome.missing, outcome.recovery_secrets) == (2, ("bob", "carol"), {})
+    method, path, body = coordinator.requests[-1]
+    assert (method, path, json.loads(body)) == ("POST", "/api/v2/update", {"manifest": b64(b"raw")})
+
+
+def test_an_update_that_is_in_force_may_bring_recovery_secrets(coordinator: FakeCoordinator) -> None:
+    done = {"missingAcknowledgments": 0, "missingUsers": None, "recoverySecrets": {"r": b64(b"secret")}}
+    coordinator.answers["POST", "/api/v2/update"] = success(done)
+    with connect(coordinator) as client:
+        outcome = client.update(b"raw")
+    assert (outcome.needed, outcome.missing, outcome.recovery_secrets) == (0, (), {"r": b"secret"})
+
+
+def test_version_1_says_nothing_of_an_update_unless_there_are_recovery_secrets(coordinator: FakeCoordinator) -> None:
+    coordinator.answers["POST", "/api/v2/update"] = (405, b"")
+    coordinator.answers["POST", "/update"] = success(None)
+    with connect(coordinator) as client:
+        assert client.update(b"raw").needed is None
+    assert coordinator.requests[-1] == ("POST", "/update", b"raw")
+    done = {"missingAcknowledgments": 0, "missingUsers": None, "recoverySecrets": {"r": b64(b"secret")}}
+    coordinator.answers["POST", "/update"] = success(done)
+    with connect(coordinator) as client:
+        assert client.update(b"raw").recovery_secrets == {"r": b"secret"}
+
+
+def test_a_pending_update_is_its_manifest_and_who_is_missing(coordinator: FakeCoordinator) -> None:
+    for path, silent in (("/api/v2/update-manifest", None), ("/update-manifest", "/api/v2/update-manifest")):
+        coordinator.answers.clear()
+        if silent:
+            coordinator.answers["GET", silent] = (405, b"")
+        data = {"manifest": b64(b"raw"), "message": "1 user", "missingUsers": ["bob"]}
+        coordinator.answers["GET", path] = success(data)
+        with connect(coordinator) as client:
+            found = client.pending_update()
+        assert (found.manifest, found.missing, found.message) == (b"raw", ("bob",), "1 user")
+
+
+def test_an_acknowledgment_has_the_coordinators_words(coordinator: FakeCoordinator) -> None:
+    data = {"message": "1 user", "missingUsers": ["bob"], "missingAcknowledgments": 1}
+    coordinator.answers["POST", "/api/v2/update-manifest"] = success(data)
+    with connect(coordinator) as client:
+        outcome = client.acknowledge_update(b"raw")
+    assert (outcome.needed, outcome.missing, outcome.message) == (1, ("bob",), "1 user")
+    coordinator.answers["POST", "/api/v2/update-manifest"] = (405, b"")
+    coordinator.answers["POST", "/update-manifest"] = success("1 user")
+    with connect(coordinator) as client:
+        older = client.acknowledge_update(b"raw")
+    assert (older.needed, older.message) == (None, "1 user")
+
+
+def test_an_update_is_cancelled_in_both_versions(coordinator: FakeCoordinator) -> None:
+    coordinator.answers["POST", "/api/v2/update-cancel"] = success({"message": "gone"})
+    with connect(coordinator) as client:
+        assert client.cancel_update() == "gone"
+    coordinator.answers["POST", "/api/v2/update-cancel"] = (405, b"")
+    coordinator.answers["POST", "/update-cancel"] = success("gone")
+    with connect(coordinator) as client:
+        assert client.cancel_update() == "gone"
+
+
+def test_a_recovery_secret_goes_with_its_signature_or_in_version_1_alone(coordinator: FakeCoordinator) -> None:
+    coordinator.answers["POST", "/api/v2/recover"] = success({"remaining": 1, "message": "next"})
+    with connect(coordinator) as client:
+        found = client.recover(b"share", b"signed")
+    assert (found.remaining, found.message) == (1, "next")
+    sent = json.loads(coordinator.requests[-1][2])
+    assert sent == {"recoverySecret": b64(b"share"), "recoverySecretSignature": b64(b"signed")}
+    coordinator.answers["POST", "/api/v2/recover"] = (405, b"")
+    coordinator.answers["POST", "/recover"] = success({"StatusMessage": "Recovery successful."})
+    with connect(coordinator) as client:
+        older = client.recover(b"share", b"signed")
+    assert (older.remaining, older.message) == (None, "Recovery successful.")
+    assert coordinator.requests[-1] == ("POST", "/recover", b"share")
+
+
+def test_the_key_for_recovery_secrets_comes_as_it_is(coordinator: FakeCoordinator) -> None:
+    data = {"algorithm": "RSA", "ephemeralPublicKey": b64(b"der")}
+    coordinator.answers["GET", "/api/v2/recover/public-key"] = success(data)
+    with connect(coordinator) as client:
+        assert client.recovery_public_key() == b"der"
+
+
+@pytest.mark.parametrize("call", ["update_log", "pending_update", "cancel_update", "recovery_public_key"])
+def test_nonsense_in_the_place_of_an_answer_is_refused(coordinator: FakeCoordinator, call: str) -> None:
+    for path in ("update", "update-manifest", "update-cancel", "recover/public-key"):
+        for method in ("GET", "POST"):
+            coordinator.answers[method, f"/api/v2/{path}"] = success([1])
+    with connect(coordinator) as client, pytest.raises(PeerError, match="something else than a coordinator's JSON"):
+        getattr(client, call)()

@@ -4,34 +4,36 @@ Every failure is one line on standard error that begins with `Error: ` and says 
 """
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # it is there, and in no list
 
-from tacit.cli import bench, coordinator, log, manifest, model, platform, predict, trust, up
+from tacit.cli import coordinator, inference, log, manifest, model, platform, trust, up
+from tacit.cli.files import FormatOption, check_format
+from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange, take_flags, verb_of
 from tacit.errors import TacitError, UsageError
 
-# These verbs are MarbleRun's: scripts that call them expect 1 for wrong usage too.
-MARBLERUN_VERBS = frozenset(
-    {"status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version"}
-)
+# Verbs of MarbleRun's command line for Kubernetes, which this one does not look into.
+CLUSTER_VERBS = ("check", "precheck", "install", "uninstall", "namespace")
 
 # Options of MarbleRun's command line that have no place here, each with the way that there is.
-_TRUST = "say once what to expect of a coordinator with `tacit trust`"
 _HSM = "keys in hardware tokens are not supported; give the files with --cert and --key"
+_TRUST = "say once what to expect of a coordinator with `tacit trust`"
 FOREIGN_OPTIONS = {
     "--era-config": _TRUST,
     "--accepted-tcb-statuses": _TRUST,
     "--accepted-advisories": _TRUST,
-    "--coordinator-cert": "what was checked is remembered in trust.json; `tacit trust` lists it",
-    "--keep-cert": "the certificate that was checked is always remembered; `tacit trust` lists it",
+    "--coordinator-cert": _TRUST,
     "--nonce": "every check makes a fresh nonce of its own",
-    "--save-sgx-quote": "the quote cannot be saved by this version",
+    "--save-sgx-quote": "`tacit --save-sgx-quote FILE status HOST:PORT` writes the evidence",
     "--namespace": "this command line does not look into Kubernetes; give HOST:PORT",
-    "--updates": "the update log is not supported by this version; leave it out for the manifest as it was uploaded",
     **dict.fromkeys(
         ("--pkcs11-config", "--pkcs11-key-id", "--pkcs11-key-label", "--pkcs11-cert-id", "--pkcs11-cert-label"), _HSM
     ),
@@ -43,38 +45,71 @@ app = typer.Typer(
     name="tacit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Confidential machine learning: from a trained model to an attested, encrypted prediction.",
     epilog="Start with: tacit up my_model.onnx",
 )
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(coordinator.certificate_app, name="certificate")
 app.add_typer(coordinator.secret_app, name="secret")
+app.add_typer(coordinator.signed_recovery_app, name="recover-with-signature")
 app.add_typer(platform.app, name="platform")
 app.add_typer(model.app, name="model")
 app.add_typer(log.app, name="log")
+app.callback()(take_flags)
 app.command("status")(coordinator.status)
+app.command("recover")(coordinator.recover)
 app.command("trust")(trust.trust)
 app.command("package-info")(platform.package_info)
-app.command("predict")(predict.predict)
-app.command("bench")(bench.bench)
+app.command("predict")(inference.predict)
+app.command("bench")(inference.bench)
 app.command("up")(up.up)
 
 
 @app.command("version")
-def version() -> None:
+def version(output: FormatOption = "text") -> None:
     """Print the version of this command line.
 
     Example: tacit version
     """
-    typer.echo(f"CLI Version: v{installed_version('tacit')}")
+    check_format(output)
+    found, commit = installed_version("tacit"), _commit()
+    if output == "json":
+        typer.echo(json.dumps({"Version": found, "Commit": commit}))
+        return
+    typer.echo(f"CLI Version: v{found}")
+    if commit is not None:
+        typer.echo(f"Commit: {commit}")
+    typer.echo("Unable to find MarbleRun Coordinator")  # MarbleRun's looks for one in Kubernetes; this one cannot
+
+
+def _commit() -> str | None:
+    """The commit that was installed, where it came from a repository; pip writes that down."""
+    text = distribution("tacit").read_text("direct_url.json")
+    found = json.loads(text).get("vcs_info", {}).get("commit_id") if text else None
+    return None if found is None else str(found)
+
+
+@app.command("completion")
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Your shell.")]) -> None:
+    """Print what makes a shell complete the words of `tacit`.
+
+    Example: tacit completion bash
+    """
+    if shell not in ("bash", "zsh", "fish"):
+        raise UsageError(f"there is no completion for {shell!r}; expected bash, zsh or fish")
+    typer.echo(get_completion_script(prog_name="tacit", complete_var="_TACIT_COMPLETE", shell=shell))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0, 1 for a failure, 2 for wrong usage (1 where the verb is MarbleRun's)."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    wrong_usage = 1 if words and words[0] in MARBLERUN_VERBS else 2
+    typed = sys.argv[1:] if argv is None else argv
+    verb = verb_of(typed)
+    wrong_usage = 1 if verb in MARBLERUN_VERBS or verb in CLUSTER_VERBS else 2
+    if verb in CLUSTER_VERBS:
+        return _fail(f"`{verb}` is MarbleRun's verb for Kubernetes, which this version does not look into", wrong_usage)
     try:
-        done = typer.main.get_command(app).main(args=words, prog_name="tacit", standalone_mode=False)
+        done = typer.main.get_command(app).main(args=arrange(typed), prog_name="tacit", standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as left:  # shell completion leaves by itself
         done = left.code
@@ -104,7 +139,7 @@ def _explain_usage(error: Exception, code: int) -> int:
         return 0
     command = "tacit" if context is None else context.command_path
     option = str(getattr(error, "option_name", "")).partition("=")[0]
-    option = {"-n": "--namespace", "-u": "--updates"}.get(option, option)
+    option = {"-n": "--namespace"}.get(option, option)
     if option in FOREIGN_OPTIONS:
         return _fail(f"{option} is an option of MarbleRun's and not of {command}: {FOREIGN_OPTIONS[option]}", code)
     message = " ".join(str(error.format_message()).split()).rstrip(".")  # type: ignore[attr-defined]  # asked for above

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from tacit.errors import FileInputError, InputError, UsageError
+from tacit.errors import FileInputError, InputError, PkiError, UsageError
 from tacit.pki import KeyPair, parse_key_pair
 
 MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
+MAX_VALUES = 500_000  # in a manifest as YAML; one with 1,000 marble types has 20,000
 _DIGEST = 64  # hexadecimal digits of a SHA-256
 
 
@@ -28,13 +29,22 @@ def _named(path: Path | None) -> Path | None:
 
 
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", callback=_named)]
-FormatOption = Annotated[str, typer.Option("--output", metavar="text|json", help="For a person, or for a program.")]
+FormatOption = Annotated[
+    str, typer.Option("--output", "--format", metavar="text|json", help="For a person, or for a program.")
+]
+# Where -o and --output name a file, as they do in MarbleRun's command line.
+FileFormatOption = Annotated[str, typer.Option("--format", metavar="text|json", help="For a person, or for a program.")]
 
 
 def check_format(text: str) -> None:
     """Refuse an unknown form of output. Raises: UsageError."""
     if text not in ("text", "json"):
-        raise UsageError(f"--output {text!r} is unknown; expected text or json")
+        raise UsageError(f"the form {text!r} is unknown; expected text or json")
+
+
+def say(line: str, output: str) -> None:
+    """A line for a person: on standard output, unless that is for a program."""
+    typer.echo(line, err=output == "json")
 
 
 def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
@@ -73,7 +83,16 @@ def write_output(path: Path, content: bytes) -> None:
 
 def load_key_pair(certificate: Path, key: Path) -> KeyPair:
     """A user's certificate and key from their files. Raises: FileInputError, PkiError."""
-    return parse_key_pair(read_input(certificate), read_input(key))
+    certificate_pem, key_pem = read_input(certificate), read_input(key)
+    try:
+        return parse_key_pair(certificate_pem, key_pem)
+    except PkiError as exc:
+        raise PkiError(f"{exc} (certificate {certificate}, key {key})") from exc
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a manifest's file is YAML, by its name."""
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def load_manifest(path: Path) -> bytes:
@@ -82,18 +101,34 @@ def load_manifest(path: Path) -> bytes:
     Raises: FileInputError, InputError.
     """
     raw = read_input(path)
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    if not raw.strip():
+        raise InputError(f"{path} is empty; expected a manifest, as JSON or YAML")
+    if not is_yaml(path):
         return raw
     try:
-        value: Any = yaml.safe_load(raw)
+        value: Any = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # the same, in C
+        _check_size(path, value)
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except yaml.YAMLError as exc:
         place = getattr(exc, "problem_mark", None)
         raise InputError(
             f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
         ) from exc
-    except (TypeError, ValueError, RecursionError) as exc:
+    except RecursionError as exc:
+        raise InputError(f"{path} is nested too deeply; is it a manifest?") from exc
+    except (TypeError, ValueError) as exc:
         raise InputError(f"{path} holds what JSON cannot say ({exc}); quote dates, and use text as names") from exc
+
+
+def _check_size(path: Path, value: Any) -> None:
+    """Refuse a text whose aliases grow without end when they are written out. Raises: InputError."""
+    waiting, count = [value], 0
+    while waiting:
+        count += 1
+        if count > MAX_VALUES:
+            raise InputError(f"{path} has more than {MAX_VALUES} values, aliases written out; is it a manifest?")
+        one = waiting.pop()
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
 def parse_fingerprint(text: str) -> bytes:

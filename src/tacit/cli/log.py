@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from typer.core import TyperGroup
 
-from tacit.cli.coordinator import CertificateOption, KeyOption
+from tacit.cli.coordinator.secret import CertificateOption, KeyOption
 from tacit.cli.files import OutputOption, load_key_pair, read_input, write_output
 from tacit.cli.trust import HostArgument, InsecureOption, open_store, reach, while_doing
 from tacit.client.address import COORDINATOR_PORT, parse_address

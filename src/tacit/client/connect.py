@@ -32,9 +32,10 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.coordinator import CoordinatorClient, CoordinatorStatus, Quote, StateMark, StoredManifest, fingerprint
+from tacit.client.answers import CoordinatorStatus, Quote, StateMark, StoredManifest
+from tacit.client.coordinator import CoordinatorClient, fingerprint
 from tacit.client.log import verify_descent, verify_log_mark
-from tacit.client.trust import UNATTESTED, Expectation, Sighting, TrustStore, verify_epoch, verify_root
+from tacit.client.trust import UNATTESTED, Expectation, Memory, Sighting, verify_epoch, verify_root
 from tacit.errors import (
     EvidenceFormatError,
     PeerError,
@@ -60,7 +61,7 @@ class AttestedCoordinator:
     TLS to it is verified against `root_pem`, to its servers against `intermediate_pem`.
     `claims` is None and `appraisal` an `Unattested` if it was trusted without evidence.
     `manifest` is the one in force if the client pinned it, else None.
-    `epoch` and `head` are 0 and empty for a MarbleRun coordinator.
+    `epoch` and `head` are 0 and empty for a MarbleRun coordinator. `evidence` is what it showed, as it came.
     """
 
     host: str
@@ -72,6 +73,7 @@ class AttestedCoordinator:
     manifest: StoredManifest | None
     epoch: int
     head: bytes
+    evidence: bytes = b""
 
     @property
     def tee(self) -> str:
@@ -85,12 +87,13 @@ class AttestedCoordinator:
 
 
 def attest_coordinator(
-    host: str, trust: TrustStore, *, now: datetime, nonce: bytes, platform: Path | None = None, timeout: float = 30.0
+    host: str, trust: Memory, *, now: datetime, nonce: bytes, platform: Path | None = None, timeout: float = 30.0
 ) -> AttestedCoordinator:
     """The coordinator at `host`, checked against what `trust` expects of it.
 
-    `nonce` is 32 fresh random bytes. `platform` is the simulated platform's folder, whose collateral is read: by
-    default this user's. Only its collateral, which is signed: the root was copied when the coordinator was trusted.
+    `nonce` is 32 fresh random bytes, unless a person gives another and answers for its freshness. `platform` is the
+    simulated platform's folder, whose collateral is read: by default this user's. Only its collateral, which is signed:
+    the root was copied when the coordinator was trusted.
 
     Raises:
         NotTrustedError: `host` was never told to `tacit trust`.
@@ -125,7 +128,7 @@ def attest_coordinator(
         _verify_pinned_root(address, expectation, status, root_der)  # (8)
         _verify_descent(address, trust.load_sighting(root_der), sighting, client)
         manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
-    if status.code == _WAITS_FOR_MANIFEST:  # nothing is stored there yet: started again it will have another root
+    if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):  # a root that will not last: nothing is stored or open there
         trust.verify_sighting(address, sighting)
     else:
         trust.record_sighting(address, sighting)  # (10)
@@ -139,18 +142,20 @@ def attest_coordinator(
         manifest,
         sighting.epoch,
         sighting.head,
+        quote.evidence,
     )
 
 
-def fetch_unverified(host: str, *, timeout: float = 30.0) -> tuple[bytes, bytes]:
-    """Intermediate and root certificate (PEM) as whoever answers at `host` shows them: nothing of it is checked.
+def fetch_unverified(host: str, *, nonce: bytes = b"", timeout: float = 30.0) -> tuple[bytes, bytes, bytes]:
+    """Intermediate and root certificate (PEM), and evidence, as whoever answers at `host` shows them: none is checked.
 
     Raises: ConnectError.
     """
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as unverified:
-        intermediate, root = _parse_chain(address, unverified.quote())
-    return intermediate.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM)
+        quote = unverified.quote(nonce)
+        intermediate, root = _parse_chain(address, quote)
+    return intermediate.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM), quote.evidence
 
 
 def load_simulated_expectation(
@@ -309,6 +314,10 @@ def _verify_manifest(
     """Step 9."""
     if expectation.manifest_fingerprint is None or status.code == _WAITS_FOR_MANIFEST:
         return None
+    if status.code == _IN_RECOVERY:
+        raise PinMismatchError(
+            f"the coordinator at {address} is in recovery mode and holds no manifest until it is recovered, and one is pinned"
+        )
     manifest = client.manifest()
     verify_manifest(address, manifest, root, expectation.manifest_fingerprint)
     return manifest

@@ -1,4 +1,4 @@
-"""Calls of a coordinator's client API, as values: status, quote, manifest, secrets and the log.
+"""Calls of a coordinator's client API, as values: status, quote, manifest, secrets, updates, recovery, log.
 
 Speaks MarbleRun's API v2 and falls back to v1 on exactly 405, as MarbleRun's own command line does, so it works against
 a MarbleRun coordinator too. Failures read as MarbleRun's read: method, address, code, the coordinator's message.
@@ -11,7 +11,6 @@ import binascii
 import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
@@ -20,6 +19,17 @@ import msgspec
 from msgspec import UNSET
 
 from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.answers import (
+    CoordinatorStatus,
+    NewSecret,
+    PendingUpdate,
+    Quote,
+    ReadSecret,
+    Recovered,
+    StateMark,
+    StoredManifest,
+    UpdateOutcome,
+)
 from tacit.client.channel import Answer, HttpsChannel
 from tacit.errors import InputError, NotSetError, PeerError, UnauthorizedError
 from tacit.pki import KeyPair
@@ -28,70 +38,6 @@ from tacit.wire import rest
 from tacit.wire.log import LogDigestsV2, LogMark, LogV2
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class StateMark:
-    """Where a coordinator's state stands: position and hash of its newest record, signed by its root key.
-
-    `tee` is the kind of TEE that it says it runs in (`simulated`, `unattested`, ...); only evidence proves it.
-    `log` is where its audit log stands, with a signature of its own; None for a coordinator that keeps none.
-    """
-
-    tee: str
-    epoch: int
-    head: bytes
-    signature: bytes
-    log: LogMark | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorStatus:
-    """State of a coordinator: 1 recovery, 2 waits for a manifest, 3 accepts marbles. `mark` is None for MarbleRun's."""
-
-    code: int
-    message: str
-    mark: StateMark | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """The certificates (PEM: intermediate, then root) and the evidence, empty where the coordinator has no TEE."""
-
-    chain_pem: bytes
-    evidence: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
-    """The manifest as it was uploaded, the SHA-256 that the coordinator names, and the root key's signature over it."""
-
-    raw: bytes
-    fingerprint: bytes
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NewSecret:
-    """A value for a user-defined secret: `key`, or `certificate` (DER) with `private` (PKCS#8 DER)."""
-
-    key: bytes = field(default=b"", repr=False)
-    certificate: bytes = b""
-    private: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSecret:
-    """A secret as the coordinator holds it; values are empty while unset. `size` is bits, `valid_for` days."""
-
-    type: str
-    size: int
-    shared: bool
-    user_defined: bool
-    valid_for: int
-    certificate: bytes
-    private: bytes = field(repr=False)
-    public: bytes = field(repr=False)
 
 
 class _Envelope(msgspec.Struct):
@@ -204,6 +150,65 @@ class CoordinatorClient:
         _, answer = self._call("POST", "/secrets", body_v1=_encode(wire), body_v2=_encode(rest.SecretsSetV2(wire)))
         self._decode(answer, Any, "/secrets")
 
+    # ---- updates
+
+    def update_log(self) -> Sequence[str]:
+        """The lines of the update log, a JSON object each, without line feeds. Raises: ConnectError."""
+        newer, answer = self._call("GET", "/update")
+        value = self._decode(answer, rest.UpdateLogV2 if newer else str, "/update")
+        return tuple(value.lines if newer else value.splitlines())
+
+    def update(self, raw: bytes) -> UpdateOutcome:
+        """Submit an update of security versions, or of the whole manifest. Raises: as `secrets`."""
+        newer, answer = self._call("POST", "/update", body_v1=raw, body_v2=_encode(rest.ManifestSetV2(raw)))
+        # MarbleRun's version 1 says nothing; ours answers as version 2 does where recovery secrets are to be given.
+        value = self._decode(answer, rest.UpdateV2 if newer else rest.UpdateV2 | None, "/update")
+        if value is None:
+            return UpdateOutcome(None)
+        return UpdateOutcome(value.needed, tuple(value.missing or ()), "", _given(value.recovery_secrets))
+
+    def pending_update(self) -> PendingUpdate:
+        """The update that waits for acknowledgments. Raises: ConnectError, also where none waits."""
+        _, answer = self._call("GET", "/update-manifest")
+        value = self._decode(answer, rest.PendingUpdate, "/update-manifest")
+        return PendingUpdate(value.manifest, tuple(value.missing or ()), value.message)
+
+    def acknowledge_update(self, raw: bytes) -> UpdateOutcome:
+        """Agree to the update that waits; `raw` has to be that very manifest. Raises: as `secrets`."""
+        path = "/update-manifest"
+        newer, answer = self._call("POST", path, body_v1=raw, body_v2=_encode(rest.ManifestSetV2(raw)))
+        value = self._decode(answer, rest.AcknowledgedV2 if newer else rest.AcknowledgedV2 | str, path)
+        if isinstance(value, str):
+            return UpdateOutcome(None, message=value)
+        return UpdateOutcome(value.needed, tuple(value.missing or ()), value.message, _given(value.recovery_secrets))
+
+    def cancel_update(self) -> str:
+        """Drop the update that waits; what the coordinator says. Raises: as `secrets`."""
+        newer, answer = self._call("POST", "/update-cancel")
+        value = self._decode(answer, rest.Message if newer else str, "/update-cancel")
+        return str(value.message if newer else value)
+
+    # ---- recovery
+
+    def recover(self, secret: bytes, signature: bytes) -> Recovered:
+        """Give one recovery secret, in clear or encrypted to `recovery_public_key`, with its holder's signature.
+
+        A coordinator of version 1 takes the secret in clear and no signature. Raises: ConnectError.
+        """
+        body = _encode(rest.RecoverySetV2(secret, signature))
+        newer, answer = self._call("POST", "/recover", body_v1=secret, body_v2=body)
+        if not newer:
+            return Recovered(None, self._decode(answer, rest.RecoverV1, "/recover").message)
+        value = self._decode(answer, rest.RecoverV2, "/recover")
+        return Recovered(value.remaining, value.message)
+
+    def recovery_public_key(self) -> bytes:
+        """The key (PKIX DER, RSA) that recovery secrets may be encrypted to while in recovery mode. Raises: ConnectError."""
+        _, answer = self._call("GET", "/recover/public-key")
+        return bytes(self._decode(answer, rest.RecoveryPublicKey, "/recover/public-key").key)
+
+    # ---- the audit log
+
     def log(self, after: int) -> LogV2:
         """Entries of the audit log after that number, a page of them. Nothing of it is checked.
 
@@ -301,6 +306,10 @@ def _refusal(method: str, url: str, answer: Answer) -> PeerError | UnauthorizedE
     if answer.status == 401:
         return UnauthorizedError(f"{method} {url}: authorizing user: {message}")
     return PeerError(f"{method} {url}: {answer.status} {answer.phrase}: {status}: {message}")
+
+
+def _given(secrets: dict[str, bytes] | msgspec.UnsetType) -> Mapping[str, bytes]:
+    return {} if isinstance(secrets, msgspec.UnsetType) else secrets
 
 
 def _read_secret(wire: rest.SecretEntry) -> ReadSecret:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from cryptography import x509
@@ -71,6 +72,22 @@ def default_trust_folder(environ: Mapping[str, str]) -> Path:
     if not environ.get("HOME"):
         raise InputError("neither XDG_CONFIG_HOME nor HOME is set, so there is no place for what this client trusts")
     return Path(environ["HOME"]) / ".config" / "tacit"
+
+
+class Memory(Protocol):
+    """What is expected of coordinators, and what was seen of them, wherever that is kept."""
+
+    def load_expectation(self, host: str) -> Expectation:
+        """What to expect of `host` (`name:port`). Raises: NotTrustedError."""
+
+    def load_sighting(self, root_der: bytes) -> Sighting | None:
+        """What was seen last of the coordinator with this root certificate."""
+
+    def verify_sighting(self, host: str, sighting: Sighting) -> None:
+        """Compare with what was seen before. Raises: PinMismatchError, RollbackError."""
+
+    def record_sighting(self, host: str, sighting: Sighting) -> None:
+        """Compare, then remember. Raises: as `verify_sighting`."""
 
 
 # ---- the file

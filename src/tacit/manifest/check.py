@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from tacit.errors import ManifestError
 from tacit.evidence.claims import Tee
 from tacit.manifest.access import UPDATE_MANIFEST
-from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, TlsRule
+from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, SecretRule, TlsRule
 
 SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
 FEATURE_GATES = ("SignQuoteEndpoint", "MonotonicCounter", "AzureHSMSealing")
@@ -53,30 +53,53 @@ def check_manifest(manifest: Manifest, *, environ: Mapping[str, str] | None = No
 
 def find_defects(manifest: Manifest, *, environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """Every defect, in a fixed order."""
+    return (text for _, text in locate_defects(manifest, environ=environ))
+
+
+def locate_defects(
+    manifest: Manifest, *, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every defect with the section, and the entry in it, where it stands; in a fixed order."""
     if not manifest.packages:
-        yield "no allowed packages defined"
+        yield ("Packages",), "no allowed packages defined"
     if not manifest.marbles:
-        yield "no allowed marbles defined"
-    for name in sorted(manifest.marbles):
-        yield from _check_marble(manifest, name)
+        yield ("Marbles",), "no allowed marbles defined"
+    for name, marble in sorted(manifest.marbles.items()):
+        for text in _check_marble(manifest, name):
+            of_package = text.endswith(f"in package {marble.package}")
+            yield ("Packages", marble.package) if of_package else ("Marbles", name), text
     for tag, rule in sorted(manifest.tls.items()):
-        yield from _check_tls(manifest, tag, rule)
-    yield from _check_users(manifest)
+        yield from _at("TLS", tag, _check_tls(manifest, tag, rule))
+    for name, text in _check_users(manifest):
+        yield ("Users", name), text
     for name, role in sorted(manifest.roles.items()):
-        yield from _check_role(manifest, name, role)
+        yield from _at("Roles", name, _check_role(manifest, name, role))
     for name, secret in sorted(manifest.secrets.items()):
-        if secret.certificate.not_after is not None and secret.valid_for:
-            detail = "both NotAfter and ValidFor are specified"
-            yield f"ambiguous certificate validity duration for secret: {name}, {detail}"
-        if secret.type not in SECRET_TYPES:
-            yield f"unknown type: {secret.type} for secret: {name}"
-    yield from _check_config(manifest, environ or {})
+        yield from _at("Secrets", name, _check_secret(name, secret))
+    for text in _check_config(manifest, environ or {}):
+        yield ("Config",), text
     for name, package in sorted(manifest.packages.items()):
-        if package.tee is not None and package.tee not in SUPPORTED_TEES:
-            known = ", ".join(SUPPORTED_TEES)
-            yield f'Packages.{name}.TEE: "{package.tee}" is not supported; supported here: {known}'
+        yield from _at("Packages", name, _check_tee(name, package))
     for name, model in sorted(manifest.models.items()):
-        yield from _check_model(manifest, name, model)
+        yield from _at("Models", name, _check_model(manifest, name, model))
+
+
+def _at(section: str, name: str, texts: Iterator[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    return (((section, name), text) for text in texts)
+
+
+def _check_tee(name: str, package: Package) -> Iterator[str]:
+    if package.tee is not None and package.tee not in SUPPORTED_TEES:
+        known = ", ".join(SUPPORTED_TEES)
+        yield f'Packages.{name}.TEE: "{package.tee}" is not supported; supported here: {known}'
+
+
+def _check_secret(name: str, secret: SecretRule) -> Iterator[str]:
+    if secret.certificate.not_after is not None and secret.valid_for:
+        detail = "both NotAfter and ValidFor are specified"
+        yield f"ambiguous certificate validity duration for secret: {name}, {detail}"
+    if secret.type not in SECRET_TYPES:
+        yield f"unknown type: {secret.type} for secret: {name}"
 
 
 def _check_marble(manifest: Manifest, name: str) -> Iterator[str]:
@@ -149,16 +172,17 @@ def _check_tls(manifest: Manifest, tag: str, rule: TlsRule) -> Iterator[str]:
             yield f"manifest misses Port in TLS.Outgoing.{tag}"
 
 
-def _check_users(manifest: Manifest) -> Iterator[str]:
+def _check_users(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The user's name, and the defect."""
     first_with: dict[str, str] = {}
     for name, user in sorted(manifest.users.items()):
         if not user.pem:
-            yield f"manifest does not contain a certificate for user {name}"
+            yield name, f"manifest does not contain a certificate for user {name}"
         for role in user.roles:
             if role not in manifest.roles:
-                yield f"manifest specifies role {role} for user {name}, but role does not exist"
+                yield name, f"manifest specifies role {role} for user {name}, but role does not exist"
         if user.pem and user.pem in first_with:
-            yield f"manifest contains the same certificate for users {name} and {first_with[user.pem]}"
+            yield name, f"manifest contains the same certificate for users {name} and {first_with[user.pem]}"
         first_with.setdefault(user.pem, name)
 
 

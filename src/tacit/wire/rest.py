@@ -110,6 +110,19 @@ class RecoverySecrets(msgspec.Struct):
     secrets: dict[str, bytes] = msgspec.field(name="RecoverySecrets")
 
 
+class RecoverySetV2(msgspec.Struct):
+    """POST /api/v2/recover, what is asked: one secret, and its holder's signature over it in clear."""
+
+    secret: bytes = msgspec.field(name="recoverySecret")
+    signature: bytes = msgspec.field(name="recoverySecretSignature")
+
+
+class RecoverV1(msgspec.Struct):
+    """POST /recover, as older coordinators answer it."""
+
+    message: str = msgspec.field(name="StatusMessage", default="")
+
+
 class RecoverV2(msgspec.Struct):
     """POST /api/v2/recover: how many secrets remain, at most."""
 
@@ -146,7 +159,7 @@ class PendingUpdate(msgspec.Struct):
 
     manifest: bytes
     message: str
-    missing: list[str] = msgspec.field(name="missingUsers")
+    missing: list[str] | None = msgspec.field(name="missingUsers")
 
 
 class SignedQuoteV2(msgspec.Struct):

@@ -1,23 +1,34 @@
-"""`tacit manifest`: set, get, verify and fingerprint the manifest of a coordinator, and check one."""
+"""`tacit manifest`: set, get, verify and fingerprint the manifest of a coordinator, and read its update log."""
 
-import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tacit.cli.files import OutputOption, load_manifest, parse_fingerprint, write_output
-from tacit.cli.manifest import review
-from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, reach, while_doing
+from tacit.cli.files import (
+    FileFormatOption,
+    FormatOption,
+    OutputOption,
+    check_format,
+    load_manifest,
+    parse_fingerprint,
+    say,
+    write_output,
+)
+from tacit.cli.manifest import check, review, update
+from tacit.cli.manifest.display import show_updated
+from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
+from tacit.cli.trust import HostArgument, InsecureOption, Reached, keep_certificates, open_store, reach, while_doing
 from tacit.errors import InputError, ManifestError
-from tacit.manifest import check_manifest, parse_manifest, parse_manifest_strict
+from tacit.manifest import parse_manifest, parse_manifest_strict
 
 app = typer.Typer(
     no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets."
 )
+app.add_typer(update.app, name="update")
+app.command("check")(check.check)
 app.command("lint")(review.lint)
 app.command("diff")(review.diff)
 
@@ -28,9 +39,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JS
 def set_(
     file: FileArgument,
     host: HostArgument,
-    recovery: Annotated[
-        Path | None, typer.Option("--recoverydata", "-r", help="File for the recovery secrets.")
-    ] = None,
+    recovery: RecoveryOption = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Upload what only MarbleRun's lenient reading accepts.")
     ] = False,
@@ -49,10 +58,9 @@ def set_(
     with reached.client() as client, while_doing("setting manifest: setting manifest"):
         secrets = client.set_manifest(raw)
     typer.echo("Manifest successfully set")
-    if not insecure:
-        open_store().pin_manifest(reached.host, hashlib.sha256(raw).digest())
+    _remember(reached, hashlib.sha256(raw).digest())
     if secrets:
-        _keep_recovery(secrets, recovery)
+        keep_recovery(secrets, recovery)
 
 
 @app.command("get")
@@ -60,22 +68,37 @@ def get(
     host: HostArgument,
     output: OutputOption = None,
     signature: Annotated[bool, typer.Option("--signature", "-s", help="With its fingerprint.")] = False,
+    updated: Annotated[
+        bool,
+        typer.Option("--display-update", "-u", help="With defaults, and security versions as updates raised them."),
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep-cert", help="Keep the coordinator's certificates too.")] = False,
     insecure: InsecureOption = False,
+    form: FileFormatOption = "text",
 ) -> None:
     """Print the manifest of a coordinator.
 
     Example: tacit manifest get localhost:4433
     """
-    reached = reach(host, insecure=insecure)
-    typer.echo("Successfully verified Coordinator, now requesting manifest")
+    check_format(form)
+    reached = reach(host, insecure=insecure, quiet=form == "json", pinned=False)
+    say("Successfully verified Coordinator, now requesting manifest", form)
     stored, digest = _fetch(reached, "getting manifest")
+    _compare_with_pin(reached, digest)
     text = stored.decode("utf-8", "replace")
-    if signature:
+    if updated:
+        with reached.client() as client, while_doing("retrieving update log: retrieving Coordinator update log"):
+            text = show_updated(stored, client.update_log())
+    if form == "json":
+        text = json.dumps({"ManifestSignature": digest.hex(), "Manifest": text})
+    elif signature:
         text = f'{{\n"ManifestSignature": "{digest.hex()}",\n"Manifest": {text}}}'
     if output is None:
         typer.echo(text)
     else:
         write_output(output, text.encode())
+    if keep:
+        keep_certificates(reached, asked=True)
 
 
 @app.command("verify")
@@ -85,45 +108,85 @@ def verify(
     ],
     host: HostArgument,
     insecure: InsecureOption = False,
+    output: FormatOption = "text",
 ) -> None:
     """Check that a coordinator holds this manifest, and pin it: every later command expects it.
 
     Example: tacit manifest verify manifest.json localhost:4433
     """
+    check_format(output)
     expected = parse_fingerprint(manifest)
-    reached = reach(host, insecure=insecure)
+    reached = reach(host, insecure=insecure, quiet=output == "json", pinned=False)
     _, found = _fetch(reached, "getting Coordinator manifest")
     if found != expected:
         raise InputError(
             "MarbleRun deployment is using a different manifest than expected: manifest hash does not match local hash: "
             f'"{found.hex()}" != "{expected.hex()}"'
         )
-    if not insecure:
-        open_store().pin_manifest(reached.host, found)
-    typer.echo("OK")
+    _remember(reached, found)
+    say("OK", output)
+    if output == "json":
+        typer.echo(json.dumps({"ManifestSignature": found.hex(), "TEE": reached.tee}))
 
 
 @app.command("signature")
-def signature(file: FileArgument) -> None:
+def signature(file: FileArgument, output: FormatOption = "text") -> None:
     """Print the fingerprint of a manifest: the SHA-256 that clients pin.
 
     Example: tacit manifest signature manifest.json
     """
-    typer.echo(hashlib.sha256(load_manifest(file)).hexdigest())
+    check_format(output)
+    digest = hashlib.sha256(load_manifest(file)).hexdigest()
+    typer.echo(json.dumps({"ManifestSignature": digest}) if output == "json" else digest)
 
 
-@app.command("check")
-def check(file: FileArgument) -> None:
-    """Read a manifest strictly and name every defect with its place.
+@app.command("log")
+def log(
+    host: HostArgument,
+    output: OutputOption = None,
+    insecure: InsecureOption = False,
+    form: FileFormatOption = "text",
+) -> None:
+    """Print the update log: who changed the manifest or a secret, and when.
 
-    Example: tacit manifest check manifest.json
+    Example: tacit manifest log localhost:4433
     """
-    manifest = parse_manifest_strict(load_manifest(file))
-    for warning in check_manifest(manifest):
-        typer.echo(f"Warning: {warning}", err=True)
-    typer.echo(
-        f"OK: {len(manifest.packages)} packages, {len(manifest.marbles)} marbles, {len(manifest.secrets)} secrets"
-    )
+    check_format(form)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    say("Successfully verified Coordinator, now requesting update log", form)
+    with reached.client() as client, while_doing("retrieving update log: retrieving Coordinator update log"):
+        lines = client.update_log()
+    text = json.dumps({"UpdateLog": [_event(line) for line in lines]}) if form == "json" else "\n".join(lines)
+    if output is not None:
+        write_output(output, text.encode())
+        return
+    say("Update log:", form)
+    typer.echo(text)
+
+
+def _event(line: str) -> object:
+    """One line of the log as the object that it is; as text where it is none."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
+
+
+def _compare_with_pin(reached: Reached, digest: bytes) -> None:
+    known = open_store().load_hosts().get(reached.host)
+    if known is not None and known.manifest_fingerprint not in (None, digest):
+        typer.echo(
+            "Note: this is not the manifest that is pinned; other commands refuse until `tacit manifest verify` pins it.",
+            err=True,
+        )
+
+
+def _remember(reached: Reached, digest: bytes) -> None:
+    """Pin the manifest and keep the certificates of a coordinator that was checked."""
+    store = open_store()
+    if reached.tee != "unverified" and reached.host in store.load_hosts():
+        store.pin_manifest(reached.host, digest)
+    keep_certificates(reached)
 
 
 def _refuse_leniency(raw: bytes) -> None:
@@ -143,13 +206,3 @@ def _fetch(reached: Reached, doing: str) -> tuple[bytes, bytes]:
     with reached.client() as client, while_doing(f"{doing}: retrieving Coordinator manifest"):
         stored = client.manifest()
     return stored.raw, hashlib.sha256(stored.raw).digest()
-
-
-def _keep_recovery(secrets: Mapping[str, bytes], target: Path | None) -> None:
-    """Write the recovery secrets to their file, or print them where none was named."""
-    text = json.dumps({"RecoverySecrets": {name: base64.b64encode(value).decode() for name, value in secrets.items()}})
-    if target is None:
-        typer.echo(text)
-        return
-    write_output(target, text.encode())
-    typer.echo(f"Recovery data saved to: {target}")

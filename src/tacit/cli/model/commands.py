@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tacit.cli.files import FormatOption as OutputFormatOption
+from tacit.cli.files import check_format
 from tacit.cli.model.progress import progress_bar
 from tacit.errors import UsageError
 
@@ -225,6 +227,7 @@ def inspect(
     key: Annotated[
         Path | None, typer.Option("-k", "--key", help="Key of a capsule, to see its name and files.")
     ] = None,
+    output: OutputFormatOption = "text",
 ) -> None:
     """Print what a model file says of itself, and the ID that a manifest's Models name it by.
 
@@ -232,11 +235,16 @@ def inspect(
     """
     from tacit.cli.model.inspect import describe_capsule, describe_ctr, describe_model
 
+    check_format(output)
     is_capsule = model.suffix == ".capsule"
     if key is not None and not is_capsule:
         raise UsageError(f"--key is for capsules, whose names end in .capsule; {model} does not")
     describe = describe_ctr if model.suffix == ".encrypted" else describe_model
-    for line in describe_capsule(model, key) if is_capsule else describe(model):
+    found = describe_capsule(model, key) if is_capsule else describe(model)
+    if output == "json":
+        typer.echo(json.dumps({"Path": str(model), **found.fields}))
+        return
+    for line in found.lines:
         typer.echo(line)
 
 

@@ -1,6 +1,7 @@
-"""What a model file says of itself, as lines for a person."""
+"""What a model file says of itself, as lines for a person and as fields for a program."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.cli.model.convert import SAVED_MODEL
@@ -15,8 +16,16 @@ from tacit.vault.plain import plain_id
 _CLOSED = {".onnx": "ONNX", ".xml": "OpenVINO IR"}
 
 
-def describe_model(path: Path) -> list[str]:
-    """Lines about a model that is not encrypted, a folder or a file; the last is the ID that a manifest names it by.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The same twice: `lines` for a person, `fields` that JSON can say."""
+
+    lines: list[str]
+    fields: Mapping[str, object]
+
+
+def describe_model(path: Path) -> Description:
+    """About a model that is not encrypted, a folder or a file; the last is the ID that a manifest names it by.
 
     SavedModels and frozen graphs are looked into, others are only named.
 
@@ -25,23 +34,26 @@ def describe_model(path: Path) -> list[str]:
     if path.is_dir():
         check_model(path)
     file = path / SAVED_MODEL if path.is_dir() else path
+    fields: Mapping[str, object] = {"Kind": "unknown"}
     if not file.exists() and path.is_dir():
         lines = [f"{path}: a folder without {SAVED_MODEL}; not looked into"]
     elif file.suffix in _CLOSED:
         size = file_size(file, what="a model", largest=MAX_MODEL)
         lines = [f"{file}: {_CLOSED[file.suffix]}, {size} bytes; not looked into"]
+        fields = {"Kind": _CLOSED[file.suffix], "Bytes": size}
     else:
-        lines = _look_into(file)
-    return [*lines, f"ID: {_plain_id(path).hex()} (as a plain model)"]
+        looked = _look_into(file)
+        lines, fields = looked.lines, looked.fields
+    identity = _plain_id(path).hex()
+    return Description([*lines, f"ID: {identity} (as a plain model)"], {"ID": identity, "Format": "plain", **fields})
 
 
-def describe_ctr(path: Path) -> list[str]:
-    """Lines about a file in the demo's encrypted format. Raises: FileInputError."""
+def describe_ctr(path: Path) -> Description:
+    """About a file in the demo's encrypted format. Raises: FileInputError."""
     size = file_size(path, what="a file in the ctr format", largest=MAX_MODEL)
-    return [
-        f"{path}: encrypted in the ctr format, {size} bytes; nothing in it is authenticated",
-        f"ID: {digest_of(path).hex()}",
-    ]
+    identity = digest_of(path).hex()
+    lines = [f"{path}: encrypted in the ctr format, {size} bytes; nothing in it is authenticated", f"ID: {identity}"]
+    return Description(lines, {"ID": identity, "Format": "ctr", "Bytes": size})
 
 
 def _plain_id(path: Path) -> bytes:
@@ -53,10 +65,14 @@ def _plain_id(path: Path) -> bytes:
     return plain_id({name: digest_of(folder / name) for name in names})
 
 
-def _look_into(file: Path) -> list[str]:
+def _look_into(file: Path) -> Description:
     raw = load_file(file, what="a SavedModel or a frozen graph", largest=MAX_MODEL_BYTES)
     try:
-        return [f"{file}: SavedModel, {len(raw)} bytes", *_signatures(parse_saved_model(raw))]
+        signatures = parse_saved_model(raw)
+        lines = [f"{file}: SavedModel, {len(raw)} bytes", *_signatures(signatures)]
+        return Description(
+            lines, {"Kind": "SavedModel", "Bytes": len(raw), "Signatures": _signature_fields(signatures)}
+        )
     except ModelFormatError as no_saved_model:
         try:
             graph = parse_graph(raw)
@@ -65,7 +81,9 @@ def _look_into(file: Path) -> list[str]:
                 f"{file}: neither a SavedModel ({no_saved_model}) nor a frozen graph ({no_graph}); "
                 "ONNX, IR and TensorFlow Lite models are served, but not inspected here"
             ) from no_graph
-        return [f"{file}: frozen graph, {len(raw)} bytes, {len(graph.nodes)} nodes", *_ends(graph)]
+        lines = [f"{file}: frozen graph, {len(raw)} bytes, {len(graph.nodes)} nodes", *_ends(graph)]
+        ends = {"Inputs": list(graph.placeholders()), "Outputs": list(graph.ends())}
+        return Description(lines, {"Kind": "frozen graph", "Bytes": len(raw), "Nodes": len(graph.nodes), **ends})
 
 
 def _signatures(signatures: Mapping[str, Signature]) -> Iterator[str]:
@@ -73,6 +91,19 @@ def _signatures(signatures: Mapping[str, Signature]) -> Iterator[str]:
         yield f"signature {name} ({signature.method or 'no method'})"
         yield from (_tensor("input ", key, spec) for key, spec in signature.inputs.items())
         yield from (_tensor("output", key, spec) for key, spec in signature.outputs.items())
+
+
+def _signature_fields(signatures: Mapping[str, Signature]) -> Mapping[str, object]:
+    def tensors(specs: Mapping[str, TensorSpec]) -> Mapping[str, object]:
+        return {
+            key: {"Type": dtype_name(spec.dtype), "Shape": None if spec.shape is None else list(spec.shape)}
+            for key, spec in specs.items()
+        }
+
+    return {
+        name: {"Method": one.method, "Inputs": tensors(one.inputs), "Outputs": tensors(one.outputs)}
+        for name, one in signatures.items()
+    }
 
 
 def _ends(graph: Graph) -> Iterator[str]:
@@ -90,20 +121,28 @@ def _tensor(what: str, key: str, spec: TensorSpec) -> str:
     return f"  {what} {key}: {dtype_name(spec.dtype)} {shape}"
 
 
-def describe_capsule(path: Path, key_file: Path | None) -> list[str]:
-    """Lines about a capsule: what anybody sees, and with its key the name, version and files, which are verified.
+def describe_capsule(path: Path, key_file: Path | None) -> Description:
+    """About a capsule: what anybody sees, and with its key the name, version and files, which are verified.
 
     Raises: FileInputError, VaultError.
     """
     size = file_size(path, what="a capsule", largest=MAX_MODEL)
     if key_file is None:
-        info = read_capsule_header(path)
-        return [
-            f"{path}: capsule, {size} bytes",
-            f"ID: {info.id.hex()}",
-            "its name and files are shown with: --key KEY",
-        ]
+        header = read_capsule_header(path)
+        lines = [f"{path}: capsule, {size} bytes", f"ID: {header.id.hex()}"]
+        fields = {"ID": header.id.hex(), "Format": "capsule", "Bytes": size}
+        return Description([*lines, "its name and files are shown with: --key KEY"], fields)
     with open_capsule(path, load_key(key_file)) as opened:
         info = opened.info
     lines = [f"{path}: capsule, {size} bytes", f"ID: {info.id.hex()}", f"Name: {info.name}, version {info.version}"]
-    return [*lines, *(f"  {file.name}: {file.size} bytes" for file in info.files)]
+    return Description(
+        [*lines, *(f"  {file.name}: {file.size} bytes" for file in info.files)],
+        {
+            "ID": info.id.hex(),
+            "Format": "capsule",
+            "Bytes": size,
+            "Name": info.name,
+            "Version": info.version,
+            "Files": {file.name: file.size for file in info.files},
+        },
+    )

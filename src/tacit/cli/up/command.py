@@ -24,8 +24,9 @@ from tacit.cli.up.processes import Program, Programs
 from tacit.cli.up.source import find_model, seal_model
 from tacit.cli.up.stage import KEY_NAME, Stage
 from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.answers import NewSecret
 from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, load_simulated_expectation
-from tacit.client.coordinator import CoordinatorClient, NewSecret
+from tacit.client.coordinator import CoordinatorClient
 from tacit.errors import ConnectError, InputError, NotTrustedError, TacitError
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.vault.capsule import Source

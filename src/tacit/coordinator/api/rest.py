@@ -90,7 +90,7 @@ UPDATE_APPLIED = "All users have acknowledged the update manifest. Update succes
 UPDATE_CANCELLED = "Update successfully cancelled"
 
 _V1 = ("/status", "/quote", "/manifest", "/update", "/update-manifest", "/update-cancel", "/recover", "/secrets")
-_V2_ALONE = ("/recover/public-key", "/sign-quote", "/monotonic-counter")
+_V2_ALONE = ("/recover/public-key", "/sign-quote", "/monotonic-counter", "/log", "/log/digests")
 PATHS = frozenset((*_V1, *(API_V2 + path for path in (*_V1, *_V2_ALONE))))
 """Every path that has a route."""
 

@@ -81,6 +81,21 @@ def parse_manifest_strict(raw: bytes) -> Manifest:
     return build_manifest(raw, values)
 
 
+def survey_manifest(raw: bytes) -> tuple[Manifest, tuple[Defect, ...], frozenset[str]]:
+    """All that can be read of a manifest, each thing that the strict reading refuses, and the paths that no reading takes.
+
+    What stands at those paths is missing in the value.
+    Raises: ManifestError: not JSON.
+    """
+    try:
+        values, findings = _walk(raw)
+    except JsonSyntaxError as exc:
+        line, column = position(raw, exc.offset)
+        raise ManifestError(str(exc), defects=(Defect("$", line, column, f"not JSON: {exc}"),)) from exc
+    unread = frozenset(one.path for one in findings if one.weight is not Weight.TOLERATED)
+    return build_manifest(raw, values), tuple(_defect(raw, one) for one in findings), unread
+
+
 def _walk(raw: bytes) -> tuple[dict[str, object], list[Finding]]:
     report = Report()
     values = MANIFEST.decode(parse_text(raw), Place(), MANIFEST.empty(), report)

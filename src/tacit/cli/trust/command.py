@@ -1,99 +1,22 @@
-"""`tacit trust`: what to expect of a coordinator, said once; and how every other noun reaches one it has checked."""
+"""`tacit trust`: what to expect of a coordinator, said once, and a list of what is known."""
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tacit.cli.files import parse_fingerprint
+from tacit.cli.files import FormatOption, check_format, parse_fingerprint
 from tacit.cli.platform import platform_folder
+from tacit.cli.trust.reach import open_store
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.connect import NONCE_SIZE, attest_coordinator, fetch_unverified, load_simulated_expectation
-from tacit.client.coordinator import CoordinatorClient
-from tacit.client.trust import UNATTESTED, Expectation, TrustStore, default_trust_folder
-from tacit.errors import (
-    AppraisalError,
-    ConnectError,
-    InputError,
-    NotTrustedError,
-    UnauthorizedError,
-    UsageError,
-)
+from tacit.client.connect import load_simulated_expectation
+from tacit.client.trust import UNATTESTED, Expectation, TrustStore
+from tacit.errors import InputError, NotTrustedError, UsageError
 from tacit.evidence import INTEL, Tee
 from tacit.manifest import Package
-from tacit.pki import KeyPair
-
-HostArgument = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")
-]
-InsecureOption = Annotated[
-    bool,
-    typer.Option(
-        "--insecure", "-i", help="Skip the check of evidence. For a coordinator without any: nothing is proven."
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A coordinator whose certificates are known: `intermediate_pem` and `root_pem`, and a client that trusts that root alone."""
-
-    host: str
-    intermediate_pem: bytes
-    root_pem: bytes
-    tee: str
-
-    def client(self, certificate: KeyPair | None = None) -> CoordinatorClient:
-        """Calls of its client API, as the user of `certificate` where one is given."""
-        return CoordinatorClient(self.host, roots_pem=self.root_pem, certificate=certificate)
-
-
-def open_store() -> TrustStore:
-    """What this user expects of coordinators."""
-    return TrustStore(default_trust_folder(os.environ))
-
-
-def reach(host: str, *, insecure: bool = False, quiet: bool = False) -> Reached:
-    """Check the coordinator at `host` and give the way to talk to it.
-
-    With `insecure` nothing is checked. That is said on standard output as MarbleRun's command line says it; for the
-    commands where that one prints nothing (`quiet`), on standard error.
-    Raises: NotTrustedError, EvidenceError, AppraisalError, RollbackError, ConnectError.
-    """
-    address = str(parse_address(host, default_port=COORDINATOR_PORT))
-    if insecure:
-        typer.echo("Warning: skipping quote verification", err=quiet)
-        return _reach_unverified(address)
-    try:
-        found = attest_coordinator(
-            address, open_store(), now=datetime.now(UTC), nonce=os.urandom(NONCE_SIZE), platform=platform_folder()
-        )
-    except AppraisalError as exc:
-        raise type(exc)(f"{exc}. If it was updated on purpose, run `tacit trust {address} --tee ...` again") from exc
-    if found.tee != Tee.SGX:
-        typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
-    return Reached(address, found.intermediate_pem, found.root_pem, found.tee)
-
-
-def _reach_unverified(address: str) -> Reached:
-    """What the coordinator says of itself, with nothing checked; never remembered. Raises: ConnectError."""
-    intermediate_pem, root_pem = fetch_unverified(address)
-    return Reached(address, intermediate_pem, root_pem, "unverified")
-
-
-@contextmanager
-def while_doing(what: str) -> Iterator[None]:
-    """Put before a coordinator's refusal what was being done, as MarbleRun's command line does."""
-    try:
-        yield
-    except (ConnectError, UnauthorizedError) as exc:
-        raise type(exc)(f"{what}: {exc}") from exc
 
 
 def trust(
@@ -119,6 +42,7 @@ def trust(
         str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")
     ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Drop what was told and seen of this coordinator.")] = False,
+    output: FormatOption = "text",
 ) -> None:
     """Say once what to expect of a coordinator; every other command checks it.
 
@@ -126,10 +50,11 @@ def trust(
 
     Example: tacit trust localhost:4433 --tee simulated
     """
+    check_format(output)
     if host is None:
         if forget or tee is not None or manifest is not None:
             raise UsageError("of which coordinator? Give its HOST:PORT, such as localhost:4433")
-        _list_known()
+        _list_known(output)
         return
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     store = open_store()
@@ -151,9 +76,12 @@ def trust(
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
 
 
-def _list_known() -> None:
+def _list_known(output: str) -> None:
     """One paragraph for each coordinator that is known."""
     known = open_store().load_hosts()
+    if output == "json":
+        typer.echo(json.dumps({host: _fields(expected) for host, expected in sorted(known.items())}, indent=2))
+        return
     if not known:
         typer.echo(
             "Nothing is known about any coordinator; say what to expect: tacit trust HOST:PORT --tee ...", err=True
@@ -170,6 +98,25 @@ def _list_known() -> None:
             typer.echo(f"\tManifest: {expected.manifest_fingerprint.hex()}")
         if expected.root_der is not None:
             typer.echo(f"\tRoot:     {hashlib.sha256(expected.root_der).hexdigest()} (seen)")
+
+
+def _fields(expected: Expectation) -> Mapping[str, object]:
+    """What is expected, and which root was seen, with the keys of a manifest's package; null where nothing is said."""
+    package = expected.package or Package()
+    root = expected.root_der
+    return {
+        "TEE": expected.tee,
+        "UniqueID": _hex(package.unique_id),
+        "SignerID": _hex(package.signer_id),
+        "ProductID": package.product_id,
+        "SecurityVersion": package.security_version,
+        "ManifestSignature": _hex(expected.manifest_fingerprint),
+        "Root": None if root is None else hashlib.sha256(root).hexdigest(),
+    }
+
+
+def _hex(content: bytes | None) -> str | None:
+    return None if content is None else content.hex()
 
 
 def _forget(store: TrustStore, address: str, *, missing_is_fine: bool) -> None:

@@ -1,97 +1,41 @@
-"""The nouns of MarbleRun's command line that ask a coordinator: status, certificate, secret."""
+"""`tacit secret`: what the manifest lets a user read and write."""
 
 import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography import x509
 
-from tacit.cli.files import FormatOption, OutputOption, check_format, load_key_pair, read_input, write_output
+from tacit.cli.files import (
+    FileFormatOption,
+    OutputOption,
+    check_format,
+    load_key_pair,
+    read_input,
+    say,
+    write_output,
+)
 from tacit.cli.trust import HostArgument, InsecureOption, reach, while_doing
-from tacit.client.coordinator import NewSecret, ReadSecret, parse_secrets_file
+from tacit.client.answers import NewSecret, ReadSecret
+from tacit.client.coordinator import parse_secrets_file
 from tacit.errors import InputError, UsageError
 
-certificate_app = typer.Typer(
-    no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked."
-)
-secret_app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
+app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
 
 CertificateOption = Annotated[
     Path, typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest (PEM).")
 ]
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*(.*?)-----END \1-----", re.DOTALL)
-
 KeyOption = Annotated[Path, typer.Option("--key", "-k", help="Your private key (PEM).")]
 
-
-def status(host: HostArgument, output: FormatOption = "text", insecure: InsecureOption = False) -> None:
-    """Print the state of a coordinator.
-
-    Example: tacit status localhost:4433
-    """
-    check_format(output)
-    with reach(host, insecure=insecure, quiet=True).client() as client, while_doing("retrieving Coordinator status"):
-        found = client.status()
-    if output == "json":
-        mark = (
-            None
-            if found.mark is None
-            else {"TEE": found.mark.tee, "Epoch": found.mark.epoch, "Head": found.mark.head.hex()}
-        )
-        typer.echo(json.dumps({"StatusCode": found.code, "StatusMessage": found.message, "State": mark}))
-        return
-    typer.echo(f"{found.code}: {found.message}")
-    if found.mark is not None:
-        typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*(.*?)-----END \1-----", re.DOTALL)
 
 
-# ---- certificates
-
-
-@certificate_app.command()
-def root(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
-    """Write the coordinator's root certificate.
-
-    Example: tacit certificate root localhost:4433 -o root.crt
-    """
-    reached = reach(host, insecure=insecure)
-    target = output or Path("marblerunRootCA.crt")
-    write_output(target, reached.root_pem)
-    typer.echo(f"Root certificate written to {target}")
-
-
-@certificate_app.command()
-def intermediate(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
-    """Write the certificate that signs the servers of this manifest: what a client needs to reach them.
-
-    Example: tacit certificate intermediate localhost:4433 -o tensorflow.crt
-    """
-    reached = reach(host, insecure=insecure)
-    target = output or Path("marblerunIntermediateCA.crt")
-    write_output(target, reached.intermediate_pem)
-    typer.echo(f"Intermediate certificate written to {target}")
-
-
-@certificate_app.command()
-def chain(host: HostArgument, output: OutputOption = None, insecure: InsecureOption = False) -> None:
-    """Write the intermediate and the root certificate.
-
-    Example: tacit certificate chain localhost:4433 -o chain.crt
-    """
-    reached = reach(host, insecure=insecure)
-    target = output or Path("marblerunChainCA.crt")
-    write_output(target, reached.intermediate_pem + reached.root_pem)
-    typer.echo(f"Certificate chain written to {target}")
-
-
-# ---- secrets
-
-
-@secret_app.command("set")
+@app.command("set")
 def set_(
     file: Annotated[Path, typer.Argument(help='JSON such as {"name": {"Key": "BASE64"}}; or PEM, with --from-pem.')],
     host: HostArgument,
@@ -109,12 +53,12 @@ def set_(
     raw = read_input(file)
     values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
     user = load_key_pair(cert, key)
-    with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("setting secrets"):
+    with reach(host, insecure=insecure, quiet=True, cached=True).client(user) as client, while_doing("setting secrets"):
         client.set_secrets(values)
     typer.echo("Secret successfully set")
 
 
-@secret_app.command("get")
+@app.command("get")
 def get(
     names_and_host: Annotated[
         list[str], typer.Argument(metavar="NAME... HOST:PORT", help="Secrets to read, then the coordinator.")
@@ -123,28 +67,31 @@ def get(
     key: KeyOption,
     output: OutputOption = None,
     insecure: InsecureOption = False,
+    form: FileFormatOption = "text",
 ) -> None:
     """Read secrets.
 
     Example: tacit secret get model_key localhost:4433 --cert owner.crt --key owner.key
     """
+    check_format(form)
     *names, host = names_and_host
     if not names:
         raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
     user = load_key_pair(cert, key)
     with (
-        reach(host, insecure=insecure, quiet=True).client(user) as client,
+        reach(host, insecure=insecure, quiet=True, cached=True).client(user) as client,
         while_doing("retrieving secrets: retrieving secrets"),
     ):
         found = client.secrets(names)
-    if output is None:
+    fields = {name: _as_json(value) for name, value in found.items()}
+    if output is not None:
+        write_output(output, json.dumps(fields, separators=(",", ":")).encode())
+        say(f"Saved secrets to: {output}", form)
+    elif form == "json":
+        typer.echo(json.dumps(fields, indent=2))
+    else:
         for name, value in found.items():
             typer.echo(f"{name}:\n{_describe(value)}")
-        return
-    write_output(
-        output, (json.dumps({name: _as_json(value) for name, value in found.items()}, indent=2) + "\n").encode()
-    )
-    typer.echo(f"Saved secrets to: {output}")
 
 
 def _pem_secret(raw: bytes) -> NewSecret:
@@ -195,7 +142,7 @@ def _go_bytes(content: bytes) -> str:
     return "[" + " ".join(str(byte) for byte in content) + "]"
 
 
-def _as_json(value: ReadSecret) -> dict[str, object]:
+def _as_json(value: ReadSecret) -> Mapping[str, object]:
     def text(content: bytes) -> str | None:
         return base64.b64encode(content).decode() if content else None
 

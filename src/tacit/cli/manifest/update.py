@@ -1,0 +1,149 @@
+"""`tacit manifest update`: change the manifest of a running coordinator, by one user or several."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tacit.cli.coordinator.secret import CertificateOption, KeyOption
+from tacit.cli.files import (
+    FileFormatOption,
+    FormatOption,
+    OutputOption,
+    check_format,
+    load_key_pair,
+    load_manifest,
+    say,
+    write_output,
+)
+from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
+from tacit.cli.trust import HostArgument, InsecureOption, Reached, open_store, reach, while_doing
+from tacit.client.answers import UpdateOutcome
+from tacit.client.coordinator import fingerprint
+
+app = typer.Typer(no_args_is_help=True, help="Change the manifest of a running coordinator.")
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JSON or YAML.")]
+
+
+@app.command()
+def apply(
+    file: FileArgument,
+    host: HostArgument,
+    cert: CertificateOption,
+    key: KeyOption,
+    recovery: RecoveryOption = None,
+    insecure: InsecureOption = False,
+    output: FormatOption = "text",
+) -> None:
+    """Submit an update: packages alone with higher security versions, or a whole manifest.
+
+    Example: tacit manifest update apply next.json localhost:4433 --cert owner.crt --key owner.key
+    """
+    check_format(output)
+    user, raw = load_key_pair(cert, key), load_manifest(file)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    with reached.client(user) as client, while_doing("applying update: applying manifest update"):
+        outcome = client.update(raw)
+    if outcome.needed:
+        verb = "user still needs" if outcome.needed == 1 else "users still need"
+        say("Update manifest submitted successfully.", output)
+        say("Changes are pending and have not been applied yet.", output)
+        say(f"{outcome.needed} {verb} to acknowledge the update manifest.", output)
+        say(f"The following users may acknowledge the update: {', '.join(outcome.missing)}", output)
+    else:
+        say("Update manifest set successfully", output)
+    _finish(outcome, recovery, output)
+    _follow(reached, raw, outcome)
+
+
+@app.command()
+def acknowledge(
+    file: FileArgument,
+    host: HostArgument,
+    cert: CertificateOption,
+    key: KeyOption,
+    recovery: RecoveryOption = None,
+    insecure: InsecureOption = False,
+    output: FormatOption = "text",
+) -> None:
+    """Agree to the update that waits: FILE is the very manifest that was submitted. The last one applies it.
+
+    Example: tacit manifest update acknowledge next.json localhost:4433 --cert bob.crt --key bob.key
+    """
+    check_format(output)
+    user, raw = load_key_pair(cert, key), load_manifest(file)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    doing = "acknowledging update manifest: sending manifest update acknowledgement"
+    with reached.client(user) as client, while_doing(doing):
+        outcome = client.acknowledge_update(raw)
+    say("Acknowledgement successful:", output)
+    say(outcome.message, output)
+    _finish(outcome, recovery, output)
+    _follow(reached, raw, outcome)
+
+
+@app.command()
+def cancel(host: HostArgument, cert: CertificateOption, key: KeyOption, insecure: InsecureOption = False) -> None:
+    """Drop the update that waits.
+
+    Example: tacit manifest update cancel localhost:4433 --cert owner.crt --key owner.key
+    """
+    user = load_key_pair(cert, key)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    with reached.client(user) as client, while_doing("canceling update: sending manifest update cancel"):
+        client.cancel_update()
+    typer.echo("Cancellation successful")
+
+
+@app.command()
+def get(
+    host: HostArgument,
+    output: OutputOption = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Who has not acknowledged it, instead.")] = False,
+    insecure: InsecureOption = False,
+    form: FileFormatOption = "text",
+) -> None:
+    """Print the update that waits, as it was submitted.
+
+    Example: tacit manifest update get localhost:4433
+    """
+    check_format(form)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    doing = "retrieving pending update manifest: retrieving pending manifest update"
+    with reached.client() as client, while_doing(doing):
+        pending = client.pending_update()
+    content = pending.manifest
+    if form == "json":
+        manifest = pending.manifest.decode("utf-8", "replace")
+        fields = {"Manifest": manifest, "MissingUsers": list(pending.missing), "Message": pending.message}
+        content = json.dumps(fields).encode() + b"\n"
+    elif missing:
+        names = " ".join(pending.missing)
+        content = f"The following users have not yet acknowledged the update: [{names}]\n".encode()
+    if output is not None:
+        write_output(output, content)
+    else:
+        typer.echo(content.decode("utf-8", "replace"), nl=False)
+
+
+def _finish(outcome: UpdateOutcome, recovery: Path | None, output: str) -> None:
+    """Recovery secrets where the update changed the keys, and the outcome for a program."""
+    if outcome.recovery_secrets:
+        keep_recovery(outcome.recovery_secrets, recovery, output=output)
+    if output == "json":
+        fields = {"MissingAcknowledgments": outcome.needed, "MissingUsers": list(outcome.missing)}
+        typer.echo(json.dumps(fields))
+
+
+def _follow(reached: Reached, raw: bytes, outcome: UpdateOutcome) -> None:
+    """Pin the manifest that this user gave, where it is the one in force now and another one was pinned."""
+    store = open_store()
+    known = store.load_hosts().get(reached.host)
+    if outcome.needed or reached.tee == "unverified" or known is None or known.manifest_fingerprint is None:
+        return
+    with reached.client() as client:
+        stored = client.manifest()
+    if fingerprint(stored.raw) == fingerprint(raw):
+        store.pin_manifest(reached.host, fingerprint(raw))

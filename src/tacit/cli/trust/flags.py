@@ -1,0 +1,149 @@
+"""The options that every verb of MarbleRun's takes, wherever they stand among the words, and what they say."""
+
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tacit.errors import UsageError
+
+MARBLERUN_VERBS = frozenset(
+    {"status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version"}
+)
+"""Verbs of MarbleRun's command line: scripts that call them expect 1 for wrong usage too."""
+
+_VALUED = (
+    "--era-config",
+    "--accepted-tcb-statuses",
+    "--accepted-advisories",
+    "--coordinator-cert",
+    "--nonce",
+    "--save-sgx-quote",
+    "--namespace",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """How a coordinator is to be judged this once. None where nothing was said.
+
+    `certificates` is a file of certificates that were checked before (`--coordinator-cert`), `nonce` goes to the
+    coordinator in place of a random one, and its evidence is written to `quote_file`.
+    """
+
+    era_config: Path | None = None
+    accepted_statuses: tuple[str, ...] | None = None
+    accepted_advisories: tuple[str, ...] | None = None
+    certificates: Path | None = None
+    nonce: bytes | None = None
+    quote_file: Path | None = None
+
+
+_NOTHING = Flags()
+_flags: ContextVar[Flags] = ContextVar("flags", default=_NOTHING)
+
+
+def current_flags() -> Flags:
+    """What the words of this command say."""
+    return _flags.get()
+
+
+def take_flags(
+    context: typer.Context,
+    era_config: Annotated[
+        Path | None,
+        typer.Option("--era-config", help="What to expect of the coordinator, as MarbleRun's releases say it."),
+    ] = None,
+    statuses: Annotated[
+        str | None, typer.Option("--accepted-tcb-statuses", help="TCB statuses to accept, with commas between them.")
+    ] = None,
+    advisories: Annotated[
+        str | None, typer.Option("--accepted-advisories", help="Advisories to accept, with commas between them.")
+    ] = None,
+    certificates: Annotated[
+        Path | None, typer.Option("--coordinator-cert", help="File of the certificates that were checked.")
+    ] = None,
+    nonce: Annotated[
+        str | None, typer.Option("--nonce", help="Nonce for the evidence, instead of a random one.")
+    ] = None,
+    quote_file: Annotated[
+        Path | None, typer.Option("--save-sgx-quote", help="File for the evidence, as it came.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Of Kubernetes; nothing here looks into it.")
+    ] = None,
+) -> None:
+    """Take the options that stand before the verb."""
+    given = (era_config, statuses, advisories, certificates, nonce, quote_file, namespace)
+    verb = context.invoked_subcommand
+    if verb not in MARBLERUN_VERBS and any(one is not None for one in given):
+        raise UsageError(
+            f"an option of MarbleRun's verbs stands before {verb}, which is none of them; "
+            "say once what to expect of a coordinator with `tacit trust`"
+        )
+    _flags.set(
+        Flags(
+            era_config,
+            None if statuses is None else _listed(statuses),
+            None if advisories is None else _listed(advisories),
+            certificates,
+            None if nonce is None else nonce.encode(),
+            quote_file,
+        )
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def arrange(words: Sequence[str]) -> list[str]:
+    """The words of one command as our parser takes them, written as MarbleRun's takes them.
+
+    There these options may stand anywhere, `-i` before the verb too, a flag may be `--flag=true`, and a letter's value
+    may follow `=`. `help VERB` asks for help. The words of other verbs are left as they are.
+
+    Raises: UsageError.
+    """
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    if verb_of(words) not in MARBLERUN_VERBS:
+        return list(words)
+    front: list[str] = []
+    kept: list[str] = []
+    insecure = False
+    rest = iter(words)
+    for word in rest:
+        name, given, value = word.partition("=")
+        if word == "--":
+            return [*front, *kept, *(["-i"] if insecure else []), word, *rest]
+        if name in _VALUED or name == "-n":
+            front += [name, value if given else _value(name, rest)]
+        elif name in ("-i", "--insecure") and (not given or value in ("true", "false")):
+            insecure = value != "false"
+        elif len(name) == 2 and name[0] == "-" and given:
+            kept += [name, value]
+        else:
+            kept.append(word)
+    return [*front, *kept, *(["-i"] if insecure else [])]
+
+
+def _value(name: str, rest: Iterator[str]) -> str:
+    value = next(rest, None)
+    if value is None:
+        raise UsageError(f"Option '{name}' requires an argument. See: tacit --help")
+    return value
+
+
+def verb_of(words: Sequence[str]) -> str:
+    """The first word that is neither an option nor its value."""
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            return word
+        if word in _VALUED or word == "-n":
+            next(rest, None)
+    return ""

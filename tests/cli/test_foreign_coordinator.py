@@ -1,0 +1,56 @@
+"""A coordinator that is not ours: no field of ours in its answers, perhaps only the API v1, and no evidence."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.command_line import run_main
+from fakes.coordinator import FakeCoordinator
+
+WARNING = "Warning: skipping quote verification\n"
+MANIFEST = '{"Packages": {"p": {"Debug": true}}, "Marbles": {"m": {"Package": "p"}}}'
+
+
+@pytest.fixture(params=[False, True], ids=["v2", "v1"])
+def foreign(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeCoordinator]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.json").write_text(MANIFEST)
+    with FakeCoordinator(tee=None, marked=None, only_v1=request.param) as coordinator:
+        yield coordinator
+
+
+def test_its_status_has_no_mark(foreign: FakeCoordinator) -> None:
+    done = run_main("status", foreign.host, "-i")
+    assert (done.code, done.out) == (0, "3: Coordinator is running.\n")
+    assert json.loads(run_main("status", foreign.host, "-i", "--output", "json").out)["State"] is None
+
+
+def test_it_takes_a_manifest_and_gives_it_back(foreign: FakeCoordinator) -> None:
+    foreign.code = 2
+    done = run_main("manifest", "set", "m.json", foreign.host, "-i")
+    assert done.lines[-1] == "Manifest successfully set", done.err
+    assert foreign.manifest == MANIFEST.encode()
+    assert run_main("manifest", "verify", "m.json", foreign.host, "-i").out == WARNING + "OK\n"
+    assert MANIFEST in run_main("manifest", "get", foreign.host, "-i").out
+
+
+def test_it_is_trusted_as_unattested_only_by_that_name(foreign: FakeCoordinator) -> None:
+    assert "tacit trust" in run_main("status", foreign.host).err
+    assert run_main("trust", foreign.host, "--tee", "unattested").code == 0
+    assert run_main("status", foreign.host).out == "3: Coordinator is running.\n"
+    assert run_main("certificate", "chain", foreign.host).out == "Certificate chain written to marblerunChainCA.crt\n"
+
+
+def test_t06_without_evidence_it_is_never_taken_for_an_sgx_coordinator(
+    foreign: FakeCoordinator, tmp_path: Path
+) -> None:
+    era = tmp_path / "era.json"
+    era.write_text(json.dumps({"SignerID": "ab" * 32, "ProductID": 1, "SecurityVersion": 1}))
+    done = run_main("manifest", "verify", "m.json", foreign.host, "--era-config", era)
+    assert done.code == 1
+    assert "expected TEE sgx" in done.err or "has only the API v1" in done.err
