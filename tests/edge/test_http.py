@@ -172,8 +172,21 @@ async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
     ],
-    ids=["nonsense", "two framings", "two lengths", "space before colon", "negative length", "connect"],
+    ids=[
+        "nonsense",
+        "two framings",
+        "two lengths",
+        "space before colon",
+        "negative length",
+        "connect",
+        "no host",
+        "two hosts",
+        "upgrade with a body",
+    ],
 )
 async def test_t48_what_two_parsers_could_read_differently_is_refused(
     sent: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

@@ -172,6 +172,9 @@ class Http1:
         if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
             raise _RefusedError(400, "the request has no Host header")
         declared = self._headers.get("content-length", "0")
+        if self._parser.should_upgrade() and (declared != "0" or "transfer-encoding" in self._headers):
+            # The parser takes what follows for the other protocol's bytes; the request would be handled without its body.
+            raise _RefusedError(400, "a request with a body cannot ask for an upgrade; send it without Upgrade")
         if declared.isdigit() and int(declared) > self._service.max_body:
             self._too_large = True
         if self._headers.get("expect", "").lower() == "100-continue":
