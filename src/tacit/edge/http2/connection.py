@@ -377,6 +377,8 @@ class Connection:
         stream = self._streams.get(stream_id)
         if stream is None or stream.ended_out:
             return
+        if trailers and isinstance(body, bytes) and self._out.put_small(stream, block, body, trailers):
+            return
         self._out.put_headers(stream_id, block, end=False)
         self._out.put_body(stream, body, trailers)
 
