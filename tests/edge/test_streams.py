@@ -385,7 +385,7 @@ async def test_t48_a_client_that_never_reads_is_cut_off_and_read_from_no_more() 
             head = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x"))
             wide = f.settings((4, 2**31 - 1)) + f.frame(f.WINDOW_UPDATE, 0, 0, b"\x7f\x00\x00\x00")
             deaf.sendall(f.PREFACE + wide + f.headers(1, *head, end=True))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.5)
             deaf.settimeout(5)
             received = 0
             with suppress(ConnectionError):  # what lay in the network's buffers, and then no more
@@ -454,6 +454,14 @@ async def test_t44_a_compressed_message_is_never_unpacked() -> None:
                     iter([message]) if "Stream" in type(method).__name__ else message, compression=grpc.Compression.Gzip
                 )
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_is_no_grpc_is_refused_on_a_port_for_grpc() -> None:
+    async with serving(http=None) as port, Raw(port) as client:
+        head = ((":method", "POST"), (":scheme", "http"), (":path", "/t/Echo"), ("content-type", "application/json"))
+        client.send(f.PREFACE, f.settings(), f.headers(1, *head), f.frame(f.DATA, f.END_STREAM, 1, b"{}"), f.call(3))
+        heard = f.parse(await client.hear())
+        assert any(each.stream == 1 and b"415" in each.payload for each in heard)
 
 
 @pytest.mark.parametrize("alpn", [[], ["http/1.1"]])

@@ -333,8 +333,7 @@ class PlainRequest(Exchange):
     async def _answer(self, body: bytes) -> None:
         path, _, query = self._request.path.partition("?")
         handler, peer = self._line.service.http, self._line.peer
-        if handler is None:
-            self.respond(text_answer(415, "only application/grpc is served here"))
+        if handler is None:  # such a request is never opened
             return
         request = HttpRequest(
             self._request.method, path, query, self._request.headers, body, peer.certificate, peer.exporter
@@ -353,6 +352,10 @@ def open_exchange(line: Line, stream: int, request: Request) -> Exchange | None:
     """Whoever answers this request; None where it was refused at once."""
     methods = line.service.grpc
     kind = request.headers.get("content-type", "")
+    if line.service.http is None and not (kind.startswith("application/grpc") and request.method == "POST"):
+        block = encode_block([(":status", "415"), ("content-length", "0")])
+        line.connection.respond_only(stream, block)
+        return None
     if methods is None or not kind.startswith("application/grpc") or request.method != "POST":
         return PlainRequest(line, stream, request)
     method = methods.get(request.path)
