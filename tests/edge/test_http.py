@@ -344,6 +344,24 @@ async def test_requests_that_come_at_once_are_answered_in_their_order() -> None:
     assert [int(part.split(b"POST /")[1].split()[0]) for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [*range(300)]
 
 
+async def test_t48_answers_are_not_made_ahead_for_a_client_that_reads_none() -> None:
+    made = 0
+
+    async def large(_request: HttpRequest) -> HttpResponse:
+        nonlocal made
+        made += 1
+        return HttpResponse(200, bytes(20 << 20))
+
+    async with serving(large) as port:
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+            async with asyncio.timeout(10):
+                while not made:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert made == 1
+
+
 async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
     async with serving() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -376,14 +394,17 @@ async def test_an_empty_host_listens_on_both_families() -> None:
 
 
 async def test_closing_lets_a_running_request_finish() -> None:
+    begun = asyncio.Event()
+
     async def slow(_request: HttpRequest) -> HttpResponse:
+        begun.set()
         await asyncio.sleep(0.2)
         return HttpResponse(200, b"done")
 
     listener = await serve_http(slow, host="127.0.0.1", port=0, tls=None, max_body=1)
     async with httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.port}/"))
-        await asyncio.sleep(0.1)
+        await begun.wait()
         await listener.close(2)
         assert (await running).content == b"done"
         with pytest.raises(httpx.ConnectError):

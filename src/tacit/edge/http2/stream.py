@@ -33,6 +33,7 @@ class Stream:
         "send_window",
         "trailers",
         "unsent",
+        "waiting",
         "waits",
         "window",
     )
@@ -46,6 +47,7 @@ class Stream:
         self.received = 0  # bytes of body that came
         self.send_window = send_window  # bytes that we may still send
         self.unsent: deque[memoryview] = deque()
+        self.waiting = 0  # bytes in there
         self.trailers: bytes | None = None  # the block after the last byte; empty: the end, without trailers
         self.waits = False  # whether it stands in line
 
@@ -106,6 +108,7 @@ class Outgoing:
             self._put_data(stream, data)
         elif size:
             stream.unsent.append(memoryview(data))
+            stream.waiting += size
             self._queue(stream)
 
     def take(self, limit: int) -> bytes:
@@ -121,6 +124,7 @@ class Outgoing:
             if size <= 0:
                 continue
             limit -= size
+            stream.waiting -= size
             if size == len(first):
                 stream.unsent.popleft()
             else:
