@@ -97,7 +97,8 @@ def test_recorded_manifests_that_are_taken_have_no_defect_but_leniency(shared_ve
         if file.name.startswith("update-svn"):  # an update of security versions has no marbles
             assert found == ["no allowed marbles defined"], file.name
         else:
-            assert not [one for one in found if " read as " not in one], file.name
+            lenient = [one for one in found if " read as " in one or one.startswith("unknown key ")]
+            assert found == lenient, file.name
 
 
 def test_recorded_manifests_that_are_refused_have_a_defect(shared_vectors: Path) -> None:
