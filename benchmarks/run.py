@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = {
     "vault": "Models at rest",
+    "edge": "Our own server beside grpcio's",
     "serving": "ResNet-50 served over TLS, beside the same model in process",
     "programs": "Start, memory and attested activations",
     "coordinator": "The coordinator under load",

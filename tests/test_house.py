@@ -157,6 +157,8 @@ PROGRAMS = {
         "openvino",
         "typer",
         "grpc",
+        "grpclib",
+        "uvicorn",
         "prometheus_client",
     },
     "tacit.programs.premain": {"tacit.cli", "tacit.serving", "tacit.coordinator", "openvino", "typer", "numpy"},
@@ -167,6 +169,9 @@ PROGRAMS = {
         "tacit.client",
         "typer",
         "dcap_qvl",
+        "grpc",
+        "grpclib",
+        "uvicorn",
     },
     "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn"},
 }

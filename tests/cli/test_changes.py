@@ -16,6 +16,8 @@ from fakes.programs import CoordinatorProcess, make_platform_folder
 from tacit.client.trust import TrustStore
 from tacit.pki import issue_self_signed
 
+pytestmark = pytest.mark.timeout(400)  # keys of RSA are made on the way, and the machine may be busy
+
 
 class Deployment:
     """An attested coordinator with two people who may change its manifest, and one recovery key."""

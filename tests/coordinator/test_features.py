@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from OpenSSL import crypto
 from fakes.core import PLAIN_MANIFEST, UUID, Made, encode, make_coordinator, make_order
 from fakes.tee import NOW, FakeTee, other_platform
 from tacit.coordinator.api.rest import ClientApi
-from tacit.coordinator.core import MAX_COUNTER_NAME, MAX_COUNTERS, Coordinator
+from tacit.coordinator.core import MAX_COUNTER_NAME, MAX_COUNTERS, Coordinator, Settings
 from tacit.coordinator.sealed.changes import encode_snapshot
 from tacit.coordinator.store import SealedFolder
 from tacit.edge import HttpRequest, HttpResponse
-from tacit.errors import FeatureOffError, FieldError, InputError, PkiError, StateError, UnauthorizedError
-from tacit.evidence import Role, report_data
+from tacit.errors import FeatureOffError, FieldError, InputError, PkiError, PlatformError, StateError, UnauthorizedError
+from tacit.evidence import Claims, Role, report_data
 from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_marble_root, issue_root, issue_self_signed
 from tacit.pki.csr import Csr
 from tacit.pki.keys import parse_private_key_der
@@ -350,6 +351,21 @@ def test_t04_without_the_gate_nothing_is_signed() -> None:
     core = make_coordinator(tee=tee).core
     with pytest.raises(FeatureOffError):
         core.sign_quote(tee.issue_evidence(bytes(64)))
+
+
+def test_where_the_platforms_folder_lies_is_not_for_callers() -> None:
+    made = with_features(tee=FakeTee())
+
+    def judge(_: bytes) -> Claims:
+        message = "no simulated platform in /secret/place"
+        raise PlatformError(message)
+
+    core = Coordinator(made.store, Settings(tee="simulated"), replace(made.world, judge=judge))
+    core.set_manifest(encode(FEATURES))
+    with pytest.raises(FieldError) as caught:
+        core.sign_quote(b"quote")
+    assert "/secret/place" not in str(caught.value) + caught.value.detail
+    assert "/secret/place" in made.log.getvalue()
 
 
 def test_without_a_verifier_no_quote_is_signed() -> None:

@@ -1,4 +1,4 @@
-"""Both gRPC listeners on real sockets, with grpcio's client; what only one of them does stands below."""
+"""Our own gRPC server and grpcio's on real sockets, with grpcio's client; what only one of them does stands below."""
 
 import asyncio
 import logging
@@ -263,7 +263,7 @@ async def test_a_client_that_does_not_wait_leaves_no_trace(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-# ---- the mesh port alone
+# ---- our own server alone
 
 
 async def test_the_client_certificate_is_seen_as_it_was_shown(mesh: Any) -> None:
@@ -394,7 +394,7 @@ async def test_t48_streams_reset_at_once_leave_the_server_serving(mesh: Any) -> 
             assert await opened.unary_unary(PATH)(b"x") == b"x"
 
 
-# ---- the data port alone
+# ---- grpcio's server alone
 
 
 async def test_mutual_tls_gives_the_client_certificate_as_der(mesh: Any) -> None:
@@ -450,8 +450,9 @@ def resumed(pem: bytes, port: int) -> list[bool]:
     return found
 
 
-async def test_t41_the_data_port_resumes_no_session(mesh: Any) -> None:
-    async with serving(start_data, mesh) as port:
+@both
+async def test_t41_no_grpc_port_resumes_a_session(start: Start, mesh: Any) -> None:
+    async with serving(start, mesh) as port:
         assert await asyncio.to_thread(resumed, mesh.root.certificate_pem, port) == [False, False, False]
 
 

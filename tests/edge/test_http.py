@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -172,8 +173,21 @@ async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
     ],
-    ids=["nonsense", "two framings", "two lengths", "space before colon", "negative length", "connect"],
+    ids=[
+        "nonsense",
+        "two framings",
+        "two lengths",
+        "space before colon",
+        "negative length",
+        "connect",
+        "no host",
+        "two hosts",
+        "upgrade with a body",
+    ],
 )
 async def test_t48_what_two_parsers_could_read_differently_is_refused(
     sent: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
@@ -223,7 +237,7 @@ async def test_t48_who_never_reads_the_answer_is_cut_off() -> None:
     async with serving(large, send_time=0.05) as port:
         with socket.create_connection(("127.0.0.1", port)) as deaf:
             deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.5)
             deaf.settimeout(5)
             received = 0
             with suppress(ConnectionError):  # what lay in the network's buffers, and then no more
@@ -288,6 +302,76 @@ async def test_a_failing_handler_tells_the_log_and_not_the_caller(caplog: pytest
     assert "the secret is 42" in caplog.text
 
 
+@pytest.mark.parametrize("headers", [{"x": "1\r\ny: 2"}, {"x": "1\0"}, {"x\r\ny": "1"}, {"x": "\u20ac"}, {"": "1"}])
+async def test_t48_a_header_that_would_become_two_is_not_sent(
+    headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def split(_request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, b"", headers)
+
+    async with serving(split) as port, httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/")
+        assert (answer.status_code, set(answer.headers)) == (500, {"date", "content-type", "content-length"})
+        assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 500
+    assert "cannot be sent as it is" in caplog.text
+
+
+async def test_an_answer_that_ends_its_connection_is_sent_to_its_end(mesh: Any) -> None:
+    async def large(_request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(20 << 20))
+
+    def visit(port: int) -> int:
+        context = client_context(roots_pem=mesh.root.certificate_pem)
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            time.sleep(1.5)
+            received = 0
+            while piece := tls.recv(1 << 16):
+                received += len(piece)
+            return received
+
+    async with serving(large, tls=tls_of(mesh)) as port:
+        assert await asyncio.to_thread(visit, port) > 20 << 20
+
+
+async def test_requests_that_come_at_once_are_answered_in_their_order() -> None:
+    async with serving() as port:
+        head = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        answer = await raw(port, b"".join(head % number for number in range(300)))
+    assert [int(part.split(b"POST /")[1].split()[0]) for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [*range(300)]
+
+
+async def test_t48_answers_are_not_made_ahead_for_a_client_that_reads_none() -> None:
+    made = 0
+
+    async def large(_request: HttpRequest) -> HttpResponse:
+        nonlocal made
+        made += 1
+        return HttpResponse(200, bytes(20 << 20))
+
+    async with serving(large) as port:
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+            async with asyncio.timeout(10):
+                while not made:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert made == 1
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readexactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+
 async def test_a_port_in_use_is_named(unused: Callable[[], socket.socket]) -> None:
     taken = unused()
     port = taken.getsockname()[1]
@@ -310,14 +394,17 @@ async def test_an_empty_host_listens_on_both_families() -> None:
 
 
 async def test_closing_lets_a_running_request_finish() -> None:
+    begun = asyncio.Event()
+
     async def slow(_request: HttpRequest) -> HttpResponse:
+        begun.set()
         await asyncio.sleep(0.2)
         return HttpResponse(200, b"done")
 
     listener = await serve_http(slow, host="127.0.0.1", port=0, tls=None, max_body=1)
     async with httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.port}/"))
-        await asyncio.sleep(0.1)
+        await begun.wait()
         await listener.close(2)
         assert (await running).content == b"done"
         with pytest.raises(httpx.ConnectError):

@@ -69,10 +69,14 @@ async def predict(channel: grpc.aio.Channel, body: bytes) -> np.ndarray:
     raise AssertionError("the model did not become available")
 
 
+edges = pytest.mark.parametrize("edge", ["tacit", "grpcio"])
+
+
+@edges
 async def test_both_ports_answer_over_tls_with_the_certificate_of_the_file(
-    serving: Any, plain: Path, ssl_config: Path, server_identity: KeyPair
+    serving: Any, plain: Path, ssl_config: Path, server_identity: KeyPair, edge: str
 ) -> None:
-    flags = ["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={ssl_config}"]
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={ssl_config}", f"--edge={edge}"]
     async with serving(flags, {}) as ports:
         credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
@@ -107,9 +111,10 @@ async def test_an_attested_server_opens_its_capsule_with_the_key_from_activation
             np.testing.assert_allclose(await predict(channel, message()), EXPECTED, rtol=1e-6)
 
 
-async def test_a_request_of_tens_of_megabytes_works_by_default(serving: Any, plain: Path) -> None:
+@edges
+async def test_a_request_of_tens_of_megabytes_works_by_default(serving: Any, plain: Path, edge: str) -> None:
     rows = np.ones((64 * 224 * 224 * 3 // 4, 4), np.float32)  # 38.5 MB, a batch of 64 images
-    async with serving(["--model_name=m", f"--model_base_path={plain}"], {}) as ports:
+    async with serving(["--model_name=m", f"--model_base_path={plain}", f"--edge={edge}"], {}) as ports:
         options = (("grpc.max_receive_message_length", -1),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}", options) as channel:
             answer = await predict(channel, message(rows))
@@ -229,6 +234,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
         (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
         (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16"),
+        (["--model_base_path=/m", "--edge=nginx"], {}, 2, "expected tacit or grpcio"),
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
         (["--model_config_file=/none"], {}, 1, "cannot read /none"),

@@ -85,6 +85,7 @@ from tacit.errors import (
     ManifestError,
     NotSetError,
     PkiError,
+    PlatformError,
     SecretError,
     StateError,
     TacitError,
@@ -320,6 +321,11 @@ class Coordinator:
             if self._world.judge is None:
                 raise EvidenceError("OE_UNSUPPORTED")
             status = self._world.judge(quote).tcb_status
+        except PlatformError as exc:
+            # What is wrong with its own folder is for the operator, not for whoever asks.
+            self._world.log.error("no quote can be verified", error=str(exc))
+            detail = "quote verification failed: the coordinator has no collateral at this time"
+            raise FieldError("quote verification failed", field="sgxQuote", detail=detail) from exc
         except EvidenceError as exc:
             refused = "quote verification failed"
             raise FieldError(refused, field="sgxQuote", detail=f"{refused}: {exc}") from exc

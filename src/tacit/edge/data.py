@@ -1,4 +1,4 @@
-"""gRPC for the data port, by grpcio: it takes bodies of many megabytes in less time than the other libraries here.
+"""gRPC for the data port, by grpcio: another implementation, to fall back on.
 
 grpcio sees no client certificate that it does not verify, and has no TLS exporter: what is served here is key-bound.
 """

@@ -1,6 +1,7 @@
 """From a request to an answer, whichever HTTP it came by: the handler is called, and its failure told to the log alone."""
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -9,6 +10,8 @@ from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse
 
 _LOG = logging.getLogger("tacit.edge")
 _TEXT: Mapping[str, str] = {"content-type": "text/plain; charset=utf-8"}
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 BODILESS = frozenset((204, 304))  # statuses whose answers have neither a body nor its length
 
 
@@ -20,7 +23,9 @@ def text_answer(status: int, text: str) -> HttpResponse:
 async def answer(handler: HttpHandler, request: HttpRequest) -> HttpResponse:
     """The handler's answer; a failure becomes 500 without its text."""
     try:
-        return await handler(request)
+        response = await handler(request)
+        check_fields(response)
+        return response
     except Exception:
         # The caller learns nothing about our inside; our log has it.
         _LOG.exception("a handler failed", extra={"path": request.path})
@@ -43,12 +48,16 @@ class Date:
 
 
 def fields_of(response: HttpResponse, date: str) -> dict[str, str]:
-    """The headers of an answer, those that the handler left out included. Raises: ValueError for one that splits."""
+    """The headers of an answer, those that the handler left out included."""
     fields = {"date": date}
     if response.status not in BODILESS:
         fields["content-length"] = str(len(response.body))
-    for name, value in response.headers.items():
-        if "\n" in value or "\r" in value or "\0" in value:
-            raise ValueError(f"the value of {name} would begin another header")
-        fields[name.lower()] = value
+    fields.update((name.lower(), value) for name, value in response.headers.items())
     return fields
+
+
+def check_fields(response: HttpResponse) -> None:
+    """A header is one line, whatever a handler put into it. Raises: ValueError."""
+    for name, value in response.headers.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"the header {name!r} cannot be sent as it is")

@@ -63,6 +63,8 @@ class Http1:
         self._progress = 0
         now = self._loop.time()
         self._waits, self._first = now, True
+        self._room = asyncio.Event()  # whether the socket takes more
+        self._room.set()
         self._unsent, self._unsent_since = 0, now
 
     # ---- what the socket says
@@ -93,10 +95,12 @@ class Http1:
                 self._refuse(400, "this is no HTTP request")
 
     def pause(self) -> None:
-        """The socket takes nothing more for now: nothing to do, the next answer waits for the next request."""
+        """The socket takes nothing more for now."""
+        self._room.clear()
 
     def resume(self) -> None:
         """The socket takes more."""
+        self._room.set()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -172,6 +176,9 @@ class Http1:
         if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
             raise _RefusedError(400, "the request has no Host header")
         declared = self._headers.get("content-length", "0")
+        if self._parser.should_upgrade() and (declared != "0" or "transfer-encoding" in self._headers):
+            # The parser takes what follows for the other protocol's bytes; the request would be handled without its body.
+            raise _RefusedError(400, "a request with a body cannot ask for an upgrade; send it without Upgrade")
         if declared.isdigit() and int(declared) > self._service.max_body:
             self._too_large = True
         if self._headers.get("expect", "").lower() == "100-continue":
@@ -226,6 +233,7 @@ class Http1:
     async def _answer(self) -> None:
         """Answer what has come, one after the other."""
         while self._orders:
+            await self._room.wait()  # a client that asks for much and reads nothing gets one answer ahead
             order = self._orders.popleft()
             try:
                 await self._answer_one(order)

@@ -279,4 +279,8 @@ class Tls(asyncio.BufferedProtocol):
             sock.abort()
             return
         sock.resume_reading()
-        self._timer = self._loop.call_later(_LINGER, sock.abort)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Give the client its time, which begins when all of our last word is on its way."""
+        self._timer = self._loop.call_later(_LINGER, self._wait if self.unsent() else self.abort)

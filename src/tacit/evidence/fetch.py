@@ -1,15 +1,15 @@
 """Where anchors and collateral come from. Touches files; for composition roots and the client's connection.
 
-Today there is one source, the simulated platform's folder. Evidence is an argument of `fetch_collateral` because an
-Intel PCCS is asked by the platform that the evidence names. Nothing that comes from a source is trusted: the verifier
-checks its signatures against the anchor.
+There are two sources: the simulated platform's folder, and a file with Intel's collateral. Evidence is an argument of
+`fetch_collateral` because an Intel PCCS is asked by the platform that the evidence names. Nothing that comes from a
+source is trusted: the verifier checks its signatures against the anchor.
 """
 
 from pathlib import Path
 
-from tacit.errors import PlatformError
+from tacit.errors import CollateralError, PlatformError
 from tacit.evidence.claims import TrustAnchor
-from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral
+from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral, parse_collateral
 from tacit.evidence.sgx.quote import parse_quote, unwrap
 from tacit.evidence.simulated.platform import PLATFORM_FILE, SimulatedPlatform, parse_public_platform
 
@@ -32,6 +32,21 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
     """
     parse_quote(unwrap(evidence))
     return _load(folder).collateral
+
+
+def load_collateral(file: Path) -> Collateral:
+    """Collateral from a file, as `parse_collateral` reads it.
+
+    Raises:
+        CollateralError: no such file, or not what it should be.
+    """
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_COLLATERAL_SIZE + 1)
+    except OSError as exc:
+        # Callers of the API may read this: where the file lies is the operator's affair.
+        raise CollateralError(f"the collateral cannot be read: {exc.strerror}") from exc
+    return parse_collateral(raw)
 
 
 def _load(folder: Path) -> SimulatedPlatform:

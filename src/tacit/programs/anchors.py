@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from tacit.coordinator.activate import Verifier
-from tacit.errors import CollateralError, UntrustedRootError
-from tacit.evidence import INTEL, Claims, Collateral, Role, parse_collateral, verify_binding, verify_evidence
-from tacit.evidence.collateral import MAX_COLLATERAL_SIZE
-from tacit.evidence.fetch import fetch_collateral, load_anchor
+from tacit.errors import UntrustedRootError
+from tacit.evidence import INTEL, Claims, Collateral, Role, verify_binding, verify_evidence
+from tacit.evidence.fetch import fetch_collateral, load_anchor, load_collateral
 
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
 
@@ -65,13 +64,4 @@ def _judge_by_platform(platform: Path, clock: Clock, quote: bytes) -> Claims:
 
 
 def _judge_by_intel(file: Path, clock: Clock, quote: bytes) -> Claims:
-    return verify_evidence(quote, _load_collateral(file), INTEL, now=clock())
-
-
-def _load_collateral(file: Path) -> Collateral:
-    try:
-        with file.open("rb") as stream:
-            return parse_collateral(stream.read(MAX_COLLATERAL_SIZE + 1))
-    except OSError as exc:
-        # What the operator has to mend is for the operator; a caller learns that there is no collateral.
-        raise CollateralError(f"Intel's collateral cannot be read: {exc.strerror}") from exc
+    return verify_evidence(quote, load_collateral(file), INTEL, now=clock())

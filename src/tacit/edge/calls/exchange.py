@@ -44,7 +44,7 @@ class Exchange:
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         self._line, self.stream, self._request = line, stream, request
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # while it may be cancelled
         self._timer: asyncio.TimerHandle | None = None
         self.whole = False  # whether the body has come to its end
         self.done = False  # whether nothing more is done for it
@@ -91,9 +91,8 @@ class Exchange:
         self.done = True
         if self._timer is not None:
             self._timer.cancel()
-        task = self._task
-        if task is not None and not task.done() and task is not asyncio.current_task(self._line.loop):
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         self._line.service.budget.give_back(self.got)
         self._line.finish(self)
 
@@ -139,19 +138,18 @@ class _GrpcExchange(Exchange):
         headers, peer = self._request.headers, self._line.peer
         return GrpcCall(self._request.path, ascii_metadata(headers), peer.certificate, left, peer.exporter)
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work, and tell the caller how it failed."""
-        try:
-            await work
-        except RequestError as exc:
+    def _fail(self, exc: BaseException) -> None:
+        """Tell the caller how the handler failed."""
+        self._task = None
+        if isinstance(exc, RequestError):
             self.refuse(exc.status, str(exc))
-        except asyncio.CancelledError:
-            self.refuse(Status.UNAVAILABLE, "the server ends")
-            raise
-        except Exception:
+        elif isinstance(exc, Exception):
             # The caller learns nothing about our inside; our log has it.
-            _LOG.exception("a handler failed", extra={"method": self._request.path})
+            _LOG.error("a handler failed", exc_info=exc, extra={"method": self._request.path})
             self.refuse(Status.INTERNAL, "internal error")
+        else:
+            self.refuse(Status.UNAVAILABLE, "the server ends")
+            raise exc
 
 
 class UnaryCall(_GrpcExchange):
@@ -179,10 +177,15 @@ class UnaryCall(_GrpcExchange):
             self.refuse(Status.INTERNAL, "the call has no message")
         else:
             self._message = None
-            self._start(self._guard(self._answer(message)))
+            self._start(self._answer(message))
 
     async def _answer(self, message: bytes) -> None:
-        answered = await self._handler(message, self._call())
+        try:
+            answered = await self._handler(message, self._call())
+        except BaseException as exc:
+            self._fail(exc)
+            return
+        self._task = None
         if self.done:
             return
         connection = self._line.connection
@@ -205,7 +208,7 @@ class StreamingCall(_GrpcExchange):
         self._messages: deque[bytes] = deque()
         self._ahead = 0  # bytes that the client may send beyond its window, for a large message
         self._waiting: asyncio.Future[None] | None = None
-        self._start(self._guard(self._answer()))
+        self._start(self._run())
 
     def _add(self, piece: bytes | memoryview) -> None:
         self._messages.extend(self._read(piece))
@@ -247,6 +250,12 @@ class StreamingCall(_GrpcExchange):
             self._line.flush()
             yield message
 
+    async def _run(self) -> None:
+        try:
+            await self._answer()
+        except BaseException as exc:
+            self._fail(exc)
+
     async def _answer(self) -> None:
         connection = self._line.connection
         async with aclosing(self._method.handler(self._incoming(), self._call())) as answers:
@@ -255,6 +264,7 @@ class StreamingCall(_GrpcExchange):
                 self._line.flush()
                 while self._line.paused or connection.unsent(self.stream) > _UNSENT:
                     await self._wait()
+        self._task = None
         if self.done:
             return
         if not self._begun:
@@ -323,23 +333,29 @@ class PlainRequest(Exchange):
     async def _answer(self, body: bytes) -> None:
         path, _, query = self._request.path.partition("?")
         handler, peer = self._line.service.http, self._line.peer
-        if handler is None:
-            self.respond(text_answer(415, "only application/grpc is served here"))
+        if handler is None:  # such a request is never opened
             return
         request = HttpRequest(
             self._request.method, path, query, self._request.headers, body, peer.certificate, peer.exporter
         )
         try:
-            self.respond(await answer(handler, request))
+            response = await answer(handler, request)
         except asyncio.CancelledError:
+            self._task = None
             self.respond(text_answer(503, "the server ends"))
             raise
+        self._task = None
+        self.respond(response)
 
 
 def open_exchange(line: Line, stream: int, request: Request) -> Exchange | None:
     """Whoever answers this request; None where it was refused at once."""
     methods = line.service.grpc
     kind = request.headers.get("content-type", "")
+    if line.service.http is None and not (kind.startswith("application/grpc") and request.method == "POST"):
+        block = encode_block([(":status", "415"), ("content-length", "0")])
+        line.connection.respond_only(stream, block)
+        return None
     if methods is None or not kind.startswith("application/grpc") or request.method != "POST":
         return PlainRequest(line, stream, request)
     method = methods.get(request.path)

@@ -377,6 +377,8 @@ class Connection:
         stream = self._streams.get(stream_id)
         if stream is None or stream.ended_out:
             return
+        if trailers and isinstance(body, bytes) and self._out.put_small(stream, block, body, trailers):
+            return
         self._out.put_headers(stream_id, block, end=False)
         self._out.put_body(stream, body, trailers)
 
@@ -449,7 +451,7 @@ class Connection:
     def unsent(self, stream_id: int) -> int:
         """Bytes of a stream's answer that its client has not made room for."""
         stream = self._streams.get(stream_id)
-        return 0 if stream is None else sum(map(len, stream.unsent))
+        return 0 if stream is None else stream.waiting
 
     def is_open(self, stream_id: int) -> bool:
         """Whether somebody still waits for this stream's answer."""

@@ -13,8 +13,9 @@ import hpack
 
 from tacit.edge.http2.frames import ConnectionFault, ErrorCode
 
-_REMEMBERED = 64  # blocks of one connection
+_REMEMBERED = 32  # blocks of one connection
 _REMEMBERED_SIZE = 1024  # bytes of such a block
+_REMEMBERED_FIELDS = 4096  # bytes of what it says, which can be far more than itself
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token (RFC 9110, 5.6.2), without upper case
 _VALUE = re.compile(rb"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?")
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
@@ -122,7 +123,8 @@ class HeaderDecoder:
             return known
         fields, steady = self._decode(block)
         request = parse_request(fields)
-        if steady and len(block) <= _REMEMBERED_SIZE:
+        size = sum(len(name) + len(value) for name, value in fields)
+        if steady and len(block) <= _REMEMBERED_SIZE and size <= _REMEMBERED_FIELDS:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[block] = request

@@ -33,6 +33,7 @@ class Stream:
         "send_window",
         "trailers",
         "unsent",
+        "waiting",
         "waits",
         "window",
     )
@@ -46,6 +47,7 @@ class Stream:
         self.received = 0  # bytes of body that came
         self.send_window = send_window  # bytes that we may still send
         self.unsent: deque[memoryview] = deque()
+        self.waiting = 0  # bytes in there
         self.trailers: bytes | None = None  # the block after the last byte; empty: the end, without trailers
         self.waits = False  # whether it stands in line
 
@@ -82,6 +84,21 @@ class Outgoing:
             kind, flags, block = CONTINUATION, 0, block[self.max_frame :]
         self._frames.append(encode_frame(kind, flags | END_HEADERS, stream, block))
 
+    def put_small(self, stream: Stream, block: bytes, body: bytes, trailers: bytes) -> bool:
+        """Send a whole answer at once, if flow control and the size of frames allow; whether they did."""
+        size, number = len(body), stream.id
+        room = min(self.max_frame, stream.send_window, self.window)
+        if stream.unsent or not 0 < size <= room or max(len(block), len(trailers)) > DEFAULT_MAX_FRAME:
+            return False
+        stream.send_window -= size
+        self.window -= size
+        head = encode_header(len(block), HEADERS, END_HEADERS, number) + block
+        tail = encode_header(len(trailers), HEADERS, END_STREAM | END_HEADERS, number) + trailers
+        self._frames.append(head + encode_header(size, DATA, 0, number) + body + tail)
+        stream.ended_out = True
+        self._ended(stream)
+        return True
+
     def put_body(self, stream: Stream, data: bytes | memoryview, trailers: bytes | None) -> None:
         """Send bytes as flow control allows, and end the stream after them unless `trailers` is None."""
         size = len(data)
@@ -91,6 +108,7 @@ class Outgoing:
             self._put_data(stream, data)
         elif size:
             stream.unsent.append(memoryview(data))
+            stream.waiting += size
             self._queue(stream)
 
     def take(self, limit: int) -> bytes:
@@ -106,6 +124,7 @@ class Outgoing:
             if size <= 0:
                 continue
             limit -= size
+            stream.waiting -= size
             if size == len(first):
                 stream.unsent.popleft()
             else:

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tacit.errors import Defect, ManifestError, TemplateError
+from tacit.errors import Defect, ManifestError, PkiError, TemplateError
 from tacit.manifest.check import find_warnings, locate_defects
 from tacit.manifest.codec import survey_manifest
 from tacit.manifest.codec.decode import Place
 from tacit.manifest.codec.text import Node, parse_text, position
-from tacit.manifest.model import Manifest, SecretRule
+from tacit.manifest.material import parse_recovery_key, secret_defect
+from tacit.manifest.model import SECRET_TYPES, Manifest, SecretRule
 from tacit.manifest.template import TemplateData, TemplateSecret, render
 from tacit.manifest.template.functions import Target
 
@@ -58,13 +59,29 @@ def parse_path(path: str) -> tuple[Step, ...]:
 def _senseless(raw: bytes, manifest: Manifest) -> Iterator[Defect]:
     """What does not fit together."""
     tree = parse_text(raw)
-    for steps, text in dict.fromkeys(locate_defects(manifest)):
+    for steps, text in dict.fromkeys((*locate_defects(manifest), *_useless(manifest))):
         path, message = _named(steps), text
         placed = _PLACED.fullmatch(text)
         if placed is not None and placed[1].startswith(f"{path}."):
             path, message = placed[1], placed[2]
         line, column = position(raw, _offset(tree, parse_path(path)))
         yield Defect(path, line, column, message)
+
+
+def _useless(manifest: Manifest) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Secrets, keys and certificates of which nothing can be made."""
+    for name, rule in sorted(manifest.secrets.items()):
+        text = "" if rule.user_defined or rule.type not in SECRET_TYPES else secret_defect(name, rule)
+        if text:
+            yield ("Secrets", name), text
+    for name, pem in sorted(manifest.recovery_keys.items()):
+        try:
+            parse_recovery_key(pem)
+        except PkiError as exc:
+            yield ("RecoveryKeys", name), f"{exc}; expected an RSA key as PEM, -----BEGIN PUBLIC KEY-----"
+    for name, user in sorted(manifest.users.items()):
+        if user.pem and not user.certificate:
+            yield ("Users", name), f"received invalid certificate for user {name}; expected one as PEM"
 
 
 def _templates(raw: bytes, manifest: Manifest) -> Iterator[Defect]:

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Build programs that others wrote and that talk to our ports in the tests, with Go and its module proxy:
+# h2spec, which knows the rules of HTTP/2, and a client on gRPC's own Go library. They stay in .cache/outsiders.
+set -eu
+cd "$(dirname "$0")/.."
+out="$PWD/.cache/outsiders"
+if ! command -v go >/dev/null 2>&1; then
+    echo 'Error: the tests with outside programs need Go (the program "go"); install it and run this again' >&2
+    exit 1
+fi
+mkdir -p "$out"
+export GOFLAGS=-mod=mod GOBIN="$out"
+if [ ! -x "$out/h2spec" ]; then
+    go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+fi
+if [ ! -x "$out/client" ] || [ tests/edge/go/main.go -nt "$out/client" ]; then
+    (cd tests/edge/go && GOFLAGS=-mod=readonly go build -o "$out/client" .)
+fi
+echo "$out"

@@ -1,0 +1,489 @@
+"""Calls over HTTP/2 on real sockets: streaming, deadlines, what clients take back, and those that only take time."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from fakes import frames as f
+from tacit.edge import GrpcCall, GrpcStreaming, HttpRequest, HttpResponse
+from tacit.edge.server import serve
+from tacit.edge.service import Limits
+from tacit.errors import PkiError, RequestError, Status
+from tacit.pki.tls import client_context, server_context
+
+LIMIT = 1 << 20
+
+
+async def echo(message: bytes, _call: GrpcCall) -> bytes:
+    return message
+
+
+async def mirror(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, f"{request.method} {request.path} {request.query} {len(request.body)}".encode())
+
+
+async def double(messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+    async for message in messages:
+        yield message + message
+
+
+async def total(messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+    yield b"%d" % sum([len(message) async for message in messages])
+
+
+async def count(messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+    async for message in messages:
+        for number in range(int(message)):
+            yield b"%d" % number
+
+
+async def fail_late(messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+    async for message in messages:
+        yield message
+        raise RequestError(Status.ABORTED, "für später 100 %\n")
+
+
+METHODS: dict[str, Any] = {
+    "/t/Echo": echo,
+    "/t/Double": GrpcStreaming(double),
+    "/t/Total": GrpcStreaming(total),
+    "/t/Count": GrpcStreaming(count),
+    "/t/Late": GrpcStreaming(fail_late),
+}
+
+
+@asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None, methods: Any = METHODS, http: Any = mirror, **limits: Any) -> Any:
+    listener = await serve(
+        host="127.0.0.1",
+        port=0,
+        tls=tls,
+        http=http,
+        grpc=methods,
+        max_body=LIMIT,
+        max_message=LIMIT,
+        limits=Limits(**limits),
+    )
+    try:
+        yield listener.port
+    finally:
+        await listener.close(0.2)
+
+
+def tls_of(mesh: Any) -> ssl.SSLContext:
+    return server_context(mesh.credentials, client_certificates="request", alpn=["h2", "http/1.1"])
+
+
+@asynccontextmanager
+async def channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
+        yield opened
+
+
+class Raw:
+    """A client that sends what it likes."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> "Raw":
+        self.reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+        await asyncio.sleep(0)
+
+    def send(self, *raw: bytes) -> None:
+        self._writer.write(b"".join(raw))
+
+    async def hear(self, seconds: float = 0.15) -> bytes:
+        """What comes within so many seconds, or until the end."""
+        heard = b""
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(seconds):
+                while piece := await self.reader.read(65536):
+                    heard += piece
+        return heard
+
+    async def end(self, seconds: float = 3) -> bytes:
+        """What comes until the server ends the connection; it is an error if it does not."""
+        heard = b""
+        async with asyncio.timeout(seconds):
+            with suppress(ConnectionError):
+                while piece := await self.reader.read(65536):
+                    heard += piece
+        return heard
+
+
+# ---- streaming
+
+
+async def test_messages_pass_both_ways_as_they_come() -> None:
+    async with serving() as port, channel(port) as opened:
+        call = opened.stream_stream("/t/Double")()
+        for word in (b"a", b"", b"b" * 300_000):
+            await call.write(word)
+            assert await call.read() == word + word
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_many_messages_become_one_and_one_becomes_many() -> None:
+    async with serving() as port, channel(port) as opened:
+        assert await opened.stream_unary("/t/Total")(iter([bytes(1000)] * 5000)) == b"5000000"
+        answers = [answer async for answer in opened.unary_stream("/t/Count")(b"20000")]
+        assert (len(answers), answers[-1]) == (20_000, b"19999")
+        assert [answer async for answer in opened.unary_stream("/t/Count")(b"0")] == []
+
+
+async def test_a_refusal_after_messages_reaches_the_caller() -> None:
+    async with serving() as port, channel(port) as opened:
+        call = opened.stream_stream("/t/Late")()
+        await call.write(b"x")
+        assert await call.read() == b"x"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+        assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.ABORTED, "für später 100 %\n")
+
+
+async def test_a_handler_that_makes_more_than_its_client_reads_is_waited_for() -> None:
+    made = 0
+
+    async def much(_messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+        nonlocal made
+        for _ in range(2000):
+            made += 1
+            yield bytes(50_000)
+
+    async with serving(methods={"/t/Much": GrpcStreaming(much)}) as port, Raw(port) as client:
+        head = (*f.HEAD[:2], (":path", "/t/Much"), *f.HEAD[3:])
+        client.send(f.PREFACE, f.settings(), f.headers(1, *head, end=True))
+        await client.hear()
+        assert made < 20
+
+
+async def test_a_client_that_sends_more_than_its_handler_takes_is_held_back() -> None:
+    async def deaf(_messages: AsyncIterator[bytes], _call: GrpcCall) -> AsyncGenerator[bytes, None]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async with serving(methods={"/t/Deaf": GrpcStreaming(deaf)}) as port, channel(port) as opened:
+        call = opened.stream_stream("/t/Deaf")()
+        written = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await call.write(bytes(100_000))
+                    written += 1
+        call.cancel()
+    assert written * 100_000 < 8 << 20
+
+
+# ---- ends
+
+
+async def test_a_call_that_its_client_takes_back_is_cancelled() -> None:
+    ended: list[str] = []
+    begun = asyncio.Event()
+
+    async def wait(_message: bytes, _call: GrpcCall) -> bytes:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return b""
+
+    async with serving(methods={"/t/Wait": wait}) as port, channel(port) as opened:
+        call = opened.unary_unary("/t/Wait")(b"")
+        pending = asyncio.ensure_future(call)
+        async with asyncio.timeout(5):
+            await begun.wait()
+            pending.cancel()
+            while not ended:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_deadline_cancels_the_handler_and_answers(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    async def wait(_message: bytes, _call: GrpcCall) -> bytes:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+        return b""
+
+    async with serving(methods={"/rpc.Test/Call": wait}) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings(), f.headers(1, *f.HEAD, ("grpc-timeout", "50m")))
+        client.send(f.frame(f.DATA, f.END_STREAM, 1, f.message(b"")))
+        heard = f.parse(await client.hear(0.4))
+    assert ended == ["cancelled"]
+    assert any(each.kind == f.HEADERS and b"grpc-status\x014" in each.payload for each in heard)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("text", ["", "5", "S", "-1S", "123456789S", "1 S", "1s"])
+async def test_a_timeout_that_is_none_is_refused(text: str) -> None:
+    async with serving(methods={"/rpc.Test/Call": echo}) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings(), f.headers(1, *f.HEAD, ("grpc-timeout", text), end=True))
+        heard = f.parse(await client.hear())
+    assert any(each.kind == f.HEADERS and b"grpc-status\x013" in each.payload for each in heard)
+
+
+async def test_closing_tells_clients_and_lets_streams_end() -> None:
+    listener = await serve(host="127.0.0.1", port=0, tls=None, grpc=METHODS, max_message=LIMIT)
+    async with channel(listener.port) as opened:
+        call = opened.stream_stream("/t/Double")()
+        await call.write(b"a")
+        assert await call.read() == b"aa"
+        closing = asyncio.ensure_future(listener.close(5))
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        await call.write(b"b")
+        assert await call.read() == b"bb"
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+        async with asyncio.timeout(2):
+            await closing
+
+
+async def test_what_outlives_the_grace_is_told_so() -> None:
+    listener = await serve(host="127.0.0.1", port=0, tls=None, grpc=METHODS, max_message=LIMIT)
+    async with channel(listener.port) as opened:
+        call = opened.stream_stream("/t/Double")()
+        await call.write(b"a")
+        await call.read()
+        async with asyncio.timeout(2):
+            await listener.close(0.05)
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+# ---- one port, several protocols
+
+
+async def test_one_port_tells_grpc_http2_and_http1_apart() -> None:
+    async with serving() as port:
+        async with channel(port) as opened:
+            assert await opened.unary_unary("/t/Echo")(b"x") == b"x"
+        async with Raw(port) as client:
+            client.send(b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await client.hear()).endswith(b"GET /a b 0")
+        async with Raw(port) as client:
+            head = ((":method", "GET"), (":scheme", "http"), (":path", "/a?b"), (":authority", "x"))
+            client.send(f.PREFACE, f.settings(), f.headers(1, *head, end=True))
+            data = [each.payload for each in f.parse(await client.hear()) if each.kind == f.DATA]
+            assert data == [b"GET /a b 0"]
+
+
+async def test_t48_a_body_above_the_limit_gets_413_over_http2() -> None:
+    async with serving() as port, Raw(port) as client:
+        head = ((":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "x"))
+        client.send(f.PREFACE, f.settings(), f.headers(1, *head, ("content-length", "9999999")))
+        heard = await client.hear()
+        assert any(each.kind == f.DATA and b"larger than" in each.payload for each in f.parse(heard))
+        assert f.resets(heard) == {1: 0}
+
+
+async def test_the_exporter_gives_both_ends_the_same_secret(mesh: Any) -> None:
+    from OpenSSL import SSL
+
+    seen: list[bytes] = []
+
+    async def look(request: HttpRequest) -> HttpResponse:
+        assert request.exporter is not None
+        try:
+            seen.append(request.exporter(b"EXPORTER-test", 32))
+        except PkiError:
+            seen.append(b"refused")
+        return HttpResponse(200, b"")
+
+    def visit(port: int, method: int) -> bytes:
+        context = SSL.Context(method)
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.setblocking(True)
+            tls = SSL.Connection(context, raw)
+            tls.set_connect_state()
+            tls.do_handshake()
+            tls.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            tls.recv(1000)
+            return tls.export_keying_material(b"EXPORTER-test", 32)
+
+    async with serving(tls_of(mesh), http=look) as port:
+        assert seen == [await asyncio.to_thread(visit, port, SSL.TLS_CLIENT_METHOD)] or not seen
+        first = await asyncio.to_thread(visit, port, SSL.TLS_CLIENT_METHOD)
+        assert seen[-1] == first
+        await asyncio.to_thread(visit, port, SSL.TLSv1_2_METHOD)
+        assert seen[-1] == b"refused"
+
+
+async def test_plaintext_has_no_exporter() -> None:
+    async def look(_message: bytes, call: GrpcCall) -> bytes:
+        return repr((call.exporter, call.peer_certificate)).encode()
+
+    async with serving(methods={"/t/Look": look}) as port, channel(port) as opened:
+        assert await opened.unary_unary("/t/Look")(b"") == b"(None, None)"
+
+
+# ---- those that only take time, or room
+
+
+async def test_t48_a_client_that_never_finishes_its_handshake_is_cut_off(mesh: Any) -> None:
+    async with serving(tls_of(mesh), handshake_time=0.1) as port, Raw(port) as client:
+        client.send(b"\x16\x03\x01\x02\x00")
+        assert await client.end() == b""
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        f.PREFACE[:10],
+        f.PREFACE,
+        f.PREFACE + f.settings() + f.frame(f.HEADERS, 0, 1, b"\x82"),
+        f.PREFACE + f.settings() + f.headers(1)[:20],
+    ],
+    ids=["half a preface", "no settings", "half a block", "half a frame"],
+)
+async def test_t48_a_head_that_never_ends_is_cut_off_over_http2(begun: bytes) -> None:
+    async with serving(request_time=0.1) as port, Raw(port) as client:
+        client.send(begun)
+        await client.end()
+
+
+async def test_t48_a_slow_body_is_cut_off_over_http2() -> None:
+    async with serving(methods={"/rpc.Test/Call": echo}, request_time=0.1) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings(), f.headers(1), f.frame(f.DATA, 0, 1, b"\0\0\0\0\x09a"))
+        assert f.resets(await client.hear(0.5)) == {1: 8}
+        client.send(f.call(3))
+        assert any(each.kind == f.DATA for each in f.parse(await client.hear()))
+
+
+async def test_t48_a_window_that_never_opens_ends_the_stream() -> None:
+    """CVE-2019-9511, CVE-2019-9517: answers that a client asks for and does not take."""
+    async with serving(methods={"/rpc.Test/Call": echo}, send_time=0.1) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings((4, 0)), f.call(1, b"secret"))
+        heard = await client.hear(0.5)
+        assert [each.kind for each in f.parse(heard) if each.stream == 1] == [f.HEADERS, f.RST_STREAM]
+
+
+async def test_t48_a_client_that_never_reads_is_cut_off_and_read_from_no_more() -> None:
+    async def large(_request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(30 << 20))
+
+    async with serving(http=large, send_time=0.2) as port:
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            head = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x"))
+            wide = f.settings((4, 2**31 - 1)) + f.frame(f.WINDOW_UPDATE, 0, 0, b"\x7f\x00\x00\x00")
+            deaf.sendall(f.PREFACE + wide + f.headers(1, *head, end=True))
+            await asyncio.sleep(1.5)
+            deaf.settimeout(5)
+            received = 0
+            with suppress(ConnectionError):  # what lay in the network's buffers, and then no more
+                while piece := deaf.recv(1 << 20):
+                    received += len(piece)
+    assert received < 30 << 20
+
+
+async def test_t48_a_client_that_is_gone_without_a_word_is_noticed() -> None:
+    async with serving(ping_after=0.1, ping_time=0.1) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings())
+        heard = f.parse(await client.end())
+    assert any(each.kind == f.PING and not each.flags for each in heard)
+
+
+async def test_a_silent_client_that_answers_pings_is_kept() -> None:
+    async with serving(ping_after=0.1, ping_time=0.1) as port, channel(port) as opened:
+        assert await opened.unary_unary("/t/Echo")(b"1") == b"1"
+        await asyncio.sleep(0.6)
+        assert await opened.unary_unary("/t/Echo")(b"2") == b"2"
+
+
+async def test_an_idle_connection_is_told_to_go() -> None:
+    async with serving(idle_time=0.1) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings())
+        assert f.goaway(await client.end()) == 0
+
+
+async def test_t48_connections_beyond_the_limit_are_closed_as_they_come() -> None:
+    async with serving(connections=2) as port, Raw(port) as first, Raw(port):
+        first.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await first.hear()).startswith(b"HTTP/1.1 200")
+        async with Raw(port) as third:
+            assert await third.end() == b""
+
+
+async def test_t48_all_requests_together_hold_no_more_than_their_budget() -> None:
+    methods = {"/rpc.Test/Call": echo}
+    async with serving(methods=methods, bodies=LIMIT) as port, Raw(port) as client:
+        client.send(f.PREFACE, f.settings())
+        for stream in (1, 3, 5):
+            client.send(f.headers(stream), f.frame(f.DATA, 0, stream, f.message(bytes(500_000))[:400_000]))
+        heard = await client.hear()
+        assert f.resets(heard) == {5: 0}
+        refused = [each for each in f.parse(heard) if each.kind == f.HEADERS and each.stream == 5]
+        assert b"grpc-status\x018" in refused[0].payload
+        client.send(f.frame(f.RST_STREAM, 0, 1, b"\0\0\0\x08"), f.headers(7))
+        client.send(f.frame(f.DATA, f.END_STREAM, 7, f.message(bytes(400_000))))
+        assert 7 not in f.resets(await client.hear())
+
+
+async def test_t48_a_flood_ends_its_connection_and_no_other() -> None:
+    async with serving() as port, channel(port) as opened:
+        async with Raw(port) as client:
+            client.send(f.PREFACE, f.settings(), f.frame(f.PING, 0, 0, bytes(8)) * 5000)
+            assert f.goaway(await client.end()) == 11
+        assert await opened.unary_unary("/t/Echo")(b"x") == b"x"
+
+
+async def test_t44_a_compressed_message_is_never_unpacked() -> None:
+    async with serving() as port, channel(port) as opened:
+        for method in (opened.unary_unary("/t/Echo"), opened.stream_unary("/t/Total")):
+            message = bytes(LIMIT // 2)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await method(
+                    iter([message]) if "Stream" in type(method).__name__ else message, compression=grpc.Compression.Gzip
+                )
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_is_no_grpc_is_refused_on_a_port_for_grpc() -> None:
+    async with serving(http=None) as port, Raw(port) as client:
+        head = ((":method", "POST"), (":scheme", "http"), (":path", "/t/Echo"), ("content-type", "application/json"))
+        client.send(f.PREFACE, f.settings(), f.headers(1, *head), f.frame(f.DATA, f.END_STREAM, 1, b"{}"), f.call(3))
+        heard = f.parse(await client.hear())
+        assert any(each.stream == 1 and b"415" in each.payload for each in heard)
+
+
+@pytest.mark.parametrize("alpn", [[], ["http/1.1"]])
+async def test_a_grpc_port_shakes_hands_with_who_speaks_no_http2_and_says_no_more(mesh: Any, alpn: list[str]) -> None:
+    listener = await serve(
+        host="127.0.0.1",
+        port=0,
+        tls=server_context(mesh.credentials, client_certificates="request", alpn=["h2"]),
+        grpc=METHODS,
+        max_message=LIMIT,
+    )
+    context = client_context(roots_pem=mesh.root.certificate_pem, alpn=alpn)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, ssl=context, server_hostname="localhost")
+    async with asyncio.timeout(2):
+        assert await reader.read() == b""
+    writer.close()
+    await listener.close(0.2)
+
+
+async def test_plain_http_on_a_tls_port_is_told_so(mesh: Any) -> None:
+    async with serving(tls_of(mesh)) as port, Raw(port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await client.end()
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert answer.endswith(b"Client sent an HTTP request to an HTTPS server.\n")
