@@ -129,6 +129,7 @@ def test_t01_claims_without_the_keys_hash_are_refused() -> None:
         b"",
         b"\xff",
     ],
+    ids=["other", "short", "wrong-size", "unknown", "three", "one", "bare", "empty", "no-cbor"],
 )
 def test_t01_a_hash_of_another_key_or_form_is_refused(entry: bytes) -> None:
     refused = refusal_of(certificate(KEY, {TAGGED: tagged(issue, KEY, {"pubkey-hash": entry})}))

@@ -1,7 +1,6 @@
 """The words of evidence: what is shown, what was checked, and against which anchor."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -106,6 +105,13 @@ class Check:
         return self.input_sha256 is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """The SHA-256 of an input that many verifications share, taken once."""
+
+    sha256: bytes
+
+
 class Checklist:
     """The steps of one verification. One is ticked off only by having been done without a refusal."""
 
@@ -113,12 +119,13 @@ class Checklist:
         self._steps = steps
         self._made: dict[Step, bytes] = {}
 
-    @contextmanager
-    def doing(self, step: Step, over: bytes) -> Iterator[None]:
-        """The body does this step over these bytes; a refusal that comes out of it says which step it was."""
-        with naming(step):
-            yield
-        self._made[step] = sha256(over).digest()
+    def doing(self, step: Step, over: bytes | Digested) -> "naming":
+        """For `with`: the body does this step over these bytes; a refusal that comes out of it says which it was."""
+        return naming(step, self, over)
+
+    def tick(self, step: Step, over: bytes | Digested) -> None:
+        """This step was done over these bytes, by whoever says so."""
+        self._made[step] = over.sha256 if isinstance(over, Digested) else sha256(over).digest()
 
     @property
     def open(self) -> tuple[Step, ...]:
@@ -130,14 +137,23 @@ class Checklist:
         return tuple(Check(step.number, step.name, self._made.get(step)) for step in self._steps)
 
 
-@contextmanager
-def naming(step: Step) -> Iterator[None]:
-    """A refusal that comes out of the body says which step it was; one that already does keeps its word."""
-    try:
-        yield
-    except EvidenceError as exc:
-        exc.step = exc.step or str(step)
-        raise
+class naming:  # noqa: N801 -- reads as a verb: `with naming(step):`
+    """For `with`: a refusal that comes out of the body says which step it was; one that already does keeps its word."""
+
+    __slots__ = ("_done", "_over", "_step")
+
+    def __init__(self, step: Step, done: Checklist | None = None, over: bytes | Digested = b"") -> None:
+        self._step, self._done, self._over = step, done, over
+
+    def __enter__(self) -> None:
+        """Nothing is ticked off yet."""
+
+    def __exit__(self, kind: object, refused: BaseException | None, trace: object) -> None:
+        """Tick off, or name the step in the refusal."""
+        if isinstance(refused, EvidenceError):
+            refused.step = refused.step or str(self._step)
+        if refused is None and self._done is not None:
+            self._done.tick(self._step, self._over)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
@@ -22,6 +23,7 @@ from tacit.errors import CollateralError
 from tacit.evidence.anchor.certificates import KEPT, parse_chain, parse_crl
 from tacit.evidence.anchor.dates import check_window
 from tacit.evidence.anchor.strict_json import parse_strict_json
+from tacit.evidence.claims import Digested
 
 _HEX = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 
@@ -57,6 +59,10 @@ class ReadCollateral:
     tcb_info: dict[str, Any]
     qe_identity: dict[str, Any]
     windows: tuple[tuple[str, datetime, datetime], ...]
+    lists: Digested
+    tcb_info_text: Digested
+    qe_identity_text: Digested
+    both_texts: Digested
 
 
 def parse_intel_collateral(value: dict[str, Any]) -> IntelCollateral:
@@ -138,7 +144,25 @@ def read_collateral(collateral: IntelCollateral) -> ReadCollateral:
         begin = parse_time(value.get("issueDate"), f"{name}'s issueDate")
         windows.append((name, begin, parse_time(value.get("nextUpdate"), f"{name}'s nextUpdate")))
         objects.append(value)
-    return ReadCollateral(chains[0], chains[1], chains[2], lists[0], lists[1], objects[0], objects[1], tuple(windows))
+    pck_crl_chain, tcb_info_chain, qe_identity_chain = chains
+    return ReadCollateral(
+        pck_crl_chain,
+        tcb_info_chain,
+        qe_identity_chain,
+        lists[0],
+        lists[1],
+        objects[0],
+        objects[1],
+        tuple(windows),
+        lists=_digest(collateral.root_ca_crl + collateral.pck_crl),
+        tcb_info_text=_digest(collateral.tcb_info.encode()),
+        qe_identity_text=_digest(collateral.qe_identity.encode()),
+        both_texts=_digest((collateral.tcb_info + collateral.qe_identity).encode()),
+    )
+
+
+def _digest(over: bytes) -> Digested:
+    return Digested(sha256(over).digest())
 
 
 @lru_cache(maxsize=KEPT)

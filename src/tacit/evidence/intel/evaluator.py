@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.errors import CollateralError, EvidenceError, EvidenceSignatureError, RevokedError, UntrustedRootError
 from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, KEPT, parse_crl, public_point
-from tacit.evidence.claims import Checklist, Tee
+from tacit.evidence.claims import Checklist, Digested, Tee
 from tacit.evidence.intel import steps
 from tacit.evidence.intel.collateral import IntelCollateral, read_collateral
 from tacit.evidence.intel.fields import check_text_kind, take, take_hex
@@ -193,9 +193,10 @@ def _check_quoting_enclave(report: SgxReport, identity: Mapping[str, Any]) -> No
         raise EvidenceSignatureError("the quoting enclave has another product id than QE identity says")
 
 
-def chain_der(*chains: Sequence[x509.Certificate]) -> bytes:
-    """What the check of chains is made over."""
-    return b"".join(one.public_bytes(Encoding.DER) for chain in chains for one in chain)
+@lru_cache(maxsize=KEPT)
+def chain_digest(chain: tuple[x509.Certificate, ...]) -> Digested:
+    """What the check of a chain is made over: its certificates, one after the other."""
+    return Digested(sha256(b"".join(one.public_bytes(Encoding.DER) for one in chain)).digest())
 
 
 def evaluate_quote(
@@ -223,7 +224,7 @@ def evaluate_quote(
         with done.doing(steps.TDX_MODULE, quote.report.raw[:128]):
             check_tdx_module(quote.report, read.tcb_info)
     pck = parse_pck_extension(chain[0])
-    with done.doing(steps.LEVELS, (collateral.tcb_info + collateral.qe_identity).encode()):
+    with done.doing(steps.LEVELS, read.both_texts):
         state = find_state(quote, read, pck)
     return Verdict(state.tcb_status, state.advisories, state.tcb_evaluation_number, pck.ppid)
 
@@ -237,15 +238,15 @@ def _evaluate_collateral(
 ) -> None:
     read = read_collateral(collateral)
     chains = [chain, read.tcb_info_chain, read.qe_identity_chain]
-    with done.doing(steps.CHAIN, chain_der(chain)):
+    with done.doing(steps.CHAIN, chain_digest(chain)):
         for one, name in zip(chains, ("PCK", "TCB info's", "QE identity's"), strict=True):
             _verify_chain(one, root, name)
-    with done.doing(steps.REVOCATION, collateral.root_ca_crl + collateral.pck_crl):
+    with done.doing(steps.REVOCATION, read.lists):
         _check_revocation(chains, collateral, root)
-    with done.doing(steps.TCB_INFO, collateral.tcb_info.encode()):
+    with done.doing(steps.TCB_INFO, read.tcb_info_text):
         _verify_text(collateral.tcb_info, collateral.tcb_info_signature, read.tcb_info_chain[0], "TCB info")
         check_tcb_info_fits(read.tcb_info, parse_pck_extension(chain[0]), quote.tee)
-    with done.doing(steps.QE_IDENTITY, collateral.qe_identity.encode()):
+    with done.doing(steps.QE_IDENTITY, read.qe_identity_text):
         signer = read.qe_identity_chain[0]
         _verify_text(collateral.qe_identity, collateral.qe_identity_signature, signer, "QE identity")
         check_identity_kind(read.qe_identity, quote.tee)

@@ -235,12 +235,16 @@ def _platform_levels(tcb_svn: bytes | None, read: ReadCollateral, pck: PckExtens
     return levels
 
 
-def _module_level(tcb_svn: bytes, read: ReadCollateral) -> Level:
+@lru_cache(maxsize=KEPT)
+def _module_steps(read: ReadCollateral, version: int) -> tuple[_Step, ...]:
     what = "TCB info's TDX module"
+    identity = _module_identity(bytes((0, version)), read.tcb_info)
+    return _parse_steps(identity, what, lambda tcb: (take(tcb, "isvsvn", int, what),))
+
+
+def _module_level(tcb_svn: bytes, read: ReadCollateral) -> Level:
     missing = "no matching TCB level: the TDX module is older than the oldest level that TCB info knows"
-    identity = _module_identity(tcb_svn, read.tcb_info)
-    steps = _parse_steps(identity, what, lambda tcb: (take(tcb, "isvsvn", int, what),))
-    return _reach(steps, (tcb_svn[0],), missing)
+    return _reach(_module_steps(read, tcb_svn[1]), (tcb_svn[0],), missing)
 
 
 def _qe_level(report: SgxReport, read: ReadCollateral) -> Level:

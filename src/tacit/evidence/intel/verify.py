@@ -33,7 +33,7 @@ from tacit.evidence.intel import steps
 from tacit.evidence.intel.collateral import IntelCollateral, check_signers, check_validity, read_collateral
 from tacit.evidence.intel.evaluator import (
     Verdict,
-    chain_der,
+    chain_digest,
     check_identity_kind,
     check_tcb_info_fits,
     evaluate_quote,
@@ -59,8 +59,7 @@ def verify_quote(raw: bytes, collateral: IntelCollateral, anchor: TrustAnchor, *
     with naming(steps.LAYOUT):
         quote = parse_quote(raw)
     done = Checklist(steps.SGX_STEPS if quote.tee is Tee.SGX else steps.TDX_STEPS)
-    with done.doing(steps.LAYOUT, quote.signed):
-        pass  # every byte was looked at by the parser
+    done.tick(steps.LAYOUT, quote.signed)
     with done.doing(steps.ATTRIBUTES, quote.report.raw):
         check_known_attributes(quote)
     with done.doing(steps.ANCHOR, quote.pck_chain_pem):
@@ -101,22 +100,21 @@ def _by_library(
     verdict = verify_with_library(quote.raw, collateral, anchor.root_der, now=now)
     read = read_collateral(collateral)
     for step, over in (
-        (steps.CHAIN, chain_der(chain)),
-        (steps.REVOCATION, collateral.root_ca_crl + collateral.pck_crl),
+        (steps.CHAIN, chain_digest(chain)),
+        (steps.REVOCATION, read.lists),
         (steps.QE_REPORT, quote.qe_report.raw),
         (steps.KEY_BINDING, quote.attestation_key + quote.qe_auth_data),
         (steps.QUOTE, quote.signed),
     ):
-        with done.doing(step, over):
-            pass  # the library did
-    with done.doing(steps.TCB_INFO, collateral.tcb_info.encode()):
+        done.tick(step, over)  # the library did it
+    with done.doing(steps.TCB_INFO, read.tcb_info_text):
         check_tcb_info_fits(read.tcb_info, parse_pck_extension(chain[0]), quote.tee)
-    with done.doing(steps.QE_IDENTITY, collateral.qe_identity.encode()):
+    with done.doing(steps.QE_IDENTITY, read.qe_identity_text):
         check_identity_kind(read.qe_identity, quote.tee)
     if isinstance(quote.report, TdReport):
         with done.doing(steps.TDX_MODULE, quote.report.raw[:128]):
             check_tdx_module(quote.report, read.tcb_info)
-    with done.doing(steps.LEVELS, (collateral.tcb_info + collateral.qe_identity).encode()):
+    with done.doing(steps.LEVELS, read.both_texts):
         state = _find_state(quote, chain, collateral)
         if (state.tcb_status, state.advisories) != (verdict.tcb_status, verdict.advisories):
             raise TcbError(
