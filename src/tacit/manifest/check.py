@@ -161,6 +161,7 @@ def _check_platform(path: str, package: Package) -> Iterator[str]:
     sizes = REGISTERS[layout]
     if layout is not Tee.SGX and (package.unique_id, package.signer_id, package.product_id) != (None, None, None):
         yield f"{path}: UniqueID, SignerID and ProductID are SGX's; {layout} has Measurements"
+    yield from _check_tcb(path, package, layout)
     for name, value in sorted(package.measurements.items()):
         if name not in sizes:
             yield f"{path}.Measurements: {layout} has no register {name!r}; it has {', '.join(sizes)}"
@@ -170,6 +171,14 @@ def _check_platform(path: str, package: Package) -> Iterator[str]:
         if weakness not in WEAKNESSES[layout]:
             known = ", ".join(sorted(WEAKNESSES[layout])) or "none"
             yield f"{path}.AcceptedWeaknesses: {layout} evidence has no {weakness!r}; it has {known}"
+    size = 64 if layout is Tee.SNP else 16
+    for identity in (*(package.allowed_hardware_ids or ()), *package.refused_hardware_ids):
+        if len(identity) != size:
+            yield f"{path}: a hardware id of {layout} has {2 * size} hex digits"
+
+
+def _check_tcb(path: str, package: Package, layout: Tee) -> Iterator[str]:
+    """What is said of versions, where nobody has them."""
     if package.minimum_tcb and layout is not Tee.SNP:
         yield f"{path}.MinimumTCB: only SNP has components by name; {layout} has statuses and MinimumTCBEvaluation"
     for name in sorted(set(package.minimum_tcb) - TCB_COMPONENTS):
@@ -180,10 +189,6 @@ def _check_platform(path: str, package: Package) -> Iterator[str]:
     ):
         if layout is Tee.SNP and found is not None:
             yield f"{path}.{field}: AMD rates no platforms; SNP has MinimumTCB"
-    size = 64 if layout is Tee.SNP else 16
-    for identity in (*(package.allowed_hardware_ids or ()), *package.refused_hardware_ids):
-        if len(identity) != size:
-            yield f"{path}: a hardware id of {layout} has {2 * size} hex digits"
 
 
 def _is_name(text: str) -> bool:
