@@ -21,9 +21,12 @@ A message says what was found, what was expected and how to mend it. It never ho
     ├── AppraisalError                 authentic, but not allowed
     │   ├── WrongTeeError              another kind of TEE than the package names
     │   ├── DebugNotAllowedError       a debug enclave
-    │   ├── MeasurementError           MRENCLAVE differs from the package's UniqueID
+    │   ├── MeasurementError           a measurement differs from the package's, or it names none
     │   ├── SignerError                MRSIGNER, product id or security version do not fit
-    │   └── TcbStatusError             TCB status or advisory that the package does not accept
+    │   ├── TcbStatusError             TCB status, version or advisory that the package does not accept
+    │   ├── UncheckedError             a check of the evidence that was not made
+    │   ├── WeaknessError              something that the evidence says against itself
+    │   └── HardwareError              a platform that the package does not allow, or refuses
     ├── ManifestError                  a manifest with a defect, and its path
     │   └── TemplateError              a template in a manifest that cannot be filled in
     ├── CoordinatorError               who gets what: refused
@@ -111,6 +114,12 @@ class EvidenceError(TacitError):
     """Evidence does not prove who sent it."""
 
     reason = "evidence"
+    step: str = ""
+    """Number and name of the step of verification that refused (docs/evidence.md)."""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} (step {self.step})" if self.step else message
 
 
 class EvidenceFormatError(EvidenceError):
@@ -201,9 +210,27 @@ class SignerError(AppraisalError):
 
 
 class TcbStatusError(AppraisalError):
-    """The platform's TCB status or an advisory is not accepted by the package."""
+    """The platform's TCB status, a version or an advisory is not accepted by the package."""
 
     reason = "tcb-status"
+
+
+class UncheckedError(AppraisalError):
+    """A check of the evidence was not made."""
+
+    reason = "unchecked"
+
+
+class WeaknessError(AppraisalError):
+    """The evidence says something against itself that the package does not accept."""
+
+    reason = "weakness"
+
+
+class HardwareError(AppraisalError):
+    """The package does not allow this platform, or refuses it."""
+
+    reason = "hardware"
 
 
 # ---- manifest

@@ -13,9 +13,10 @@ from fakes.place import HEADLESS, Place, make_place
 from tacit.cli.trust.era import ThisOnce, load_era_config
 from tacit.cli.trust.flags import Flags
 from tacit.client.trust import TrustStore
-from tacit.evidence.binding import report_data
 from tacit.evidence.claims import Role
-from tacit.evidence.sgx.quote import parse_quote, unwrap
+from tacit.evidence.intel.quote import parse_quote
+from tacit.evidence.verify.binding import report_data
+from tacit.evidence.verify.envelope import unwrap
 
 
 @pytest.fixture(scope="module")

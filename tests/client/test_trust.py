@@ -10,6 +10,7 @@ import pytest
 from tacit.client.trust import UNATTESTED, Expectation, Sighting, TrustStore, check_expectation, default_trust_folder
 from tacit.errors import FileInputError, InputError, NotTrustedError, PinMismatchError, RollbackError
 from tacit.evidence import INTEL, Tee, TrustAnchor
+from tacit.evidence.anchor import AMD, INTEL_TDX
 from tacit.manifest.model import Package
 from tacit.pki import issue_root
 
@@ -53,6 +54,38 @@ def test_an_expectation_comes_back_as_it_was_stored(store: TrustStore) -> None:
     store.store_expectation(HOST, whole)
     assert TrustStore(store.path.parent).load_expectation(HOST) == whole
     assert store.load_hosts() == {HOST: whole}
+
+
+def test_t11_what_is_expected_of_a_platform_comes_back_as_it_was_stored(store: TrustStore) -> None:
+    # A list of refused hardware that was lost on the way would allow that hardware.
+    package = Package(
+        tee="snp",
+        measurements={"MEASUREMENT": b"\4" * 48, "HOST_DATA": b"\5" * 32},
+        accepted_weaknesses=("vmpl-1",),
+        tcb_grace_days=0,
+        minimum_tcb_evaluation=17,
+        minimum_tcb={"snp": 24},
+        allowed_hardware_ids=(b"\6" * 64,),
+        refused_hardware_ids=(b"\7" * 64,),
+        refused_product_lines=("Milan",),
+    )
+    named = {name for name in Package.__dataclass_fields__ if getattr(package, name) != getattr(Package(), name)}
+    covered = {name for name in Package.__dataclass_fields__ if getattr(PACKAGE, name) != getattr(Package(), name)}
+    assert named | covered | {"debug"} == set(Package.__dataclass_fields__)
+    whole = Expectation("snp", package, AMD)
+    store.store_expectation(HOST, whole)
+    assert TrustStore(store.path.parent).load_expectation(HOST) == whole
+
+
+@pytest.mark.parametrize(("tee", "anchor"), [("tdx", INTEL_TDX), ("snp", AMD)])
+def test_a_package_without_the_register_of_the_program_is_refused(tee: str, anchor: TrustAnchor) -> None:
+    for package in (
+        Package(tee=tee),
+        Package(tee=tee, unique_id=b"\1" * 32),
+        Package(tee=tee, measurements={"RTMR3": b""}),
+    ):
+        with pytest.raises(InputError, match="Measurements"):
+            check_expectation(Expectation(tee, package, anchor))
 
 
 def test_the_file_is_for_its_owner_alone(store: TrustStore) -> None:

@@ -231,7 +231,7 @@ def test_measurement_is_of_the_files_and_not_of_their_place(tmp_path: Path) -> N
     assert first == other.measure()
     assert list(other.package.rglob("*.pyc"))
     assert first == other.measure()  # byte code lies there now
-    assert {"tacit.programs.coordinator", "tacit.evidence.anchor", "tacit.errors"} <= set(first["files"])  # type: ignore[call-overload]
+    assert {"tacit.programs.coordinator", "tacit.evidence.anchor.roots", "tacit.errors"} <= set(first["files"])  # type: ignore[call-overload]
     assert {"cryptography", "cffi", "dcap-qvl"} <= set(first["distributions"])  # type: ignore[call-overload]
     assert first["missing"] == []
 
@@ -239,7 +239,7 @@ def test_measurement_is_of_the_files_and_not_of_their_place(tmp_path: Path) -> N
 def test_changed_file_changes_the_measurement(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     before = copy.measure()["measurement"]
-    changed = copy.package / "evidence" / "binding.py"
+    changed = copy.package / "evidence" / "verify" / "binding.py"
     changed.write_text(changed.read_text() + "\n# changed\n")
     assert copy.measure()["measurement"] != before
 
@@ -255,7 +255,7 @@ def test_file_that_no_program_loads_does_not_change_the_measurement(tmp_path: Pa
 def test_the_installed_programs_can_be_measured(program: str) -> None:
     found, again = load_inventory(program), load_inventory(program)
     assert found.measurement() == again.measurement()
-    assert "tacit.evidence.anchor" in found.files
+    assert "tacit.evidence.anchor.roots" in found.files
     assert {"cryptography", "dcap-qvl"} <= {one.name for one in found.distributions}
     assert not found.missing
 

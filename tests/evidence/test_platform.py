@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from fakes.tee import NOW, other_platform, shared_platform
+from fakes.tee_kinds import shared_chip, snp_report, td_quote
 from tacit.errors import CollateralTimeError, EvidenceFormatError, FileInputError, InputError, PlatformError, TacitError
 from tacit.evidence import Claims, Tee, verify_evidence
 from tacit.evidence import issue as issuing
-from tacit.evidence.fetch import fetch_collateral, load_anchor
+from tacit.evidence.fetch import fetch_collateral, load_anchor, simulated_kind
 from tacit.evidence.issue import (
     SimulatedTee,
     default_platform_folder,
@@ -26,6 +27,7 @@ from tacit.evidence.issue import (
 )
 from tacit.evidence.simulated.measure import Inventory
 from tacit.evidence.simulated.platform import parse_platform, refresh_platform, render_platform
+from tacit.evidence.simulated.snp import Guest, issue_report
 
 LATER = NOW + timedelta(days=340)
 
@@ -372,3 +374,131 @@ def test_platform_lies_where_the_environment_says(environ: dict[str, str], expec
 def test_no_home_is_an_error_with_its_fix() -> None:
     with pytest.raises(TacitError, match="set TACIT_PLATFORM"):
         default_platform_folder({})
+
+
+# ---- kinds beside SGX
+
+
+def old_file() -> bytes:
+    """The platform's file as versions before TDX and SNP wrote it."""
+    value = json.loads(render_platform(shared_platform()))
+    del value["public"]["td_collateral"]
+    return json.dumps(value).encode()
+
+
+@pytest.fixture
+def fast_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMD's key sizes take seconds to make, so one chip serves all tests."""
+    monkeypatch.setattr(issuing, "generate_chip", lambda **_: shared_chip())
+
+
+def verify_kind(tee: SimulatedTee, folder: Path, *, now: datetime = NOW) -> Claims:
+    evidence = tee.issue_evidence(bytes(64))
+    assert simulated_kind(evidence) is tee.tee
+    anchor = load_anchor(folder, tee=tee.tee)
+    return verify_evidence(evidence, fetch_collateral(evidence, folder=folder), anchor, now=now)
+
+
+@pytest.mark.usefixtures("fast_chip")
+@pytest.mark.parametrize("kind", [Tee.SIMULATED, Tee.SIMULATED_TDX, Tee.SIMULATED_SNP])
+def test_a_program_proves_itself_as_each_simulated_kind(kind: Tee, folder: Path) -> None:
+    tee = load_simulated_tee(folder, program="marble", now=NOW, tee=kind)
+    claims, info = verify_kind(tee, folder), load_package_info(folder, program="marble", tee=kind)
+    assert tee.package_info == info
+    assert (claims.tee, claims.measurement) == (info.tee, info.unique_id) == (kind, info.unique_id)
+    other = load_simulated_tee(folder, program="coordinator", now=NOW, tee=kind)
+    assert verify_kind(other, folder).measurement != claims.measurement
+
+
+@pytest.mark.usefixtures("fast_chip")
+def test_each_kind_seals_for_itself(folder: Path) -> None:
+    tees = [load_simulated_tee(folder, program="marble", now=NOW, tee=kind) for kind in Tee if kind.is_simulated]
+    assert len({tee.derive_seal_key(bound_to="signer") for tee in tees}) == 3
+
+
+@pytest.mark.parametrize("kind", [Tee.SGX, Tee.TDX, Tee.SNP])
+def test_t07_a_simulated_platform_makes_no_real_evidence(kind: Tee, folder: Path) -> None:
+    with pytest.raises(PlatformError, match=f"no evidence of {kind}"):
+        load_simulated_tee(folder, program="marble", now=NOW, tee=kind)
+    with pytest.raises(PlatformError, match="never vouches"):
+        load_anchor(folder, tee=kind)
+
+
+@pytest.mark.usefixtures("fast_chip")
+def test_an_old_folder_keeps_working_and_learns_the_new_kinds(folder: Path) -> None:
+    (folder / "platform.json").write_bytes(old_file())
+    assert verify(load_simulated_tee(folder, program="marble", now=NOW), folder).tcb_status == "UpToDate"
+    for kind in (Tee.SIMULATED_TDX, Tee.SIMULATED_SNP):
+        assert verify_kind(load_simulated_tee(folder, program="marble", now=NOW, tee=kind), folder).tee is kind
+    assert parse_platform((folder / "platform.json").read_bytes(), source="it").anchor == shared_platform().anchor
+
+
+def test_a_public_part_from_before_a_kind_says_what_is_missing(folder: Path) -> None:
+    old = json.loads(old_file())
+    (folder / "platform.json").write_bytes(json.dumps({name: old[name] for name in ("format", "public")}).encode())
+    td, report = td_quote(), snp_report()
+    for evidence, name in ((td, "TDX"), (report, "SNP")):
+        with pytest.raises(PlatformError, match=f"no {name} part"):
+            fetch_collateral(evidence, folder=folder)
+    with pytest.raises(PlatformError, match="no SNP part"):
+        load_anchor(folder, tee=Tee.SIMULATED_SNP)
+
+
+@pytest.mark.usefixtures("fast_chip")
+def test_the_public_export_verifies_every_kind_and_holds_no_key(folder: Path, tmp_path: Path) -> None:
+    tee = load_simulated_tee(folder, program="marble", now=NOW, tee=Tee.SIMULATED_SNP)
+    export_platform(folder, tmp_path / "public.json", public=True)
+    assert "PRIVATE" not in (tmp_path / "public.json").read_text()
+    import_platform(tmp_path / "public.json", tmp_path / "client")
+    assert verify_kind(tee, tmp_path / "client").tee is Tee.SIMULATED_SNP
+
+
+@pytest.mark.usefixtures("fast_chip")
+def test_a_chip_outlives_an_import_from_before_it(folder: Path, tmp_path: Path) -> None:
+    export_platform(folder, tmp_path / "before.json", public=False)
+    load_simulated_tee(folder, program="marble", now=NOW, tee=Tee.SIMULATED_SNP)
+    import_platform(tmp_path / "before.json", folder)
+    held = parse_platform((folder / "platform.json").read_bytes(), source="it")
+    assert held.snp is not None
+    assert held.snp.keys is not None
+
+
+def test_a_chip_that_cannot_be_stored_makes_no_evidence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(issuing, "_store", refuse)
+    monkeypatch.setattr(issuing, "generate_chip", lambda **_: shared_chip())
+    with pytest.raises(PlatformError, match="cannot be written"):
+        load_simulated_tee(folder, program="marble", now=NOW, tee=Tee.SIMULATED_SNP)
+
+
+@pytest.mark.usefixtures("fast_chip")
+def test_lists_and_collateral_of_every_kind_are_made_anew_in_time(folder: Path) -> None:
+    for kind in (Tee.SIMULATED_TDX, Tee.SIMULATED_SNP):
+        tee = load_simulated_tee(folder, program="marble", now=NOW, tee=kind)
+        with pytest.raises(CollateralTimeError):
+            verify_kind(tee, folder, now=NOW + timedelta(days=366))
+        later = load_simulated_tee(folder, program="marble", now=LATER, tee=kind)
+        assert verify_kind(later, folder, now=NOW + timedelta(days=366)).tee is kind
+        (folder / "platform.json").write_bytes(render_platform(shared_platform()))
+
+
+def test_keys_of_another_chip_are_refused(folder: Path) -> None:
+    value = json.loads(render_platform(shared_platform().with_chip(shared_chip())))
+    value["private"]["snp_keys"]["vcek"] = value["private"]["keys"]["pck"]
+    with pytest.raises(PlatformError, match="not that of its certificate"):
+        parse_platform(json.dumps(value).encode(), source="it")
+    value = json.loads(render_platform(shared_platform().with_chip(shared_chip())))
+    value["public"]["snp"]["ask"] = value["public"]["snp"]["ark"]
+    with pytest.raises(PlatformError):
+        parse_platform(json.dumps(value).encode(), source="it")
+
+
+@pytest.mark.parametrize("size", [0, 63, 65])
+def test_report_data_of_another_size_is_refused_for_every_kind(size: int) -> None:
+    for issue in (td_quote, snp_report):
+        with pytest.raises(InputError, match="64 bytes"):
+            issue(data=bytes(size))
+    with pytest.raises(PlatformError, match="public part"):
+        issue_report(Guest(bytes(48)), bytes(64), chip=shared_platform().with_chip(shared_chip()).public().snp)  # type: ignore[arg-type]

@@ -35,19 +35,21 @@ from tacit.evidence import (
     Role,
     Tee,
     TrustAnchor,
-    dcap,
-    parse_collateral,
     report_data,
     verify_binding,
     verify_evidence,
 )
-from tacit.evidence.anchor import parse_anchor
-from tacit.evidence.collateral import parse_crl
-from tacit.evidence.dcap import refusal
-from tacit.evidence.sgx.evaluator import Verdict, converge
-from tacit.evidence.sgx.quote import unwrap, wrap
+from tacit.evidence.anchor.certificates import parse_crl
+from tacit.evidence.anchor.roots import parse_anchor
+from tacit.evidence.intel import verify as intel_verify
+from tacit.evidence.intel.collateral import IntelCollateral
+from tacit.evidence.intel.evaluator import Verdict
+from tacit.evidence.intel.levels import converge
+from tacit.evidence.intel.library import refusal
 from tacit.evidence.simulated import authority
-from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, issue_quote
+from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, Enclave, QuotingKeys, issue_quote
+from tacit.evidence.verify import parse_collateral
+from tacit.evidence.verify.envelope import unwrap, wrap
 
 REAL = Path(__file__).parents[1] / "vectors" / "evidence" / "v3-phala-confighw"
 REAL_TIME = datetime(2025, 7, 4, 12, tzinfo=UTC)
@@ -103,7 +105,7 @@ def test_zero_padding_behind_the_quote_is_allowed() -> None:
     assert padded == verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
 
 
-def test_every_check_is_listed_with_what_it_was_made_over() -> None:
+def test_t63_every_check_is_listed_with_what_it_was_made_over() -> None:
     tee = FakeTee()
     evidence = tee.issue_evidence(bytes(64))
     checks = {check.name: check.input_sha256 for check in verify_evidence(
@@ -111,9 +113,12 @@ def test_every_check_is_listed_with_what_it_was_made_over() -> None:
     ).checks}  # fmt: skip
     quote = unwrap(evidence)
     assert checks["quote signed by the attestation key"] == sha256(quote[:432]).digest()
-    assert checks["root CRL"] == sha256(tee.collateral.root_ca_crl).digest()
-    assert checks["TCB info: signature, platform, level"] == sha256(tee.collateral.tcb_info.encode()).digest()
-    assert len(checks) == 11
+    lists = tee.collateral.root_ca_crl + tee.collateral.pck_crl
+    assert checks["root CRL and PCK CRL: genuine, nothing revoked"] == sha256(lists).digest()
+    assert checks["TCB info: signed, for this platform"] == sha256(tee.collateral.tcb_info.encode()).digest()
+    # Nobody compared report data yet, so nothing says that somebody did.
+    assert [name for name, digest in checks.items() if digest is None] == ["report data binds this key, role and nonce"]
+    assert len(checks) == 13
 
 
 def test_no_claim_is_the_hash_of_the_whole_quote() -> None:
@@ -283,10 +288,9 @@ def test_evidence_of_another_platform_is_refused(debug: bool) -> None:
 def test_chain_with_the_right_root_but_another_issuer_is_refused(debug: bool) -> None:
     tee, other = FakeTee(debug=debug), other_platform()
     assert other.keys is not None
-    quote = issue_quote(
-        tee.enclave, bytes(64), attestation_key=other.keys.attestation, pck_key=other.keys.pck,
-        pck_chain=(other.pck, other.pck_ca, tee.platform.root), cpu_svn=bytes(16),
-    )  # fmt: skip
+    chain = (other.pck, other.pck_ca, tee.platform.root)
+    keys = QuotingKeys(other.keys.attestation, other.keys.pck, chain, bytes(16))
+    quote = issue_quote(tee.enclave, bytes(64), keys=keys)
     with pytest.raises(UntrustedRootError):
         verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
 
@@ -304,12 +308,8 @@ def test_chain_of_another_form_is_refused(form: str, debug: bool) -> None:
         "ca-as-pck": ((one.pck_ca, one.root), one.keys.pck_ca),
         "extra-ca": ((one.pck, one.pck_ca, one.pck_ca, one.root), one.keys.pck),
     }[form]
-    quote = issue_quote(
-        tee.enclave, bytes(64), attestation_key=one.keys.attestation, pck_key=key, pck_chain=chain, cpu_svn=one.cpu_svn
-    )
-    if form == "extra-ca" and not debug:
-        verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)  # the library takes the certificates it needs
-        return
+    keys = QuotingKeys(one.keys.attestation, key, chain, one.cpu_svn)
+    quote = issue_quote(tee.enclave, bytes(64), keys=keys)
     with pytest.raises((UntrustedRootError, EvidenceFormatError, CollateralError)):
         verify_evidence(quote, tee.collateral, tee.anchor, now=NOW)
 
@@ -366,14 +366,9 @@ def test_one_flipped_bit_in_a_signed_part_is_refused(offset: int, debug: bool) -
         verify_evidence(bytes(quote), tee.collateral, tee.anchor, now=NOW)
 
 
-def forge_quote(tee: FakeTee, **changes: Any) -> bytes:
-    one = tee.platform
-    assert one.keys is not None
-    parts = {
-        "attestation_key": one.keys.attestation, "pck_key": one.keys.pck,
-        "pck_chain": one.pck_chain, "cpu_svn": one.cpu_svn,
-    }  # fmt: skip
-    return issue_quote(tee.enclave, bytes(64), **(parts | changes))
+def forge_quote(tee: FakeTee, *, quoting_enclave: Enclave = QUOTING_ENCLAVE, **changes: Any) -> bytes:
+    keys = replace(tee.quoting_keys, **changes)
+    return issue_quote(tee.enclave, bytes(64), keys=keys, quoting_enclave=quoting_enclave)
 
 
 @both
@@ -381,7 +376,7 @@ def test_quoting_enclave_signed_by_another_key_is_refused(debug: bool) -> None:
     tee = FakeTee(debug=debug)
     with pytest.raises(EvidenceSignatureError):
         verify_evidence(
-            forge_quote(tee, pck_key=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
+            forge_quote(tee, pck=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
         )
 
 
@@ -644,7 +639,7 @@ def test_t09_swapped_collateral_is_refused(changes: dict[str, str], debug: bool)
 
 
 @both
-@pytest.mark.parametrize("field", list(Collateral.__dataclass_fields__))
+@pytest.mark.parametrize("field", list(IntelCollateral.__dataclass_fields__))
 def test_t09_missing_part_of_collateral_is_refused(field: str, debug: bool) -> None:
     tee = FakeTee(debug=debug)
     empty: Any = type(getattr(tee.collateral, field))()
@@ -678,7 +673,9 @@ def test_list_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
             return getattr(self._crl, name)
 
     der = shared_platform().collateral.pck_crl
-    monkeypatch.setattr("tacit.evidence.collateral.x509", type("X", (), {"load_der_x509_crl": staticmethod(Endless)}))
+    monkeypatch.setattr(
+        "tacit.evidence.anchor.certificates.x509", type("X", (), {"load_der_x509_crl": staticmethod(Endless)})
+    )
     with pytest.raises(CollateralError, match="no nextUpdate"):
         parse_crl(der, "PCK")
 
@@ -698,7 +695,7 @@ def test_revoked_never_converges_to_anything(platform: str) -> None:
 def test_t63_status_that_an_evaluator_invents_is_refused(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     invented = Verdict("Splendid", frozenset(), 1, bytes(16))
     for name in ("evaluate_quote", "verify_with_library"):
-        monkeypatch.setattr(dcap, name, lambda *_, **__: invented)
+        monkeypatch.setattr(intel_verify, name, lambda *_, **__: invented)
     with pytest.raises(TcbError, match="Splendid"):
         verify(FakeTee(debug=debug))
 
@@ -709,7 +706,7 @@ def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -
     tee = FakeTee()
     with pytest.raises(EvidenceSignatureError):
         verify_evidence(
-            forge_quote(tee, pck_key=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
+            forge_quote(tee, pck=ec.generate_private_key(ec.SECP256R1())), tee.collateral, tee.anchor, now=NOW
         )
 
 

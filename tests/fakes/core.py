@@ -72,8 +72,7 @@ def make_verifier(tee: FakeTee) -> Verifier:
 
     def verify(evidence: bytes, certificate: bytes) -> Claims:
         claims = verify_evidence(evidence, tee.collateral, tee.anchor, now=NOW)
-        verify_binding(claims, role=Role.MARBLE, key=certificate)
-        return claims
+        return verify_binding(claims, role=Role.MARBLE, key=certificate)
 
     return verify
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 import grpclib.client
 import httpx
 
-from tacit.evidence.binding import report_data
+from tacit.evidence import report_data
 from tacit.evidence.claims import Issuer, Role
 from tacit.evidence.issue import init_platform
 from tacit.pki import KeyPair, issue_self_signed

@@ -14,14 +14,15 @@ from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
 
-from tacit.evidence import Collateral, Tee, TrustAnchor
+from tacit.evidence import Tee, TrustAnchor
 from tacit.evidence.claims import PackageInfo
+from tacit.evidence.intel.collateral import IntelCollateral
+from tacit.evidence.intel.pck import parse_pck_extension
 from tacit.evidence.issue import SimulatedTee
-from tacit.evidence.sgx.pck import parse_pck_extension
-from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG
+from tacit.evidence.sgx.report import ATTRIBUTE_DEBUG
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.platform import SimulatedPlatform, generate_platform
-from tacit.evidence.simulated.quote import Enclave
+from tacit.evidence.simulated.quote import Enclave, QuotingKeys
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -71,6 +72,12 @@ class FakeTee:
         self._tee = SimulatedTee(self.platform, self.platform.keys, enclave)
 
     @property
+    def quoting_keys(self) -> QuotingKeys:
+        one = self.platform
+        assert one.keys is not None
+        return QuotingKeys(one.keys.attestation, one.keys.pck, one.pck_chain, one.cpu_svn)
+
+    @property
     def tee(self) -> Tee:
         return self._tee.tee
 
@@ -83,7 +90,7 @@ class FakeTee:
         return self.platform.anchor
 
     @property
-    def collateral(self) -> Collateral:
+    def collateral(self) -> IntelCollateral:
         return self.platform.collateral
 
     def issue_evidence(self, data: bytes) -> bytes:
@@ -106,7 +113,7 @@ def forge_collateral(
     signer: authority.Signer | None = None,
     revoked_by_root: Sequence[int] = (),
     revoked_by_pck_ca: Sequence[int] = (),
-) -> Collateral:
+) -> IntelCollateral:
     """Collateral signed by the platform's own authority, after each part was changed as the test likes.
 
     `info` and `identity` change the objects in place, `text` changes TCB info's text just before it is signed.
@@ -123,7 +130,7 @@ def forge_collateral(
     identity(qe_identity)
     info_text, identity_text = text(authority.render_text(tcb_info)), authority.render_text(qe_identity)
     crl = {"begin": crl_begin or begin, "end": crl_end or end}
-    return Collateral(
+    return IntelCollateral(
         pck_crl_issuer_chain=authority.chain_pem(platform.pck_ca, platform.root),
         root_ca_crl=authority.issue_crl(root, **crl, revoked=revoked_by_root),
         pck_crl=authority.issue_crl(pck_ca, **crl, revoked=revoked_by_pck_ca),

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.evidence.issue import SimulatedTee, load_simulated_tee
-from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG
+from tacit.evidence.sgx.report import ATTRIBUTE_DEBUG
 
 pytestmark = pytest.mark.journey
 

@@ -8,12 +8,15 @@ import pytest
 from tacit.errors import (
     AppraisalError,
     DebugNotAllowedError,
+    HardwareError,
     MeasurementError,
     SignerError,
     TcbStatusError,
+    UncheckedError,
+    WeaknessError,
     WrongTeeError,
 )
-from tacit.evidence.claims import Claims, Tee
+from tacit.evidence.claims import REGISTERS, Check, Claims, Tee
 from tacit.manifest import Appraisal, Package, Unattested, appraise
 
 CLAIMS = Claims(
@@ -157,3 +160,132 @@ def test_an_appraisal_cannot_be_changed() -> None:
 
 def test_unattested_is_no_appraisal() -> None:
     assert not isinstance(Unattested("--unattested"), Appraisal)
+
+
+# ---- TDX and SNP
+
+TD = replace(
+    CLAIMS,
+    tee=Tee.TDX,
+    measurement=b"\x33" * 48,
+    signer=b"",
+    registers={name: b"\x33" * 48 for name in REGISTERS[Tee.TDX]},
+    tcb_evaluation_number=17,
+    product_line="00806F050000",
+    verified_at=datetime(2026, 11, 1, tzinfo=UTC),
+)
+GUEST = replace(
+    CLAIMS,
+    tee=Tee.SNP,
+    measurement=b"\x44" * 48,
+    registers={name: b"\x44" * size for name, size in REGISTERS[Tee.SNP].items()},
+    tcb_status="NotRated",
+    tcb_versions={"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219},
+    hardware_id=b"\x55" * 64,
+    product_line="Milan",
+)
+FOR_TD = Package(tee="tdx", measurements={"MRTD": b"\x33" * 48, "RTMR1": b"\x33" * 48})
+FOR_GUEST = Package(tee="snp", measurements={"MEASUREMENT": b"\x44" * 48}, minimum_tcb={"snp": 24, "microcode": 219})
+OUTDATED = {"tcb_status": "OutOfDate", "outdated_since": datetime(2026, 10, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize(
+    ("claims", "package"),
+    [
+        (TD, FOR_TD),
+        (GUEST, FOR_GUEST),
+        (GUEST, replace(FOR_GUEST, minimum_tcb={}, accepted_tcb_statuses=("NotRated",))),
+        (replace(TD, weaknesses=frozenset(("sept-ve-off",))), replace(FOR_TD, accepted_weaknesses=("sept-ve-off",))),
+        (replace(TD, **OUTDATED), replace(FOR_TD, tcb_grace_days=32)),
+        (replace(TD, **OUTDATED), replace(FOR_TD, accepted_tcb_statuses=("OutOfDate",))),
+        (
+            replace(TD, **OUTDATED | {"tcb_status": "OutOfDateConfigurationNeeded"}),
+            replace(FOR_TD, tcb_grace_days=32, accepted_tcb_statuses=("ConfigurationNeeded",)),
+        ),
+        (TD, replace(FOR_TD, minimum_tcb_evaluation=17)),
+        (GUEST, replace(FOR_GUEST, allowed_hardware_ids=(b"\x55" * 64,))),
+        (GUEST, replace(FOR_GUEST, refused_product_lines=("Genoa",))),
+    ],
+)
+def test_what_a_package_says_of_platforms_allows(claims: Claims, package: Package) -> None:
+    assert appraise(claims, package)
+
+
+@pytest.mark.parametrize(
+    ("claims", "package", "error"),
+    [
+        (TD, replace(FOR_TD, measurements={}), MeasurementError),
+        (TD, replace(FOR_TD, measurements={"RTMR3": b"\x33" * 48}), MeasurementError),
+        (TD, replace(FOR_TD, measurements=FOR_TD.measurements | {"RTMR2": b"\x32" * 48}), MeasurementError),
+        (TD, replace(FOR_TD, measurements=FOR_TD.measurements | {"RTMR2": b""}), MeasurementError),
+        (TD, replace(FOR_TD, measurements=FOR_TD.measurements | {"RTMR9": b"\x33" * 48}), MeasurementError),
+        (TD, replace(FOR_TD, measurements={}, unique_id=b"\x33" * 48), MeasurementError),
+        (GUEST, replace(FOR_GUEST, measurements={"HOST_DATA": b"\x44" * 32}), MeasurementError),
+        (TD, FOR_GUEST, WrongTeeError),
+        (replace(TD, tee=Tee.SIMULATED_TDX), FOR_TD, WrongTeeError),
+        (TD, replace(FOR_TD, tee="simulated-tdx"), WrongTeeError),
+        (replace(TD, weaknesses=frozenset(("sept-ve-off",))), FOR_TD, WeaknessError),
+        (
+            replace(TD, weaknesses=frozenset(("sept-ve-off", "migratable"))),
+            replace(FOR_TD, accepted_weaknesses=("sept-ve-off",)),
+            WeaknessError,
+        ),
+        (replace(TD, **OUTDATED), FOR_TD, TcbStatusError),
+        (replace(TD, **OUTDATED), replace(FOR_TD, tcb_grace_days=31), TcbStatusError),
+        (replace(TD, **OUTDATED), replace(FOR_TD, tcb_grace_days=0), TcbStatusError),
+        (replace(TD, **OUTDATED | {"outdated_since": None}), replace(FOR_TD, tcb_grace_days=999), TcbStatusError),
+        (
+            replace(TD, **OUTDATED | {"tcb_status": "OutOfDateConfigurationNeeded"}),
+            replace(FOR_TD, tcb_grace_days=32),
+            TcbStatusError,
+        ),
+        (replace(TD, tcb_status="SWHardeningNeeded"), FOR_TD, TcbStatusError),
+        (TD, replace(FOR_TD, minimum_tcb_evaluation=18), TcbStatusError),
+        (GUEST, replace(FOR_GUEST, minimum_tcb={}), TcbStatusError),
+        (GUEST, replace(FOR_GUEST, minimum_tcb={"snp": 25}), TcbStatusError),
+        (GUEST, replace(FOR_GUEST, minimum_tcb={"snp": 24, "fmc": 0}), TcbStatusError),
+    ],
+)
+def test_what_a_package_says_of_platforms_refuses(claims: Claims, package: Package, error: type) -> None:
+    with pytest.raises(AppraisalError) as caught:
+        appraise(claims, package)
+    assert type(caught.value) is error
+
+
+def test_t11_hardware_that_is_not_on_the_list_is_refused() -> None:
+    with pytest.raises(HardwareError, match="AllowedHardwareIDs"):
+        appraise(GUEST, replace(FOR_GUEST, allowed_hardware_ids=(b"\x56" * 64,)))
+    with pytest.raises(HardwareError, match="AllowedHardwareIDs"):
+        appraise(GUEST, replace(FOR_GUEST, allowed_hardware_ids=()))
+
+
+def test_t11_hardware_that_is_known_to_be_forged_is_refused() -> None:
+    with pytest.raises(HardwareError, match="RefusedHardwareIDs"):
+        appraise(GUEST, replace(FOR_GUEST, refused_hardware_ids=(b"\x55" * 64,)))
+
+
+@pytest.mark.parametrize("line", ["Milan", "milan"])
+def test_t11_a_product_line_that_was_broken_is_refused(line: str) -> None:
+    with pytest.raises(HardwareError, match="RefusedProductLines"):
+        appraise(GUEST, replace(FOR_GUEST, refused_product_lines=(line,)))
+    with pytest.raises(HardwareError, match="RefusedProductLines"):
+        appraise(TD, replace(FOR_TD, refused_product_lines=("00806f050000",)))
+
+
+def test_t63_a_check_that_was_not_made_is_refused() -> None:
+    made, open_one = Check("I1", "layout", b"\x01" * 32), Check("B1", "report data", None)
+    assert appraise(replace(CLAIMS, checks=(made,)), BY_MEASUREMENT)
+    with pytest.raises(UncheckedError, match="B1 report data"):
+        appraise(replace(CLAIMS, checks=(made, open_one)), BY_MEASUREMENT)
+
+
+def test_t63_only_the_revocation_list_can_be_forgone_and_only_by_name() -> None:
+    unchecked = replace(
+        GUEST, checks=(Check("A6", "revocation", None),), weaknesses=frozenset(("revocation-unchecked",))
+    )
+    with pytest.raises(UncheckedError, match="A6"):
+        appraise(unchecked, FOR_GUEST)
+    forgoing = replace(FOR_GUEST, accepted_weaknesses=("revocation-unchecked",))
+    assert appraise(unchecked, forgoing)
+    with pytest.raises(UncheckedError, match="A10"):
+        appraise(replace(unchecked, checks=(Check("A10", "signature", None),)), forgoing)

@@ -127,8 +127,20 @@ def test_refusals_have_the_recorded_words(sections: dict[str, Any], words: str) 
     assert refusal(**sections) == words
 
 
+MRTD, MEASUREMENT = {"MRTD": "11" * 48}, {"MEASUREMENT": "11" * 48}
 OURS = [
-    (package(UniqueID=UNIQUE_ID, TEE="tdx"), "Packages.server.TEE"),
+    (package(UniqueID=UNIQUE_ID, TEE="sev"), "Packages.server.TEE"),
+    (package(UniqueID=UNIQUE_ID, Measurements={"MRTD": "11" * 48}), "Packages.server.Measurements"),
+    (package(UniqueID=UNIQUE_ID, Measurements={"MRENCLAVE": "11" * 31}), "Packages.server.Measurements.MRENCLAVE"),
+    (package(UniqueID=UNIQUE_ID, AcceptedWeaknesses=["sept-ve-off"]), "Packages.server.AcceptedWeaknesses"),
+    (package(UniqueID=UNIQUE_ID, MinimumTCB={"snp": 3}), "Packages.server.MinimumTCB"),
+    (package(UniqueID=UNIQUE_ID, RefusedHardwareIDs=["11" * 15]), "Packages.server"),
+    (package(TEE="tdx", Measurements=MRTD, AcceptedWeaknesses=["sept_ve_off"]), "Packages.server.AcceptedWeaknesses"),
+    (package(TEE="tdx", Measurements=MRTD, UniqueID=UNIQUE_ID), "Packages.server"),
+    (package(TEE="snp", Measurements=MEASUREMENT, MinimumTCB={"bios": 3}), "Packages.server.MinimumTCB"),
+    (package(TEE="snp", Measurements=MEASUREMENT, TCBGraceDays=3), "Packages.server.TCBGraceDays"),
+    (package(TEE="snp", Measurements=MEASUREMENT, MinimumTCBEvaluation=3), "Packages.server.MinimumTCBEvaluation"),
+    (package(TEE="snp", Measurements=MEASUREMENT, AllowedHardwareIDs=["11" * 16]), "Packages.server"),
     (marble(Models=["x"]), "Marbles.m.Models"),
     (marble(AllowedNames=["no name"]), "Marbles.m.AllowedNames"),
     (marble(AllowedNames=[""]), "Marbles.m.AllowedNames"),
@@ -163,6 +175,8 @@ def test_our_extensions_are_checked_and_the_path_is_named(sections: dict[str, An
         marble(AllowedNames=["a.example", "*.b.example", "10.0.0.1", "::1", "localhost"]),
         role("Secrets", ["s"], "readsecret", "WRITESECRET", s=USER_PLAIN),
         package(UniqueID=UNIQUE_ID, TEE="simulated"),
+        package(TEE="tdx", Measurements=MRTD, AcceptedWeaknesses=["sept-ve-off"], TCBGraceDays=0),
+        package(TEE="simulated-snp", Measurements=MEASUREMENT, MinimumTCB={"snp": 24}, RefusedProductLines=["Milan"]),
         package(SignerID=SIGNER_ID, ProductID=0, SecurityVersion=0, TEE="sgx"),
         {"Config": {"SealMode": "Disabled", "FeatureGates": ["signquoteendpoint", "MonotonicCounter"]}},
     ],

@@ -26,6 +26,10 @@ def package(**fields: Any) -> dict[str, Any]:
     return {"Packages": {"server": fields}}
 
 
+def td(**fields: Any) -> dict[str, Any]:
+    return package(TEE="tdx", Measurements={"MRTD": "11" * 48} | fields.pop("Measurements", {}), **fields)
+
+
 def model(**fields: Any) -> dict[str, Any]:
     return {"Models": {"d": {"Format": "capsule"} | fields}}
 
@@ -49,6 +53,48 @@ def port(**fields: Any) -> dict[str, Any]:
 
 # old, new, what the way from old to new says, what the way back says
 BOTH_WAYS: list[tuple[dict[str, Any], dict[str, Any], tuple[Effect, str], tuple[Effect, str]]] = [
+    (
+        td(),
+        td(AcceptedWeaknesses=["migratable"]),
+        (GAIN, "Package server may now run with the weakness migratable."),
+        (LOSS, "Package server may no longer run with the weakness migratable."),
+    ),
+    (
+        td(),
+        td(TCBGraceDays=7),
+        (GAIN, "Package server: TCBGraceDays is 7, was None."),
+        (LOSS, "Package server: TCBGraceDays is None, was 7."),
+    ),
+    (
+        td(MinimumTCBEvaluation=17),
+        td(),
+        (GAIN, "Package server: MinimumTCBEvaluation is None, was 17."),
+        (LOSS, "Package server: MinimumTCBEvaluation is 17, was None."),
+    ),
+    (
+        td(MinimumTCB={"snp": 24}),
+        td(MinimumTCB={"snp": 23}),
+        (GAIN, "Package server: the lowest snp is 23, was 24."),
+        (LOSS, "Package server: the lowest snp is 24, was 23."),
+    ),
+    (
+        td(AllowedHardwareIDs=["11" * 16]),
+        td(),
+        (GAIN, "Package server may run on any hardware, before on 1 listed platforms."),
+        (LOSS, "Package server may run on 1 listed platforms, before on any hardware."),
+    ),
+    (
+        td(RefusedHardwareIDs=["11" * 16]),
+        td(),
+        (GAIN, f"Package server may run on {'11' * 16} again."),
+        (LOSS, f"Package server may no longer run on {'11' * 16}."),
+    ),
+    (
+        td(RefusedProductLines=["Milan"]),
+        td(),
+        (GAIN, "Package server may run on Milan again."),
+        (LOSS, "Package server may no longer run on Milan."),
+    ),
     (
         marble() | {"Secrets": SECRET},
         marble(Parameters=RAW) | {"Secrets": SECRET},

@@ -91,6 +91,17 @@ CASES: list[tuple[rules.Rule, dict[str, Any], list[tuple[Severity, str]], dict[s
         ],
         package(UniqueID=UNIQUE_ID, TEE="sgx"),
     ),
+    (
+        rules.weaknesses,
+        package(TEE="tdx", Measurements={"MRTD": "11" * 48}, AcceptedWeaknesses=["migratable"], TCBGraceDays=7),
+        [
+            (MEDIUM, "Packages.server.AcceptedWeaknesses"),
+            (HIGH, "Packages.server.Measurements"),
+            (LOW, "Packages.server.TCBGraceDays"),
+        ],
+        package(TEE="tdx", Measurements={"MRTD": "11" * 48, "RTMR1": "22" * 48}),
+    ),
+    (rules.tees, package(TEE="simulated-tdx"), [(LOW, "Packages.server.TEE")], package(TEE="tdx")),
     (rules.tees, package(TEE="simulated"), [(LOW, "Packages.server.TEE")], package(TEE="sgx")),
     (rules.tees, {}, [(LOW, "Packages.server.TEE")], package(TEE="sgx")),
     (

@@ -256,7 +256,7 @@ def _attest(
 
     collateral = fetch_collateral(quote.evidence, folder=_platform_folder(platform))
     claims = verify_evidence(quote.evidence, collateral, expectation.anchor, now=now)  # (2)
-    verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
+    claims = verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
     return claims, appraise(claims, expectation.package)  # (5)
 
 
@@ -272,7 +272,7 @@ def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, ro
     """Step 7: how it runs, and where its state stands."""
     root_der, mark = root.public_bytes(Encoding.DER), status.mark
     if mark is None:
-        if expectation.tee == Tee.SIMULATED:
+        if expectation.tee in tuple(Tee) and Tee(expectation.tee).is_simulated:
             raise PeerError(
                 f"the coordinator at {address} does not say where its state stands; it is too old or no Tacit"
             )

@@ -71,7 +71,7 @@ class Session:
     @property
     def simulated(self) -> bool:
         """Whether nothing real was proven: a simulated TEE, or none at all."""
-        return self.tee in (Tee.SIMULATED, UNATTESTED)
+        return self.tee == UNATTESTED or Tee(self.tee).is_simulated
 
     def model(
         self, name: str, *, address: str | None = None, version: int | None = None, timeout: float = 60.0

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tacit.errors import FileInputError, InputError, NotTrustedError, PinMismatchError, RollbackError
 from tacit.evidence import Tee, TrustAnchor
+from tacit.evidence.claims import PROGRAM_REGISTERS
 from tacit.manifest.model import Package
 from tacit.wire.log import LogPosition
 
@@ -102,6 +103,14 @@ class _PackageJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     accepted_tcb_statuses: tuple[str, ...] | None = None
     accepted_advisories: tuple[str, ...] | None = None
     tee: str | None = None
+    measurements: dict[str, str] = {}
+    accepted_weaknesses: tuple[str, ...] = ()
+    tcb_grace_days: int | None = None
+    minimum_tcb_evaluation: int | None = None
+    minimum_tcb: dict[str, int] = {}
+    allowed_hardware_ids: tuple[str, ...] | None = None
+    refused_hardware_ids: tuple[str, ...] = ()
+    refused_product_lines: tuple[str, ...] = ()
 
 
 class _AnchorJson(msgspec.Struct, forbid_unknown_fields=True):
@@ -281,6 +290,11 @@ def check_expectation(expectation: Expectation) -> None:
         raise InputError(f"the root {anchor.name!r} vouches for TEE {anchor.tee}, and not for {expectation.tee}")
     if (package.tee or Tee.SGX) != expectation.tee:
         raise InputError(f"the package is for TEE {package.tee or Tee.SGX}, and {expectation.tee} is to be trusted")
+    program = PROGRAM_REGISTERS.get(Tee(expectation.tee).layout)
+    if program is not None:
+        if program not in package.measurements:
+            raise InputError(f"the coordinator's package needs {program} among its Measurements")
+        return
     signed = package.signer_id and package.product_id is not None and package.security_version is not None
     if not package.unique_id and not signed:
         raise InputError(
@@ -400,7 +414,19 @@ def _package_json(package: Package) -> _PackageJson:
         accepted_tcb_statuses=package.accepted_tcb_statuses,
         accepted_advisories=package.accepted_advisories,
         tee=package.tee,
+        measurements={name: value.hex() for name, value in package.measurements.items()},
+        accepted_weaknesses=package.accepted_weaknesses,
+        tcb_grace_days=package.tcb_grace_days,
+        minimum_tcb_evaluation=package.minimum_tcb_evaluation,
+        minimum_tcb=dict(package.minimum_tcb),
+        allowed_hardware_ids=None if package.allowed_hardware_ids is None else _hex(package.allowed_hardware_ids),
+        refused_hardware_ids=_hex(package.refused_hardware_ids),
+        refused_product_lines=package.refused_product_lines,
     )
+
+
+def _hex(values: tuple[bytes, ...]) -> tuple[str, ...]:
+    return tuple(value.hex() for value in values)
 
 
 def _expectation(entry: _HostJson) -> Expectation:
@@ -432,4 +458,14 @@ def _package(entry: _PackageJson) -> Package:
         accepted_tcb_statuses=entry.accepted_tcb_statuses,
         accepted_advisories=entry.accepted_advisories,
         tee=entry.tee,
+        measurements={name: bytes.fromhex(value) for name, value in entry.measurements.items()},
+        accepted_weaknesses=entry.accepted_weaknesses,
+        tcb_grace_days=entry.tcb_grace_days,
+        minimum_tcb_evaluation=entry.minimum_tcb_evaluation,
+        minimum_tcb=entry.minimum_tcb,
+        allowed_hardware_ids=None
+        if entry.allowed_hardware_ids is None
+        else tuple(map(bytes.fromhex, entry.allowed_hardware_ids)),
+        refused_hardware_ids=tuple(map(bytes.fromhex, entry.refused_hardware_ids)),
+        refused_product_lines=entry.refused_product_lines,
     )

@@ -8,19 +8,41 @@ source is trusted: the verifier checks its signatures against the anchor.
 from pathlib import Path
 
 from tacit.errors import CollateralError, PlatformError
-from tacit.evidence.claims import TrustAnchor
-from tacit.evidence.collateral import MAX_COLLATERAL_SIZE, Collateral, parse_collateral
-from tacit.evidence.sgx.quote import parse_quote, unwrap
+from tacit.evidence.anchor.strict_json import MAX_JSON_SIZE
+from tacit.evidence.claims import Tee, TrustAnchor
+from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.simulated.platform import PLATFORM_FILE, SimulatedPlatform, parse_public_platform
+from tacit.evidence.snp.report import is_report
+from tacit.evidence.verify import Collateral, parse_collateral
+from tacit.evidence.verify.envelope import unwrap
 
 
-def load_anchor(folder: Path) -> TrustAnchor:
-    """The root of the simulated platform in a folder; its public part is enough.
+def load_anchor(folder: Path, *, tee: Tee = Tee.SIMULATED) -> TrustAnchor:
+    """The root of the simulated platform in a folder, for evidence of this kind; its public part is enough.
 
     Raises:
-        PlatformError: no platform there, or one that cannot be used.
+        PlatformError: no platform there, one that cannot be used, or one without a part for this kind.
     """
-    return _load(folder).anchor
+    return _load(folder).anchor_for(tee)
+
+
+def evidence_layout(evidence: bytes) -> Tee:
+    """The real kind whose layout this evidence has. Nothing is believed of it: it only says which root to try.
+
+    Raises:
+        EvidenceFormatError: not evidence.
+    """
+    return Tee.SNP if is_report(evidence) else parse_quote(unwrap(evidence)).tee
+
+
+def simulated_kind(evidence: bytes) -> Tee:
+    """The simulated kind with the layout of this evidence, likewise.
+
+    Raises:
+        EvidenceFormatError: not evidence.
+    """
+    layout = evidence_layout(evidence)
+    return next(tee for tee in Tee if tee.is_simulated and tee.layout is layout)
 
 
 def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
@@ -28,10 +50,10 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
 
     Raises:
         EvidenceFormatError: not evidence, so that there is nothing to fetch for.
-        PlatformError: no platform there, or one that cannot be used.
+        PlatformError: no platform there, one that cannot be used, or one without a part for this kind.
     """
-    parse_quote(unwrap(evidence))
-    return _load(folder).collateral
+    tee = simulated_kind(evidence)
+    return _load(folder).collateral_for(tee)
 
 
 def load_collateral(file: Path) -> Collateral:
@@ -42,7 +64,7 @@ def load_collateral(file: Path) -> Collateral:
     """
     try:
         with file.open("rb") as stream:
-            raw = stream.read(MAX_COLLATERAL_SIZE + 1)
+            raw = stream.read(MAX_JSON_SIZE + 1)
     except OSError as exc:
         # Callers of the API may read this: where the file lies is the operator's affair.
         raise CollateralError(f"the collateral cannot be read: {exc.strerror}") from exc
@@ -53,7 +75,7 @@ def _load(folder: Path) -> SimulatedPlatform:
     file = folder / PLATFORM_FILE
     try:
         with file.open("rb") as stream:
-            raw = stream.read(MAX_COLLATERAL_SIZE + 1)
+            raw = stream.read(MAX_JSON_SIZE + 1)
     except FileNotFoundError as exc:
         raise PlatformError(
             f"no simulated platform in {folder}: make one with 'tacit platform init', or bring the one of the machine "

@@ -5,6 +5,7 @@ renamed, so that no reader ever sees half a file.
 """
 
 import contextlib
+import fcntl
 import os
 import platform as python_platform
 import re
@@ -23,10 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tacit.errors import FileInputError, PlatformError
-from tacit.evidence.binding import length_prefixed
+from tacit.evidence.anchor.strict_json import MAX_JSON_SIZE
 from tacit.evidence.claims import Issuer, PackageInfo, Tee
-from tacit.evidence.collateral import MAX_COLLATERAL_SIZE
-from tacit.evidence.sgx.quote import wrap
 from tacit.evidence.simulated.measure import (
     PACKAGE,
     Distribution,
@@ -47,7 +46,11 @@ from tacit.evidence.simulated.platform import (
     refresh_platform,
     render_platform,
 )
-from tacit.evidence.simulated.quote import Enclave, issue_quote
+from tacit.evidence.simulated.quote import Enclave, QuotingKeys, issue_quote
+from tacit.evidence.simulated.snp import generate_chip, guest, issue_report
+from tacit.evidence.simulated.tdx import issue_td_quote, trust_domain
+from tacit.evidence.verify.binding import length_prefixed
+from tacit.evidence.verify.envelope import wrap
 
 __all__ = [
     "PLATFORM_FILE",
@@ -160,6 +163,8 @@ def import_platform(file: Path, folder: Path, *, replace: bool = False) -> None:
             )
         if platform.keys is None and held.keys is not None:
             return
+        # An export from before a part was made does not take it away.
+        platform = platform.with_parts_of(held)
     _make_folder(folder)
     try:
         _store(folder / PLATFORM_FILE, render_platform(platform))
@@ -189,6 +194,17 @@ def _temporary(target: Path, content: bytes) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time in this folder: two programs that start together must not make two chips."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _store(target: Path, content: bytes) -> None:
     with _temporary(target, content) as temporary:
         temporary.replace(target)
@@ -196,7 +212,7 @@ def _store(target: Path, content: bytes) -> None:
 
 def _parse_file(file: Path) -> SimulatedPlatform:
     with file.open("rb") as stream:
-        return parse_platform(stream.read(MAX_COLLATERAL_SIZE + 1), source=str(file))
+        return parse_platform(stream.read(MAX_JSON_SIZE + 1), source=str(file))
 
 
 def _load_platform(folder: Path) -> SimulatedPlatform:
@@ -305,21 +321,22 @@ def _find_providers(module: str, records: Mapping[str, tuple[metadata.Distributi
 # ---- the simulated TEE
 
 
-def load_package_info(folder: Path, *, program: str) -> PackageInfo:
+def load_package_info(folder: Path, *, program: str, tee: Tee = Tee.SIMULATED) -> PackageInfo:
     """What a manifest has to say about a program on this platform; its public part is enough.
 
     Raises:
         PlatformError: no platform, or no such program.
     """
-    enclave = _load_enclave(_load_platform(folder), program)
-    return PackageInfo(
-        tee=Tee.SIMULATED,
-        unique_id=enclave.measurement,
-        signer_id=enclave.signer,
-        product_id=enclave.product_id,
-        security_version=enclave.security_version,
-        debug=enclave.debug,
-    )
+    return _package_info(_load_enclave(_load_platform(folder), program), tee)
+
+
+def _package_info(enclave: Enclave, tee: Tee) -> PackageInfo:
+    if tee is Tee.SIMULATED:
+        return PackageInfo(
+            tee, enclave.measurement, enclave.signer, enclave.product_id, enclave.security_version, enclave.debug
+        )
+    measured = trust_domain(enclave).mr_td if tee is Tee.SIMULATED_TDX else guest(enclave).measurement
+    return PackageInfo(tee, measured, b"", 0, 0, debug=False)
 
 
 def _load_enclave(platform: SimulatedPlatform, program: str) -> Enclave:
@@ -333,39 +350,41 @@ def _load_enclave(platform: SimulatedPlatform, program: str) -> Enclave:
 
 
 class SimulatedTee:
-    """A simulated TEE around this process. Protects nothing: whoever reads the platform's folder can do the same."""
+    """A simulated TEE around this process. Protects nothing: whoever reads the platform's folder can do the same.
 
-    def __init__(self, platform: SimulatedPlatform, keys: PlatformKeys, enclave: Enclave) -> None:
+    `tee` is the kind of simulation: of an SGX enclave, a TD or an SNP guest.
+    """
+
+    def __init__(
+        self, platform: SimulatedPlatform, keys: PlatformKeys, enclave: Enclave, tee: Tee = Tee.SIMULATED
+    ) -> None:
         self._platform = platform
         self._keys = keys
         self._enclave = enclave
+        self._tee = tee
 
     @property
     def tee(self) -> Tee:
-        """Always `Tee.SIMULATED`."""
-        return Tee.SIMULATED
+        """One of the simulated kinds."""
+        return self._tee
 
     @property
     def package_info(self) -> PackageInfo:
         """What a manifest has to say about this very program."""
-        one = self._enclave
-        return PackageInfo(Tee.SIMULATED, one.measurement, one.signer, one.product_id, one.security_version, one.debug)
+        return _package_info(self._enclave, self._tee)
 
     def issue_evidence(self, data: bytes) -> bytes:
-        """Evidence over 64 bytes of report data, in Open Enclave's envelope.
+        """Evidence over 64 bytes of report data: an SGX quote in Open Enclave's envelope, a TD's quote, a report.
 
         Raises:
             InputError: report data of another size.
         """
-        quote = issue_quote(
-            self._enclave,
-            data,
-            attestation_key=self._keys.attestation,
-            pck_key=self._keys.pck,
-            pck_chain=self._platform.pck_chain,
-            cpu_svn=self._platform.cpu_svn,
-        )
-        return wrap(quote)
+        if self._tee is Tee.SIMULATED_SNP and self._platform.snp is not None:
+            return issue_report(guest(self._enclave), data, chip=self._platform.snp)
+        keys = QuotingKeys(self._keys.attestation, self._keys.pck, self._platform.pck_chain, self._platform.cpu_svn)
+        if self._tee is Tee.SIMULATED_TDX:
+            return issue_td_quote(trust_domain(self._enclave), data, keys=keys)
+        return wrap(issue_quote(self._enclave, data, keys=keys))
 
     def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes:
         """32 bytes that this program gets on this platform every time.
@@ -373,19 +392,24 @@ class SimulatedTee:
         Bound to "signer", all versions of this program get the same; bound to "measurement", this version alone.
         """
         identity = self._enclave.signer if bound_to == "signer" else self._enclave.measurement
-        fields = (bound_to.encode(), identity, self._enclave.product_id.to_bytes(2, "big"))
+        fields = [bound_to.encode(), identity, self._enclave.product_id.to_bytes(2, "big")]
+        if self._tee is not Tee.SIMULATED:
+            fields.append(self._tee.value.encode())  # what one kind sealed, another does not open
         info = _SEAL_LABEL + b"".join(map(length_prefixed, fields))
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._keys.seal_secret)
 
 
-def load_simulated_tee(folder: Path, *, program: str, now: datetime) -> SimulatedTee:
+def load_simulated_tee(folder: Path, *, program: str, now: datetime, tee: Tee = Tee.SIMULATED) -> SimulatedTee:
     """The simulated TEE around this process, which says that it is `program` ("coordinator" or "marble").
 
-    Collateral that has less than 30 days left is made anew and stored, if the folder can be written.
+    Collateral that has less than 30 days left is made anew and stored, if the folder can be written. A chip for SNP is
+    made and stored when it is first asked for.
 
     Raises:
-        PlatformError: no platform, only its public part, or no such program.
+        PlatformError: no platform, only its public part, no such program, or no place for the new chip.
     """
+    if not tee.is_simulated:
+        raise PlatformError(f"a simulated platform makes no evidence of {tee}; ask for simulated-{tee}")
     platform = _load_platform(folder)
     if platform.keys is None:
         raise PlatformError(
@@ -397,4 +421,23 @@ def load_simulated_tee(folder: Path, *, program: str, now: datetime) -> Simulate
         # A folder that is mounted read-only keeps its old collateral until its owner refreshes it.
         with contextlib.suppress(OSError):
             _store(folder / PLATFORM_FILE, render_platform(fresh))
-    return SimulatedTee(fresh, platform.keys, _load_enclave(fresh, program))
+    if tee is Tee.SIMULATED_SNP and fresh.snp is None:
+        fresh = _add_chip(folder, now)
+    return SimulatedTee(fresh, platform.keys, _load_enclave(fresh, program), tee)
+
+
+def _add_chip(folder: Path, now: datetime) -> SimulatedPlatform:
+    """The platform with an SNP chip, stored before anybody sees evidence of it.
+
+    Raises:
+        PlatformError: the folder cannot be written.
+    """
+    try:
+        with _locked(folder):
+            platform = refresh_platform(_load_platform(folder), now=now)
+            if platform.snp is None:
+                platform = platform.with_chip(generate_chip(now=now, random=secrets.token_bytes))
+                _store(folder / PLATFORM_FILE, render_platform(platform))
+            return platform
+    except OSError as exc:
+        raise PlatformError(f"the simulated SNP chip cannot be written to {folder}: {exc.strerror}") from exc

@@ -10,13 +10,13 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 from tacit.errors import ManifestError
-from tacit.evidence.claims import Tee
+from tacit.evidence.claims import PROGRAM_REGISTERS, REGISTERS, TCB_COMPONENTS, WEAKNESSES, Tee
 from tacit.manifest.access import UPDATE_MANIFEST
 from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, SecretRule, TlsRule
 
 SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
 FEATURE_GATES = ("SignQuoteEndpoint", "MonotonicCounter", "AzureHSMSealing")
-SUPPORTED_TEES = (Tee.SGX, Tee.SIMULATED)
+SUPPORTED_TEES = tuple(Tee)
 MODEL_FORMATS = ("capsule", "ctr", "plain")
 ID_SIZE = 32  # bytes of a model's id
 ACTIONS = {
@@ -80,6 +80,7 @@ def locate_defects(
         yield ("Config",), text
     for name, package in sorted(manifest.packages.items()):
         yield from _at("Packages", name, _check_tee(name, package))
+        yield from _at("Packages", name, _check_platform(f"Packages.{name}", package))
     for name, model in sorted(manifest.models.items()):
         yield from _at("Models", name, _check_model(manifest, name, model))
 
@@ -136,6 +137,10 @@ def _check_names(name: str, marble: Marble) -> Iterator[str]:
 def package_defects(name: str, package: Package) -> Iterator[str]:
     """What keeps this package from standing for exactly one software. For Debug packages these are warnings."""
     signed = (package.signer_id, package.product_id, package.security_version)
+    if register := PROGRAM_REGISTERS.get(_layout(package)):
+        if register not in package.measurements:
+            yield f"manifest misses value for Measurements.{register} in package {name}"
+        return
     if package.unique_id is not None:
         if any(value is not None for value in signed):
             fields = "SignerID/ProductID/SecurityVersion"
@@ -144,6 +149,46 @@ def package_defects(name: str, package: Package) -> Iterator[str]:
     for value, field in zip(signed, ("SignerID", "ProductID", "SecurityVersion"), strict=True):
         if value is None:
             yield f"manifest misses value for {field} in package {name}"
+
+
+def _layout(package: Package) -> Tee:
+    return Tee(package.tee).layout if package.tee in SUPPORTED_TEES else Tee.SGX
+
+
+def _check_platform(path: str, package: Package) -> Iterator[str]:
+    """Names and sizes of what a package says about platforms: a misspelt one would never match, or never refuse."""
+    layout = _layout(package)
+    sizes = REGISTERS[layout]
+    if layout is not Tee.SGX and (package.unique_id, package.signer_id, package.product_id) != (None, None, None):
+        yield f"{path}: UniqueID, SignerID and ProductID are SGX's; {layout} has Measurements"
+    yield from _check_tcb(path, package, layout)
+    for name, value in sorted(package.measurements.items()):
+        if name not in sizes:
+            yield f"{path}.Measurements: {layout} has no register {name!r}; it has {', '.join(sizes)}"
+        elif len(value) != sizes[name]:
+            yield f"{path}.Measurements.{name}: expected {2 * sizes[name]} hex digits"
+    for weakness in package.accepted_weaknesses:
+        if weakness not in WEAKNESSES[layout]:
+            known = ", ".join(sorted(WEAKNESSES[layout])) or "none"
+            yield f"{path}.AcceptedWeaknesses: {layout} evidence has no {weakness!r}; it has {known}"
+    size = 64 if layout is Tee.SNP else 16
+    for identity in (*(package.allowed_hardware_ids or ()), *package.refused_hardware_ids):
+        if len(identity) != size:
+            yield f"{path}: a hardware id of {layout} has {2 * size} hex digits"
+
+
+def _check_tcb(path: str, package: Package, layout: Tee) -> Iterator[str]:
+    """What is said of versions, where nobody has them."""
+    if package.minimum_tcb and layout is not Tee.SNP:
+        yield f"{path}.MinimumTCB: only SNP has components by name; {layout} has statuses and MinimumTCBEvaluation"
+    for name in sorted(set(package.minimum_tcb) - TCB_COMPONENTS):
+        yield f"{path}.MinimumTCB: there is no component {name!r}; there are {', '.join(sorted(TCB_COMPONENTS))}"
+    for field, found in (
+        ("TCBGraceDays", package.tcb_grace_days),
+        ("MinimumTCBEvaluation", package.minimum_tcb_evaluation),
+    ):
+        if layout is Tee.SNP and found is not None:
+            yield f"{path}.{field}: AMD rates no platforms; SNP has MinimumTCB"
 
 
 def _is_name(text: str) -> bool:

@@ -1,8 +1,8 @@
 """The values of a manifest: what is allowed, by name.
 
-The fields are MarbleRun's; six are ours and absent from its manifests: `Package.tee`, `Marble.allowed_names`,
-`Marble.leaf_ttl`, `Marble.models`, `User.read_log` and `Manifest.models`. Digests are bytes; sizes of secrets are bits,
-validity is days, as on the wire.
+The fields are MarbleRun's; ours, absent from its manifests, are `Marble.allowed_names`, `Marble.leaf_ttl`,
+`Marble.models`, `User.read_log`, `Manifest.models`, and of a package `tee` and what follows it. Digests are bytes; sizes
+of secrets are bits, validity is days, as on the wire.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,10 @@ class Package:
     `tee` None means SGX, as in MarbleRun's manifests. `unique_id` is MRENCLAVE, `signer_id` MRSIGNER, 32 bytes each;
     `b""` stands for text that was given but is no digest, and is never matched. `accepted_tcb_statuses` None leaves
     MarbleRun's default; `accepted_advisories` None accepts any advisory of an accepted status, `()` none.
+
+    `measurements` are registers by the maker's names; `accepted_weaknesses` what the claims may say against themselves.
+    `tcb_grace_days` is how long a platform may be OutOfDate; `minimum_tcb` are lowest versions by component (SNP).
+    Hardware ids are PPIDs (16 bytes) or CHIP_IDs (64); `allowed_hardware_ids` None allows any.
     """
 
     debug: bool = False
@@ -27,6 +31,14 @@ class Package:
     accepted_tcb_statuses: tuple[str, ...] | None = None
     accepted_advisories: tuple[str, ...] | None = None
     tee: str | None = None
+    measurements: Mapping[str, bytes] = field(default_factory=dict)
+    accepted_weaknesses: tuple[str, ...] = ()
+    tcb_grace_days: int | None = None
+    minimum_tcb_evaluation: int | None = None
+    minimum_tcb: Mapping[str, int] = field(default_factory=dict)
+    allowed_hardware_ids: tuple[bytes, ...] | None = None
+    refused_hardware_ids: tuple[bytes, ...] = ()
+    refused_product_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tacit.coordinator.activate import Verifier
 from tacit.errors import UntrustedRootError
-from tacit.evidence import INTEL, Claims, Collateral, Role, verify_binding, verify_evidence
-from tacit.evidence.fetch import fetch_collateral, load_anchor, load_collateral
+from tacit.evidence import INTEL, Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
+from tacit.evidence.anchor import INTEL_TDX
+from tacit.evidence.fetch import evidence_layout, fetch_collateral, load_anchor, load_collateral, simulated_kind
 
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
 
@@ -20,18 +21,18 @@ Judge = Callable[[bytes], Claims]
 
 def make_verifier(platform: Path, *, clock: Clock) -> Verifier:
     """Evidence of this platform's TEEs, bound to the client certificate of its connection, becomes claims."""
-    anchor = load_anchor(platform)
-    kept: dict[str, tuple[datetime, Collateral]] = {}
+    load_anchor(platform)  # no start without a platform
+    kept: dict[Tee, tuple[datetime, TrustAnchor, Collateral]] = {}
 
     def verify(evidence: bytes, certificate: bytes) -> Claims:
-        moment = clock()
-        fetched, collateral = kept.get("newest", (None, None))
-        if fetched is None or collateral is None or not timedelta() <= moment - fetched < COLLATERAL_KEPT:
-            collateral = fetch_collateral(evidence, folder=platform)
-            kept["newest"] = moment, collateral
-        claims = verify_evidence(evidence, collateral, anchor, now=moment)
-        verify_binding(claims, role=Role.MARBLE, key=certificate)
-        return claims
+        moment, tee = clock(), simulated_kind(evidence)
+        found = kept.get(tee)
+        if found is None or not timedelta() <= moment - found[0] < COLLATERAL_KEPT:
+            # All of them are this platform's, and every package says which kind it allows.
+            found = moment, load_anchor(platform, tee=tee), fetch_collateral(evidence, folder=platform)
+            kept[tee] = found
+        claims = verify_evidence(evidence, found[2], found[1], now=moment)
+        return verify_binding(claims, role=Role.MARBLE, key=certificate)
 
     return verify
 
@@ -60,8 +61,10 @@ def make_judge(platform: Path | None, intel: Path | None, *, clock: Clock) -> Ju
 
 
 def _judge_by_platform(platform: Path, clock: Clock, quote: bytes) -> Claims:
-    return verify_evidence(quote, fetch_collateral(quote, folder=platform), load_anchor(platform), now=clock())
+    anchor = load_anchor(platform, tee=simulated_kind(quote))
+    return verify_evidence(quote, fetch_collateral(quote, folder=platform), anchor, now=clock())
 
 
 def _judge_by_intel(file: Path, clock: Clock, quote: bytes) -> Claims:
-    return verify_evidence(quote, load_collateral(file), INTEL, now=clock())
+    anchor = INTEL_TDX if evidence_layout(quote) is Tee.TDX else INTEL
+    return verify_evidence(quote, load_collateral(file), anchor, now=clock())

@@ -50,7 +50,6 @@ from tacit.coordinator.store import SealedFolder
 from tacit.edge import Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
-from tacit.evidence import Tee
 from tacit.evidence.claims import Issuer
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
@@ -295,7 +294,7 @@ def open_coordinator(
         log.warning("a record that was never answered for stands unfinished in the state file", bytes=contents.torn)
     if issuer is None:
         log.warning("the sealing key lies in clear beside the state")
-    marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee is Tee.SIMULATED else None
+    marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee.is_simulated else None
     tee = "unattested" if issuer is None else str(issuer.tee)
     settings = Settings(config.names, tee, marked, dict.fromkeys(config.given, "set"))
     judge = make_judge(config.platform, config.intel_collateral, clock=now)

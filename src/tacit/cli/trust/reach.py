@@ -112,7 +112,7 @@ def reach(
         found = _attest(address, ThisOnce(store, flags, era=era, pinned=False, rooted=False), flags)
         if found.status.code != _IN_RECOVERY:
             raise
-    if found.tee != Tee.SGX:
+    if found.tee not in (Tee.SGX, Tee.TDX, Tee.SNP):
         typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
     _save_quote(flags, found.evidence)
     return Reached(address, found.intermediate_pem, found.root_pem, found.tee)

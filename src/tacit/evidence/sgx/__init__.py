@@ -1,5 +1,4 @@
-"""What does an SGX quote say? Bytes come in, a parsed quote or an evaluated one goes out; no clock and no I/O.
+"""What does an SGX report say? 384 bytes come in, its fields go out: of an enclave, or of Intel's quoting enclave.
 
-`quote` is the layout (also of simulated quotes), `pck` the platform's certificate, `evaluator` the whole of Intel's
-rules in Python. `tacit.evidence.verify_evidence` is the door that uses them.
+Quotes that carry one, and how they are verified, are in `tacit.evidence.intel`.
 """

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from tacit.evidence.collateral import Collateral
-from tacit.evidence.sgx.pck import PCK_EXTENSION
+from tacit.evidence.intel.collateral import IntelCollateral
+from tacit.evidence.intel.pck import PCK_EXTENSION
 
 CERTIFICATE_LIFE = timedelta(days=20 * 365)
 COLLATERAL_LIFE = timedelta(days=365)
@@ -215,22 +215,41 @@ def issue_collateral(
     *,
     platform: Platform,
     now: datetime,
-) -> Collateral:
+) -> IntelCollateral:
     """Collateral that says of this platform that it is up to date, for a year from `now`."""
-    begin, end = (now - CLOCK_SKEW).replace(microsecond=0), (now + COLLATERAL_LIFE).replace(microsecond=0)
-    info = render_text(tcb_info(platform, begin=begin, end=end))
-    identity = render_text(qe_identity(begin=begin, end=end))
+    begin, end = life(now)
+    info, identity = tcb_info(platform, begin=begin, end=end), qe_identity(begin=begin, end=end)
+    return sign_collateral(root, pck_ca, tcb_signer, info=info, identity=identity, window=(begin, end))
+
+
+def life(now: datetime) -> tuple[datetime, datetime]:
+    """Begin and end of collateral that is made now."""
+    return (now - CLOCK_SKEW).replace(microsecond=0), (now + COLLATERAL_LIFE).replace(microsecond=0)
+
+
+def sign_collateral(
+    root: Signer,
+    pck_ca: Signer,
+    tcb_signer: Signer,
+    *,
+    info: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    window: tuple[datetime, datetime],
+) -> IntelCollateral:
+    """Collateral with these two texts, signed, and lists on which nothing stands."""
+    info_text, identity_text = render_text(info), render_text(identity)
     signers = chain_pem(tcb_signer.certificate, root.certificate)
-    return Collateral(
+    begin, end = window
+    return IntelCollateral(
         pck_crl_issuer_chain=chain_pem(pck_ca.certificate, root.certificate),
         root_ca_crl=issue_crl(root, begin=begin, end=end),
         pck_crl=issue_crl(pck_ca, begin=begin, end=end),
         tcb_info_issuer_chain=signers,
-        tcb_info=info,
-        tcb_info_signature=sign(tcb_signer.key, info.encode()),
+        tcb_info=info_text,
+        tcb_info_signature=sign(tcb_signer.key, info_text.encode()),
         qe_identity_issuer_chain=signers,
-        qe_identity=identity,
-        qe_identity_signature=sign(tcb_signer.key, identity.encode()),
+        qe_identity=identity_text,
+        qe_identity_signature=sign(tcb_signer.key, identity_text.encode()),
     )
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tacit.errors import PlatformError
-from tacit.evidence.binding import length_prefixed
+from tacit.evidence.verify.binding import length_prefixed
 
 PACKAGE = "tacit"
 _MODULE_NAME = re.compile(rf"{PACKAGE}(\.[A-Za-z_]\w*)+")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -23,19 +23,24 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tacit.errors import EvidenceError, PlatformError
-from tacit.evidence.anchor import parse_anchor
+from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, parse_crl
+from tacit.evidence.anchor.roots import parse_anchor
+from tacit.evidence.anchor.strict_json import parse_strict_json
 from tacit.evidence.claims import Tee, TrustAnchor
-from tacit.evidence.collateral import (
-    FOREIGN_ERRORS,
-    Collateral,
+from tacit.evidence.intel.collateral import (
+    IntelCollateral,
     check_validity,
-    parse_collateral,
-    parse_strict_json,
+    parse_intel_collateral,
     render_collateral,
 )
-from tacit.evidence.sgx.pck import parse_pck_extension
+from tacit.evidence.intel.pck import parse_pck_extension
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.authority import Platform, Signer, issue_certificate, issue_collateral
+from tacit.evidence.simulated.snp import SnpChip, issue_amd_crl, parse_chip, render_chip, render_chip_keys
+from tacit.evidence.simulated.tdx import issue_td_collateral
+from tacit.evidence.snp.collateral import AmdCollateral
+
+_Part = TypeVar("_Part")
 
 PLATFORM_FILE = "platform.json"
 """The one file of a platform's folder."""
@@ -74,13 +79,38 @@ class SimulatedPlatform:
     pck: x509.Certificate
     tcb_signer: x509.Certificate
     signer_id: bytes
-    collateral: Collateral
+    collateral: IntelCollateral
     keys: PlatformKeys | None
+    td_collateral: IntelCollateral | None = None
+    snp: SnpChip | None = None
 
     @property
     def anchor(self) -> TrustAnchor:
         """What a verifier trusts when it trusts this platform."""
-        return TrustAnchor(Tee.SIMULATED, "simulated platform", self.root.public_bytes(Encoding.DER))
+        return self.anchor_for(Tee.SIMULATED)
+
+    def anchor_for(self, tee: Tee) -> TrustAnchor:
+        """What a verifier trusts when it trusts this platform for this kind of evidence. Raises: PlatformError."""
+        if tee is Tee.SIMULATED_SNP:
+            return self._part(self.snp, "SNP").anchor
+        if not tee.is_simulated:
+            raise PlatformError(f"a simulated platform never vouches for {tee}; name the root of its maker")
+        return TrustAnchor(tee, "simulated platform", self.root.public_bytes(Encoding.DER))
+
+    def collateral_for(self, tee: Tee) -> IntelCollateral | AmdCollateral:
+        """What a verifier needs beside evidence of this kind. Raises: PlatformError."""
+        if tee.layout is Tee.SNP:
+            return self._part(self.snp, "SNP").collateral
+        return self._part(self.td_collateral, "TDX") if tee.layout is Tee.TDX else self.collateral
+
+    @staticmethod
+    def _part(part: _Part | None, name: str) -> _Part:
+        if part is None:
+            raise PlatformError(
+                f"this simulated platform has no {name} part: it is made when a program with its keys first runs as "
+                f"simulated {name}; export the platform again after that"
+            )
+        return part
 
     @property
     def pck_chain(self) -> tuple[x509.Certificate, ...]:
@@ -92,9 +122,20 @@ class SimulatedPlatform:
         """The 16 component versions, one byte each."""
         return bytes(parse_pck_extension(self.pck).components)
 
+    def with_chip(self, chip: SnpChip) -> "SimulatedPlatform":
+        """The same platform with this SNP chip."""
+        return replace(self, snp=chip)
+
+    def with_parts_of(self, other: "SimulatedPlatform") -> "SimulatedPlatform":
+        """The same platform with what only the other copy of it has: the SNP chip, its keys, TDX's collateral."""
+        chip = self.snp or other.snp
+        if chip and chip.keys is None and other.snp and other.snp.ark == chip.ark:
+            chip = replace(chip, keys=other.snp.keys)
+        return replace(self, snp=chip, td_collateral=self.td_collateral or other.td_collateral)
+
     def public(self) -> "SimulatedPlatform":
         """The same platform for those who shall only verify."""
-        return replace(self, keys=None)
+        return replace(self, keys=None, snp=None if self.snp is None else replace(self.snp, keys=None))
 
 
 def signer_id(key: rsa.RSAPrivateKey) -> bytes:
@@ -112,37 +153,57 @@ def generate_platform(*, now: datetime, random: Callable[[int], bytes]) -> Simul
     pck = issue_certificate(authority.PCK, pck_key.public_key(), Signer(ca, ca_key), now=now, platform=platform)
     tcb = issue_certificate(authority.TCB_SIGNER, tcb_key.public_key(), by_root, now=now)
     enclave_signer = rsa.generate_private_key(public_exponent=3, key_size=_SIGNER_SIZE * 8)
+    signers = by_root, Signer(ca, ca_key), Signer(tcb, tcb_key)
     return SimulatedPlatform(
         root=root,
         pck_ca=ca,
         pck=pck,
         tcb_signer=tcb,
         signer_id=signer_id(enclave_signer),
-        collateral=issue_collateral(by_root, Signer(ca, ca_key), Signer(tcb, tcb_key), platform=platform, now=now),
+        collateral=issue_collateral(*signers, platform=platform, now=now),
+        td_collateral=issue_td_collateral(*signers, platform=platform, now=now),
         keys=PlatformKeys(root_key, ca_key, pck_key, tcb_key, attestation, enclave_signer, random(32)),
     )
 
 
 def refresh_platform(platform: SimulatedPlatform, *, now: datetime) -> SimulatedPlatform:
-    """The same platform with collateral for another year, if less than 30 days are left and the keys are here."""
-    if platform.keys is None:
+    """The same platform with collateral for another year, if less than 30 days are left and the keys are here.
+
+    Platforms from before TDX get its collateral then, too.
+    """
+    if platform.keys is None or not _is_due(platform, now):
         return platform
-    try:
-        end = check_validity(platform.pck_chain, platform.root, platform.collateral, now=now)
-        if end - now > _REFRESH_BEFORE:
-            return platform
-    except EvidenceError:
-        pass  # no longer in force: the very reason to make new collateral
     found = parse_pck_extension(platform.pck)
     described = Platform(found.ppid, found.fmspc, found.pce_id, found.components, found.pce_svn)
-    fresh = issue_collateral(
+    signers = (
         Signer(platform.root, platform.keys.root),
         Signer(platform.pck_ca, platform.keys.pck_ca),
         Signer(platform.tcb_signer, platform.keys.tcb_signer),
-        platform=described,
-        now=now,
     )
-    return replace(platform, collateral=fresh)
+    chip = platform.snp
+    return replace(
+        platform,
+        collateral=issue_collateral(*signers, platform=described, now=now),
+        td_collateral=issue_td_collateral(*signers, platform=described, now=now),
+        snp=chip and replace(chip, crl=issue_amd_crl(chip, now=now)),
+    )
+
+
+def _is_due(platform: SimulatedPlatform, now: datetime) -> bool:
+    """Whether something of the collateral is missing, no longer in force, or nearly so."""
+    if platform.td_collateral is None:
+        return True
+    try:
+        ends = [
+            check_validity(platform.pck_chain, platform.root, one, now=now)
+            for one in (platform.collateral, platform.td_collateral)
+        ]
+    except EvidenceError:
+        return True  # no longer in force: the very reason to make new collateral
+    if platform.snp is not None:
+        crl = parse_crl(platform.snp.crl, "simulated AMD")
+        ends.append(crl.next_update_utc or crl.last_update_utc)
+    return min(ends) - now <= _REFRESH_BEFORE
 
 
 def render_platform(platform: SimulatedPlatform) -> bytes:
@@ -157,12 +218,19 @@ def render_platform(platform: SimulatedPlatform) -> bytes:
             "collateral": json.loads(render_collateral(platform.collateral)),
         },
     }
+    # Both are absent from files of older versions, which skip what they do not know.
+    if platform.td_collateral is not None:
+        value["public"]["td_collateral"] = json.loads(render_collateral(platform.td_collateral))
+    if platform.snp is not None:
+        value["public"]["snp"] = render_chip(platform.snp)
     if platform.keys is not None:
         names = (*_KEYS, "enclave_signer")
         value["private"] = {
             "keys": {name: _key_pem(getattr(platform.keys, name)) for name in names},
             "seal_secret": platform.keys.seal_secret.hex(),
         }
+        if platform.snp is not None and platform.snp.keys is not None:
+            value["private"]["snp_keys"] = render_chip_keys(platform.snp.keys)
     return json.dumps(value, indent=1).encode() + b"\n"
 
 
@@ -182,6 +250,8 @@ def parse_platform(raw: bytes, *, source: str) -> SimulatedPlatform:
         if "private" in value:
             platform = replace(platform, keys=_parse_keys(value["private"]))
             _check_keys(platform)
+            if platform.snp is not None:
+                platform = replace(platform, snp=parse_chip(value["public"]["snp"], value["private"]["snp_keys"]))
     return platform
 
 
@@ -224,8 +294,10 @@ def _parse_public(public: dict[str, Any]) -> SimulatedPlatform:
     platform = SimulatedPlatform(
         **{name: x509.load_pem_x509_certificate(pems[name].encode()) for name in _CERTIFICATES},
         signer_id=bytes.fromhex(public["signer_id"]),
-        collateral=parse_collateral(json.dumps(public["collateral"]).encode()),
+        collateral=parse_intel_collateral(public["collateral"]),
         keys=None,
+        td_collateral=parse_intel_collateral(public["td_collateral"]) if "td_collateral" in public else None,
+        snp=parse_chip(public["snp"], None) if "snp" in public else None,
     )
     parse_anchor(platform.anchor)
     platform.pck_ca.verify_directly_issued_by(platform.root)

@@ -1,4 +1,4 @@
-"""What the simulated quoting enclave signs: quotes of version 3, byte for byte of the layout in `sgx.quote`."""
+"""What the simulated quoting enclave signs: quotes, byte for byte of the layout in `intel.quote`."""
 
 import struct
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tacit.errors import InputError
-from tacit.evidence.sgx.quote import ATTRIBUTE_DEBUG, ATTRIBUTE_INIT, HEADER, QE_VENDOR_INTEL, REPORT
+from tacit.evidence.intel.quote import BODY_DESCRIPTOR, HEADER, QE_VENDOR_INTEL
+from tacit.evidence.sgx.report import ATTRIBUTE_DEBUG, ATTRIBUTE_INIT, REPORT, REPORT_SIZE
 from tacit.evidence.simulated.authority import QE_SIGNER, QE_VERSION, chain_pem, sign
 
 _ATTRIBUTE_MODE64 = 0x4
@@ -59,37 +60,48 @@ def render_report(enclave: Enclave, data: bytes, *, cpu_svn: bytes) -> bytes:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class QuotingKeys:
+    """What a quoting enclave signs with; `pck_chain` is leaf first and ends with the root."""
+
+    attestation: ec.EllipticCurvePrivateKey
+    pck: ec.EllipticCurvePrivateKey
+    pck_chain: Sequence[x509.Certificate]
+    cpu_svn: bytes
+
+
 def issue_quote(
-    enclave: Enclave,
-    data: bytes,
-    *,
-    attestation_key: ec.EllipticCurvePrivateKey,
-    pck_key: ec.EllipticCurvePrivateKey,
-    pck_chain: Sequence[x509.Certificate],
-    cpu_svn: bytes,
-    quoting_enclave: Enclave = QUOTING_ENCLAVE,
+    enclave: Enclave, data: bytes, *, keys: QuotingKeys, quoting_enclave: Enclave = QUOTING_ENCLAVE, version: int = 3
 ) -> bytes:
-    """A quote over 64 bytes of report data; `pck_chain` is leaf first and ends with the root.
+    """A quote of an enclave over 64 bytes of report data.
 
     Raises:
         InputError: report data of another size.
     """
-    header = HEADER.pack(3, 2, 0, QE_VERSION, 1, QE_VENDOR_INTEL, b"SIMULATED")
-    signed = header + render_report(enclave, data, cpu_svn=cpu_svn)
-    public = attestation_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
+    header = HEADER.pack(version, 2, 0, QE_VERSION, 1, QE_VENDOR_INTEL, b"SIMULATED")
+    if version == 5:
+        header += BODY_DESCRIPTOR.pack(1, REPORT_SIZE)
+    signed = header + render_report(enclave, data, cpu_svn=keys.cpu_svn)
+    return sign_quote(signed, version=version, keys=keys, quoting_enclave=quoting_enclave)
+
+
+def sign_quote(signed: bytes, *, version: int, keys: QuotingKeys, quoting_enclave: Enclave) -> bytes:
+    """A quote: header and body as given, with all that the quoting enclave puts behind them."""
+    public = keys.attestation.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
     bound = sha256(public + _QE_AUTH_DATA).digest() + bytes(32)
-    qe_report = render_report(quoting_enclave, bound, cpu_svn=cpu_svn)
-    chain = chain_pem(*pck_chain).encode() + b"\0"
-    signature_data = b"".join(
+    qe_report = render_report(quoting_enclave, bound, cpu_svn=keys.cpu_svn)
+    chain = chain_pem(*keys.pck_chain).encode() + b"\0"
+    certified = b"".join(
         (
-            sign(attestation_key, signed),
-            public,
             qe_report,
-            sign(pck_key, qe_report),
+            sign(keys.pck, qe_report),
             struct.pack("<H", len(_QE_AUTH_DATA)),
             _QE_AUTH_DATA,
             struct.pack("<HI", 5, len(chain)),
             chain,
         )
     )
+    if version > 3:
+        certified = struct.pack("<HI", 6, len(certified)) + certified
+    signature_data = sign(keys.attestation, signed) + public + certified
     return signed + struct.pack("<I", len(signature_data)) + signature_data

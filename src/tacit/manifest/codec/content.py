@@ -153,6 +153,25 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Hex:
+    """Bytes of any number as hexadecimal text. What is none becomes `b""`: given, and never matched."""
+
+    go_type: str = "string"
+
+    def empty(self) -> bytes:
+        """Given, and never matched."""
+        return b""
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The bytes."""
+        text = Text().decode(node, place, "", report)
+        if text and len(text) % 2 == 0 and set(text) <= _HEX:
+            return bytes.fromhex(text)
+        report.tolerate(place, node.offset, "not hexadecimal digits in pairs, so nothing ever matches it")
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """32 bytes as hexadecimal text; None where absent or empty.
 

@@ -1,12 +1,13 @@
 """The table of everything that a manifest may say, and how it becomes a `Manifest`.
 
-`TEE`, `AllowedNames`, `LeafTTL`, `ReadLog` and `Models` are ours; a coordinator of MarbleRun ignores them.
+`AllowedNames`, `LeafTTL`, `ReadLog`, `Models` and, in a package, `TEE` and what follows it are ours; a coordinator of
+MarbleRun ignores them.
 """
 
 from typing import Any
 
 from tacit.errors import PkiError
-from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Moment
+from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Hex, Moment
 from tacit.manifest.codec.decode import Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
@@ -41,6 +42,14 @@ _PACKAGE = Struct(
         "AcceptedTCBStatuses": _TEXTS,
         "AcceptedAdvisories": _TEXTS,
         "TEE": Text(),
+        "Measurements": MapOf(Hex()),
+        "AcceptedWeaknesses": _TEXTS,
+        "TCBGraceDays": Whole("uint", 3650, optional=True),
+        "MinimumTCBEvaluation": Whole("uint", 2**32 - 1, optional=True),
+        "MinimumTCB": MapOf(Whole("uint", 255)),
+        "AllowedHardwareIDs": ListOf(Hex()),
+        "RefusedHardwareIDs": ListOf(Hex()),
+        "RefusedProductLines": _TEXTS,
     },
 )
 _INFRASTRUCTURE = Struct(
@@ -185,6 +194,14 @@ def _package(entry: Values) -> Package:
         accepted_tcb_statuses=_tuple_or_none(entry["AcceptedTCBStatuses"]),
         accepted_advisories=_tuple_or_none(entry["AcceptedAdvisories"]),
         tee=entry["TEE"] or None,
+        measurements=entry["Measurements"],
+        accepted_weaknesses=_tuple(entry["AcceptedWeaknesses"]),
+        tcb_grace_days=entry["TCBGraceDays"],
+        minimum_tcb_evaluation=entry["MinimumTCBEvaluation"],
+        minimum_tcb=entry["MinimumTCB"],
+        allowed_hardware_ids=_tuple_or_none(entry["AllowedHardwareIDs"]),
+        refused_hardware_ids=_tuple(entry["RefusedHardwareIDs"]),
+        refused_product_lines=_tuple(entry["RefusedProductLines"]),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tacit.evidence.claims import Tee
 from tacit.manifest.access import permissions, ways_to_secrets
 from tacit.manifest.appraise import DEFAULT_ACCEPTED_STATUSES
 from tacit.manifest.model import Content, Manifest, Marble, Package
@@ -87,7 +88,7 @@ def packages(old: Manifest, new: Manifest) -> Iterator[Change]:
 
 
 def _package(path: str, name: str, old: Package, new: Package, reach: str) -> Iterator[Change]:
-    identity = [(one.unique_id, one.signer_id, one.product_id) for one in (old, new)]
+    identity = [(one.unique_id, one.signer_id, one.product_id, dict(one.measurements)) for one in (old, new)]
     if identity[0] != identity[1]:
         text = f"Package {name} is other software: {_software(old)} before, {_software(new)} now; it reaches {reach}."
         yield Change(GAIN, path, text)
@@ -99,7 +100,7 @@ def _package(path: str, name: str, old: Package, new: Package, reach: str) -> It
         yield Change(effect, f"{path}.SecurityVersion", text)
     if old.tee != new.tee:
         text = f"Package {name} runs in another TEE: {old.tee or 'sgx'} before, {new.tee or 'sgx'} now."
-        simulated = new.tee == "simulated"
+        simulated = _is_simulated(new)
         if (old.tee or "sgx") != (new.tee or "sgx"):
             yield Change(GAIN if simulated else CHANGE, f"{path}.TEE", text)
     if old.debug != new.debug:
@@ -107,6 +108,52 @@ def _package(path: str, name: str, old: Package, new: Package, reach: str) -> It
         lost = f"The host loses the view into package {name}: Debug is now false."
         yield Change(GAIN if new.debug else LOSS, f"{path}.Debug", gained if new.debug else lost)
     yield from _statuses(path, name, old, new)
+    yield from _platforms(path, name, old, new)
+
+
+def _is_simulated(package: Package) -> bool:
+    return package.tee in tuple(Tee) and Tee(package.tee).is_simulated
+
+
+def _platforms(path: str, name: str, old: Package, new: Package) -> Iterator[Change]:
+    """On which hardware it may run, and what evidence may say against itself."""
+    for weakness in sorted(set(new.accepted_weaknesses) ^ set(old.accepted_weaknesses)):
+        gained = weakness in new.accepted_weaknesses
+        text = f"Package {name} {'may now' if gained else 'may no longer'} run with the weakness {weakness}."
+        yield Change(GAIN if gained else LOSS, f"{path}.AcceptedWeaknesses", text)
+    lowest = (
+        ("TCBGraceDays", old.tcb_grace_days, new.tcb_grace_days, True),
+        ("MinimumTCBEvaluation", old.minimum_tcb_evaluation, new.minimum_tcb_evaluation, False),
+    )
+    for field, before, after, wider in lowest:
+        if before != after:
+            gained = ((after or 0) > (before or 0)) is wider
+            yield Change(
+                GAIN if gained else LOSS, f"{path}.{field}", f"Package {name}: {field} is {after}, was {before}."
+            )
+    for component in sorted({*old.minimum_tcb, *new.minimum_tcb}):
+        before, after = old.minimum_tcb.get(component), new.minimum_tcb.get(component)
+        if before != after:
+            text = f"Package {name}: the lowest {component} is {after}, was {before}."
+            lower = after is None or (before is not None and after < before)
+            yield Change(GAIN if lower else LOSS, f"{path}.MinimumTCB", text)
+    yield from _hardware(path, name, old, new)
+
+
+def _hardware(path: str, name: str, old: Package, new: Package) -> Iterator[Change]:
+    if old.allowed_hardware_ids != new.allowed_hardware_ids:
+        before, after = old.allowed_hardware_ids, new.allowed_hardware_ids
+        wider = after is None or (before is not None and not set(after) <= set(before))
+        words = ["any hardware" if one is None else f"{len(one)} listed platforms" for one in (before, after)]
+        text = f"Package {name} may run on {words[1]}, before on {words[0]}."
+        yield Change(GAIN if wider else LOSS, f"{path}.AllowedHardwareIDs", text)
+    ids = [{one.hex() for one in package.refused_hardware_ids} for package in (old, new)]
+    lines = [set(package.refused_product_lines) for package in (old, new)]
+    for field, (was, now) in (("RefusedHardwareIDs", ids), ("RefusedProductLines", lines)):
+        for one in sorted(was - now):
+            yield Change(GAIN, f"{path}.{field}", f"Package {name} may run on {one} again.")
+        for one in sorted(now - was):
+            yield Change(LOSS, f"{path}.{field}", f"Package {name} may no longer run on {one}.")
 
 
 def _statuses(path: str, name: str, old: Package, new: Package) -> Iterator[Change]:
@@ -132,7 +179,7 @@ def _statuses(path: str, name: str, old: Package, new: Package) -> Iterator[Chan
 
 def _accepted(package: Package) -> set[str]:
     statuses = package.accepted_tcb_statuses
-    default = () if package.tee == "simulated" else DEFAULT_ACCEPTED_STATUSES
+    default = DEFAULT_ACCEPTED_STATUSES if package.tee in (None, Tee.SGX) else ()
     return set(default if statuses is None else statuses) - {"UpToDate", "Revoked"}
 
 
@@ -395,6 +442,7 @@ def _software(package: Package) -> str:
         parts.append(f"SignerID {_digest(package.signer_id)}")
     if package.product_id is not None:
         parts.append(f"ProductID {package.product_id}")
+    parts += [f"{register} {value.hex()[:16]}…" for register, value in sorted(package.measurements.items())]
     return " ".join(parts) or "nothing named"
 
 

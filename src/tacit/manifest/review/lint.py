@@ -55,10 +55,23 @@ class Finding:
 Rule = Callable[[Manifest], Iterator[Finding]]
 
 _WEAK_STATUSES = {
+    "NotRated": HIGH,
     "OutOfDate": HIGH,
     "OutOfDateConfigurationNeeded": HIGH,
     "ConfigurationNeeded": MEDIUM,
     "ConfigurationAndSWHardeningNeeded": MEDIUM,
+}
+_WEAKNESSES = {
+    "sept-ve-off": "the host can take pages from the TD while it runs, and it may not notice",
+    "migratable": "a migration TD of the host's may move it, memory and all",
+    "profiling": "the host counts what happens inside, which tells about the data",
+    "service-td": "another TD, which the host chose, may read and change its state",
+    "module-downgraded": "an older TDX module runs than the one that started it",
+    "migration-agent": "an agent of the host's may move it, memory and all",
+    "vmpl-1": "a paravisor below it, of which this measurement may not speak, reads and changes its memory",
+    "vmpl-2": "software below it, of which this measurement may not speak, reads and changes its memory",
+    "vmpl-3": "software below it, of which this measurement may not speak, reads and changes its memory",
+    "revocation-unchecked": "a chip whose key is known to be stolen still passes",
 }
 _SERVERS = ("tacit-serve", "tensorflow_model_server")
 
@@ -102,7 +115,7 @@ def debug_packages(manifest: Manifest) -> Iterator[Finding]:
 def packages_without_software(manifest: Manifest) -> Iterator[Finding]:
     """A package that names no software."""
     for name, package in manifest.packages.items():
-        if package.unique_id is None and package.signer_id is None:
+        if package.unique_id is None and package.signer_id is None and not package.measurements:
             why = "it allows nothing here, and with Debug any program at all where MarbleRun's coordinator reads it"
             yield Finding(
                 HIGH, f"Packages.{name}", "names neither UniqueID nor SignerID", why, '"UniqueID": 64 hex digits'
@@ -133,11 +146,34 @@ def tees(manifest: Manifest) -> Iterator[Finding]:
     """A simulated TEE, or one that is not named."""
     for name, package in manifest.packages.items():
         path = f"Packages.{name}.TEE"
-        if package.tee == Tee.SIMULATED:
+        if package.tee in tuple(Tee) and Tee(package.tee).is_simulated:
             why = "a simulated TEE protects nothing: it is for trying things out"
-            yield Finding(LOW, path, "the TEE is simulated", why, '"TEE": "sgx" on real hardware')
+            yield Finding(
+                LOW, path, "the TEE is simulated", why, f'"TEE": "{Tee(package.tee).layout}" on real hardware'
+            )
         elif package.tee is None:
             yield Finding(LOW, path, "no TEE is named", "that means SGX, which a reader has to know", '"TEE": "sgx"')
+
+
+def weaknesses(manifest: Manifest) -> Iterator[Finding]:
+    """What evidence may say against itself, and TDs of which only the firmware is measured."""
+    for name, package in manifest.packages.items():
+        path = f"Packages.{name}"
+        for weakness in package.accepted_weaknesses:
+            better = "leave it out, unless this platform cannot do otherwise and it was thought through"
+            yield Finding(
+                MEDIUM, f"{path}.AcceptedWeaknesses", f"accepts {weakness}", _WEAKNESSES.get(weakness, ""), better
+            )
+        if "MRTD" in package.measurements and not {"RTMR1", "RTMR2"} & set(package.measurements):
+            why = "MRTD measures firmware alone; whatever kernel and program it starts gets the secrets"
+            yield Finding(
+                HIGH, f"{path}.Measurements", "names no RTMR1 or RTMR2", why, "the RTMRs of kernel and program"
+            )
+        if package.tcb_grace_days:
+            why = "for so long platforms with holes that are known and mended elsewhere get the secrets"
+            better = "as few days as updates need"
+            what = f"forgives {package.tcb_grace_days} days of being out of date"
+            yield Finding(LOW, f"{path}.TCBGraceDays", what, why, better)
 
 
 def tcb_statuses(manifest: Manifest) -> Iterator[Finding]:
@@ -368,6 +404,7 @@ RULES: tuple[Rule, ...] = (
     packages_without_software,
     signers_alone,
     tees,
+    weaknesses,
     tcb_statuses,
     unlimited_activations,
     unbounded_names,
