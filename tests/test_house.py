@@ -159,7 +159,17 @@ PROGRAMS = {
         "grpc",
         "prometheus_client",
     },
-    "tacit.programs.premain": {"tacit.cli", "tacit.serving", "tacit.coordinator", "openvino", "typer", "numpy"},
+    "tacit.programs.premain": {
+        "tacit.cli",
+        "tacit.serving",
+        "tacit.coordinator",
+        "openvino",
+        "typer",
+        "numpy",
+        "httpx",
+        "grpc",
+        "dcap_qvl",
+    },
     "tacit.programs.serve": {
         "tacit.cli",
         "tacit.coordinator",

@@ -27,7 +27,7 @@ from tacit.coordinator.state import (
 from tacit.errors import ManifestError, PkiError, SealedStateError
 from tacit.manifest import Manifest, parse_manifest
 from tacit.pki import KeyPair
-from tacit.pki.keys import parse_private_key_der
+from tacit.pki.keys import CERTIFICATE_ERRORS, parse_private_key_der
 
 _SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _COUNTER = b"S", b"s", b"a", b"p", b"c"
 
@@ -160,7 +160,7 @@ def replay(payloads: Sequence[bytes]) -> Holdings:
                 holdings = apply(holdings, _change(kind, body))
             else:
                 raise _unknown(kind)
-        except (msgspec.MsgspecError, ValueError, ManifestError, PkiError) as exc:
+        except (msgspec.MsgspecError, ManifestError, PkiError, *CERTIFICATE_ERRORS) as exc:
             raise _unknown(kind) from exc
     if holdings is None:
         raise SealedStateError("the sealed state holds nothing")
