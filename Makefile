@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench slow wheel tensorflow clean
+.PHONY: help demo test check bench fuzz slow wheel tensorflow clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make test     the tests'
 	@echo 'make check    lint, types, layers, generated code'
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
+	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
 	@echo 'make wheel    build the wheel and try it in an environment of its own'
 
@@ -29,6 +30,10 @@ check:
 bench:
 	@scripts/environment.sh test
 	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+fuzz:
+	@scripts/environment.sh test
+	@scripts/fuzz.sh $(or $(SECONDS),10) $(ARGS)
 
 wheel:
 	@scripts/environment.sh test

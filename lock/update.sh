@@ -20,6 +20,10 @@ echo "wrote lock/demo.txt"
 echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt
 echo "wrote lock/tensorflow.txt"
+# The fuzzer, beside the tests: it needs nothing of theirs, and only Linux on x86-64 has a wheel of it. 3.1 has none for Python 3.11.
+echo 'atheris>=3.0,<3.1' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/fuzz.txt
+echo "wrote lock/fuzz.txt"
 # TensorFlow Serving's stubs ask for a package that is called tensorflow; tensorflow-cpu is the same, so they come without their needs.
 echo 'tensorflow-serving-api>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \
     --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow-serving.txt

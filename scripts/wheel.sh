@@ -29,8 +29,8 @@ PYTHON
 
 heavy='openvino onnxruntime tensorflow scikit-learn'
 servers='httptools grpclib pyopenssl'
-try client 'import tacit; tacit.connect' "$heavy $servers typer rich"
+try client 'import tacit; tacit.connect' "$heavy $servers httpx typer rich"
 try cli 'from tacit.programs.tacit import main; import tacit.cli.app' "$heavy $servers"
 try coordinator 'import tacit.programs.coordinator' "$heavy grpcio typer rich numpy"
-try premain 'import tacit.programs.premain' "$heavy httptools grpcio typer rich numpy"
+try premain 'import tacit.programs.premain' "$heavy httptools grpcio httpx typer rich numpy"
 try serve 'import tacit.programs.serve, tacit.serving.engines.openvino' 'scikit-learn tensorflow onnxruntime typer rich grpclib dcap-qvl'

@@ -161,7 +161,17 @@ PROGRAMS = {
         "uvicorn",
         "prometheus_client",
     },
-    "tacit.programs.premain": {"tacit.cli", "tacit.serving", "tacit.coordinator", "openvino", "typer", "numpy"},
+    "tacit.programs.premain": {
+        "tacit.cli",
+        "tacit.serving",
+        "tacit.coordinator",
+        "openvino",
+        "typer",
+        "numpy",
+        "httpx",
+        "grpc",
+        "dcap_qvl",
+    },
     "tacit.programs.serve": {
         "tacit.cli",
         "tacit.coordinator",

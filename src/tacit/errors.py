@@ -65,6 +65,7 @@ A message says what was found, what was expected and how to mend it. It never ho
         ├── PortInUseError             a port that another process holds
         ├── NotTrustedError            nothing is known yet about what to expect of this coordinator
         └── PinMismatchError           another root certificate or manifest than the one that was pinned
+            └── InRecoveryError        its state is still sealed, so its root is one for the meantime
 """
 
 from dataclasses import dataclass
@@ -523,3 +524,9 @@ class PinMismatchError(ConnectError):
     """Another root certificate or manifest than the one that was pinned."""
 
     reason = "pin"
+
+
+class InRecoveryError(PinMismatchError):
+    """The coordinator's state is still sealed: until it is recovered it shows a root for the meantime."""
+
+    reason = "in-recovery"

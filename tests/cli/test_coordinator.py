@@ -113,12 +113,25 @@ def test_manifest_signature_of_yaml_is_that_of_sorted_compact_json(place: Place)
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("a: [", "line 2"), ("when: 2026-01-01", "JSON cannot say"), ("? [a]\n: b", "is no YAML")],
+    [
+        ("a: [", "line 2"),
+        ("when: 2026-01-01", "JSON cannot say"),
+        ("? [a]\n: b", "is no YAML"),
+        ("a: &a [*a]", "aliases written out"),
+    ],
 )
 def test_yaml_that_cannot_be_a_manifest_is_refused_with_its_place(place: Place, content: str, reason: str) -> None:
     path = place.folder / "bad.yaml"
     path.write_text(content + "\n")
     refused(run_main("manifest", "signature", path), reason)
+
+
+@pytest.mark.parametrize("step", ["a{0}: &a{0} [{1}]", "a{0}: &a{0} {{k: [{1}]}}"], ids=["lists", "maps"])
+def test_t44_aliases_that_stand_for_more_than_memory_are_refused(place: Place, step: str) -> None:
+    lines = [step.format(0, ",".join("x" * 10)), *(step.format(n, ",".join([f"*a{n - 1}"] * 10)) for n in range(1, 12))]
+    path = place.folder / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    refused(run_main("manifest", "signature", path), "aliases written out")
 
 
 def test_a_second_manifest_is_refused_in_the_coordinators_words(place: Place) -> None:

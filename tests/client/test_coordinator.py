@@ -11,6 +11,7 @@ import pytest
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW
 from tacit.client import channel
+from tacit.client.address import parse_address
 from tacit.client.answers import NewSecret, ReadSecret
 from tacit.client.coordinator import CoordinatorClient, fingerprint, parse_secrets_file
 from tacit.errors import InputError, NotSetError, PeerError, TlsError, UnauthorizedError, UnreachableError
@@ -168,7 +169,17 @@ def test_a_stranger_s_refusal_is_a_class_of_its_own(coordinator: FakeCoordinator
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b'{"data":', b'{"status":"success","data":{"code":"x"}}', b"[]", b"\xff\xfe"]
+    "body",
+    [
+        b"",
+        b"<html>",
+        b'{"data":',
+        b'{"status":"success","data":{"code":"x"}}',
+        b"[]",
+        b"\xff\xfe",
+        b'{"data":' + b"[" * 100_000,
+    ],
+    ids=["empty", "HTML", "cut", "another type", "list", "no text", "deep"],
 )
 def test_nonsense_is_refused(coordinator: FakeCoordinator, body: bytes) -> None:
     coordinator.answers["GET", "/api/v2/status"] = (200, body)
@@ -181,6 +192,25 @@ def test_a_huge_answer_is_not_read_to_its_end(coordinator: FakeCoordinator, monk
     coordinator.answers["GET", "/api/v2/status"] = (200, b" " * (3 << 20))
     with connect(coordinator) as client, pytest.raises(PeerError, match="more than 1 MiB"):
         client.status()
+
+
+def test_a_body_that_is_cut_short_is_not_taken_for_a_whole_one(coordinator: FakeCoordinator) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"status":"success","data":{"code":3}}')
+
+    with raw_server(answer) as port:
+        plain = channel.HttpsChannel(parse_address(f"127.0.0.1:{port}", default_port=1), None, timeout=5)
+        with pytest.raises(PeerError, match="52 bytes are missing"):
+            plain.call("GET", "/status")
+
+
+def test_a_connection_that_the_server_ended_meanwhile_is_not_used_again(coordinator: FakeCoordinator) -> None:
+    with connect(coordinator) as client:
+        assert client.status().code == 3
+        (kept,) = client._channel._idle
+        kept.sock.shutdown(socket.SHUT_RD)  # what the end of a connection looks like from here
+        assert client.status().code == 3
 
 
 def test_a_redirect_is_not_followed(coordinator: FakeCoordinator) -> None:

@@ -179,7 +179,7 @@ def test_t20_t31_an_old_manifest_that_comes_back_is_refused_however_far_its_stat
         core.updates.update("owner", encode({**LOGGED, "Marbles": {"m": {"Package": "p"}}}))
         seen = core.status().log
         core.activate(make_order())
-        verify_descent("host", seen, core.status().log, digests_of(core))
+        verify_descent("host", seen, core.status().log, digests_of(core), forget="forget it")
     with opened(tmp_path / "older") as core:
         for _ in range(10):
             core.activate(make_order())
@@ -187,7 +187,7 @@ def test_t20_t31_an_old_manifest_that_comes_back_is_refused_however_far_its_stat
         assert core.manifest()[0] == older
         assert now.number > seen.number
         with pytest.raises(RollbackError, match="another history than the one that was seen"):
-            verify_descent("host", seen, now, digests_of(core))
+            verify_descent("host", seen, now, digests_of(core), forget="forget it")
 
 
 def test_t34_of_two_coordinators_with_one_state_a_client_takes_the_one_that_it_saw(tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_t34_of_two_coordinators_with_one_state_a_client_takes_the_one_that_it_s
         for _ in range(3):
             core.activate(make_order())
             clone.activate(make_order())
-        verify_descent("host", seen, core.status().log, digests_of(core))
+        verify_descent("host", seen, core.status().log, digests_of(core), forget="forget it")
         with pytest.raises(RollbackError, match="another history"):
-            verify_descent("host", seen, clone.status().log, digests_of(clone))
+            verify_descent("host", seen, clone.status().log, digests_of(clone), forget="forget it")
 
 
 def test_a_coordinator_whose_pages_do_not_follow_each_other_is_not_believed() -> None:

@@ -94,7 +94,30 @@ def test_t33_a_share_that_is_unknown_or_given_before_is_refused() -> None:
             accept_share(plan, first, Given(bad, b""))
 
 
-@pytest.mark.parametrize("raw", [b"x", b"[]", b'{"threshold":0,"shares":["a","b"]}', b'{"threshold":3,"shares":["a"]}'])
+@pytest.mark.parametrize(
+    ("threshold", "shares"),
+    [
+        (2, [bytes(32), bytes(31)]),
+        (2, [b"", b"a"]),
+        (2, [b"", bytes(33), bytes(33)]),
+        (2, [bytes([1]) * 33, bytes([2]) * 32 + b"\1", bytes(33)]),
+        (2, [bytes([3]) * 32 + b"\0", bytes([2]) * 33, bytes(33)]),
+    ],
+    ids=["another size", "empty", "empty of three", "one point twice", "the key's own point"],
+)
+def test_t32_a_plan_that_its_host_made_up_opens_nothing(threshold: int, shares: list[bytes]) -> None:
+    plan = make_plan(shares, threshold=threshold)
+    given: tuple[Given, ...] = ()
+    for share in shares[:threshold]:
+        given = accept_share(plan, given, Given(share, b""))
+    with pytest.raises(RecoveryError, match="the plan beside the sealed state was altered"):
+        combine_shares(plan, [one.share for one in given])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"x", b"[]", b'{"shares":["\xba"]}', b'{"threshold":0,"shares":["a","b"]}', b'{"threshold":3,"shares":["a"]}'],
+)
 def test_t33_a_damaged_plan_is_refused(raw: bytes) -> None:
     with pytest.raises(RecoveryError, match="recovery plan"):
         parse_plan(raw)

@@ -128,7 +128,9 @@ def test_the_first_block_of_a_users_pem_is_the_certificate(pem: str) -> None:
     assert parse_user_certificate(pem) == DER
 
 
-@pytest.mark.parametrize("pem", ["", public_pem(KEY) + PEM, PEM[:200], PEM.replace("MII", "M!I"), "x" * 1000])
+@pytest.mark.parametrize(
+    "pem", ["", public_pem(KEY) + PEM, PEM[:200], PEM.replace("MII", "M!I"), PEM.replace("MII", "M\xe9I"), "x" * 1000]
+)
 def test_pem_without_a_certificate_first_is_refused(pem: str) -> None:
     with pytest.raises(PkiError):
         parse_user_certificate(pem)

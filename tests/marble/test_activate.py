@@ -17,6 +17,7 @@ from tacit.marble.activate import (
     choose_command,
     compose_environment,
     find_base_path,
+    is_cut_uuid,
     make_uuid,
     open_encrypted,
     parse_response,
@@ -61,6 +62,9 @@ def test_settings_have_marblerun_s_defaults() -> None:
         coordinator_certificate=None,
         marble_type="tf-server",
         names=("localhost",),
+        coordinator_package=None,
+        coordinator_api=None,
+        trust_folder=Path("/w/uuid.trust"),
         uuid_file=Path("/w/uuid"),
         decrypt_model=False,
         encrypted_model=Path("/encrypted/saved_model.pb.encrypted"),
@@ -103,12 +107,24 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(text: str) -> None:
 # ---- the id
 
 
-def test_an_id_is_36_characters_and_no_more() -> None:
-    assert parse_uuid(UUID) == UUID
+@pytest.mark.parametrize("around", ["{}", "{}\n", "{}\r\n", " {}\t", "\ufeff{}\n", "{}\0\0"])
+def test_an_id_is_36_characters_whatever_an_editor_put_around_it(around: str) -> None:
+    assert parse_uuid(around.format(UUID)) == UUID
+
+
+def test_anything_else_is_no_id() -> None:
     with pytest.raises(InputError, match=r"^failed to unmarshal UUID: invalid UUID length: 37$"):
-        parse_uuid(UUID + "\n")
+        parse_uuid(UUID + "0")
     with pytest.raises(InputError, match="invalid UUID format"):
         parse_uuid("z" * 36)
+
+
+def test_the_beginning_of_an_id_is_told_from_something_else() -> None:
+    for size in range(36):
+        assert is_cut_uuid(UUID[:size])
+    assert is_cut_uuid("\0" * 36)
+    for text in (UUID, "no uuid", UUID[:20] + "x", UUID[1:20]):
+        assert not is_cut_uuid(text)
 
 
 def test_a_new_id_is_a_random_one_of_version_4() -> None:

@@ -34,6 +34,10 @@ def memory() -> Iterator[Path]:
         yield Path(name)
 
 
+def say_nothing(line: str) -> None:
+    raise AssertionError(line)
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -42,21 +46,41 @@ def mode(path: Path) -> int:
 
 
 def test_a_new_id_is_kept_without_a_line_end_for_its_owner_alone(tmp_path: Path) -> None:
-    assert load_or_store_uuid(tmp_path / "u", UUID) == (UUID, False)
+    assert load_or_store_uuid(tmp_path / "u", UUID, say_nothing) == (UUID, False)
     assert (tmp_path / "u").read_bytes() == UUID.encode()
     assert mode(tmp_path / "u") == 0o600
-    assert load_or_store_uuid(tmp_path / "u", OTHER) == (UUID, True)
+    assert load_or_store_uuid(tmp_path / "u", OTHER, say_nothing) == (UUID, True)
 
 
-def test_an_id_with_a_line_end_is_refused_in_marblerun_s_words(tmp_path: Path) -> None:
+def test_an_id_with_a_line_end_is_read_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "u").write_text(UUID + "\n")
-    with pytest.raises(InputError, match="invalid UUID length: 37"):
-        load_or_store_uuid(tmp_path / "u", OTHER)
+    assert load_or_store_uuid(tmp_path / "u", OTHER, say_nothing) == (UUID, True)
+    assert (tmp_path / "u").read_text() == UUID + "\n"
 
 
-def test_an_id_file_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["", UUID[:1], UUID[:35], "\0" * 36], ids=["empty", "one", "all but one", "zeros"])
+def test_a_half_written_id_is_replaced_and_that_is_said(tmp_path: Path, left: str) -> None:
+    said: list[str] = []
+    (tmp_path / "u").write_text(left)
+    assert load_or_store_uuid(tmp_path / "u", OTHER, said.append) == (OTHER, False)
+    assert (tmp_path / "u").read_text() == OTHER
+    assert len(said) == 1
+    assert "of an id's 36 characters; a new id takes its place" in said[0]
+
+
+def test_an_id_file_that_holds_something_else_is_kept_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "u").write_text("no uuid")
+    with pytest.raises(InputError, match=r"invalid UUID length: 7; .*EDG_MARBLE_UUID_FILE"):
+        load_or_store_uuid(tmp_path / "u", OTHER, say_nothing)
+    assert (tmp_path / "u").read_text() == "no uuid"
+
+
+def test_an_id_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileInputError, match="EDG_MARBLE_UUID_FILE"):
-        load_or_store_uuid(tmp_path, OTHER)
+        load_or_store_uuid(tmp_path, OTHER, say_nothing)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(FileInputError, match=r"cannot read the marble's id from .*loop"):
+        load_or_store_uuid(tmp_path / "loop", OTHER, say_nothing)
 
 
 # ---- files

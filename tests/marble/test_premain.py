@@ -17,7 +17,9 @@ from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.evidence.issue import init_platform
 from tacit.marble.activate import Settings, parse_settings
 from tacit.marble.premain import Launch, prepare
+from tacit.marble.recognise import load_recognition
 from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_root, parse_csr
+from tacit.programs.premain import load_coordinator_anchor
 from tacit.vault.files import encrypt_ctr
 from tacit.wire.pb.marble_pb2 import ActivationRequest, Parameters
 
@@ -69,9 +71,11 @@ def activate(settings: Settings, lines: list[str], folder: Path) -> Callable[...
     def run(
         port: int, issuer: FakeTee | None, command: tuple[str, ...] = ("sh", "-c", "true"), **changes: object
     ) -> Launch:
+        changed = replace(settings, coordinator=f"localhost:{port}", **changes)
         return prepare(
-            replace(settings, coordinator=f"localhost:{port}", **changes),
+            changed,
             issuer,
+            load_recognition(changed, load_coordinator_anchor),
             command=command,
             inherited={"PATH": os.environ["PATH"], "LD_PRELOAD": "/evil.so"},
             programs=folder / "programs",

@@ -156,6 +156,13 @@ def test_t13_what_is_no_request_is_refused(der: bytes) -> None:
         parse_csr(der)
 
 
+def test_t13_a_request_of_an_unknown_version_is_refused() -> None:
+    der, version = request(), b"\x02\x01\x00"
+    at = der.index(version)
+    with pytest.raises(PkiError, match=r"^parsing CSR: asn1: .*not a valid CSR version"):
+        parse_csr(der[:at] + b"\x02\x01\x10" + der[at + 3 :])
+
+
 def test_t13_a_huge_request_is_refused_before_parsing() -> None:
     with pytest.raises(PkiError, match="at most"):
         parse_csr(b"\x30" * 100_000)

@@ -242,3 +242,39 @@ async def test_t13_half_a_character_in_a_name_is_a_bad_request() -> None:
     code, answer = await predict(b'{"signature_name": "\\ud800", "instances": [1.0]}')
     assert code == 400
     assert "?" in answer["error"]
+
+
+ADMINISTRATION = [
+    "/metrics", "/monitoring/prometheus/metrics", "/debug", "/profile", "/admin", "/shutdown", "/v1/config", "/v1/models",
+    f"{BASE}:profile", f"{BASE}:reload", f"{BASE}/versions/1:unload", "/v2/repository/index",
+    "/v2/repository/models/half_plus_two/load", "/v2/trace/setting", "/v2/logging", "/v2/cudasharedmemory/status",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+async def test_t47_no_route_of_administration_is_served(method: str) -> None:
+    for path in ADMINISTRATION:
+        response = await call(method, path, b"{}")
+        assert response.status in (400, 404, 405), path
+        assert len(response.body) < 300, path
+
+
+@pytest.mark.parametrize("text", ["http://169.254.169.254/", "file:///etc/passwd", "gs://bucket/model"])
+async def test_t49_an_address_in_a_prediction_is_never_fetched(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError(f"something was fetched: {arguments}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for document in (
+        {"instances": [text]},
+        {"inputs": text},
+        {"inputs": {"url": text}},
+        {"instances": [{"b64": text}]},
+    ):
+        status, answer = await predict({**document, "signature_name": text})
+        assert status == 400
+        assert "error" in answer

@@ -6,6 +6,7 @@ Not found reads as in MarbleRun's command line, whose scripts may look for it.
 import contextlib
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,8 +107,7 @@ def load_manifest(path: Path) -> bytes:
     if not is_yaml(path):
         return raw
     try:
-        value: Any = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # the same, in C
-        _check_size(path, value)
+        value = _parse_yaml(path, raw)
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except yaml.YAMLError as exc:
         place = getattr(exc, "problem_mark", None)
@@ -120,15 +120,34 @@ def load_manifest(path: Path) -> bytes:
         raise InputError(f"{path} holds what JSON cannot say ({exc}); quote dates, and use text as names") from exc
 
 
-def _check_size(path: Path, value: Any) -> None:
-    """Refuse a text whose aliases grow without end when they are written out. Raises: InputError."""
-    waiting, count = [value], 0
-    while waiting:
-        count += 1
-        if count > MAX_VALUES:
+def _parse_yaml(path: Path, raw: bytes) -> Any:
+    """What safe YAML says, once it is known how much that is: aliases let a line stand for more than memory holds.
+
+    Raises:
+        InputError: aliases that stand for too much, or for themselves.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(raw)  # the same, in C
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > MAX_VALUES:
             raise InputError(f"{path} has more than {MAX_VALUES} values, aliases written out; is it a manifest?")
-        one = waiting.pop()
-        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, each alias counted as what it names; infinitely many if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = (
+            [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
+        )
+        parts = [] if isinstance(node, yaml.ScalarNode) else children
+        known[id(node)] = 1 + sum(_written_out(child, known) for child in parts)
+    return known[id(node)]
 
 
 def parse_fingerprint(text: str) -> bytes:

@@ -1,23 +1,28 @@
 """The one door of the client's HTTPS: requests out, answers in, every foreign error turned into one of ours.
 
-No proxy, no system certificates and no redirect is taken: what the environment says does not choose whom we talk to.
+No proxy, no system certificates and no redirect is taken, and no compressed answer: what the environment says does not
+choose whom we talk to. Python's own HTTP client does the talking, so that premain, whose code is measured, brings no
+other for the two questions that it asks.
 """
 
+import contextlib
+import select
+import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
-from typing import Self, TypeVar, cast
-
-import httpx
+from typing import Self
+from urllib.parse import quote, urlencode
 
 from tacit.client.address import Address
 from tacit.errors import PeerError, TlsError, UnreachableError
 
 MAX_ANSWER = 64 << 20  # bytes; the largest honest answer is a manifest of a few MB or a tensor in JSON
 CONNECT_TIMEOUT = 10.0  # seconds
-
-_E = TypeVar("_E", bound=BaseException)
+_PIECE = 1 << 20  # bytes
+_PATH_SIGNS = "/:@!$&'()*+,;=~-._"  # what a path may hold as it is (RFC 3986, pchar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +36,15 @@ class Answer:
 
 
 class HttpsChannel:
-    """Requests to one server over TLS, connections kept."""
+    """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection."""
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, *, timeout: float = 30.0) -> None:
         self._address = address
+        self._tls = tls
         self._base = f"{'http' if tls is None else 'https'}://{address}"
         self._connect_timeout = min(timeout, CONNECT_TIMEOUT)
-        self._client = httpx.Client(
-            verify=tls if tls is not None else False,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(timeout, connect=self._connect_timeout),
-        )
         self._timeout = timeout
+        self._idle: list[HTTPConnection] = []
 
     def url(self, path: str) -> str:
         """The whole address of `path`, for messages."""
@@ -66,30 +67,34 @@ class HttpsChannel:
             PeerError: the answer is no HTTP, or too large.
         """
         url = self.url(path)
+        connection = self._reuse() or self._connect()
+        certificate, kept = _certificate(connection), False
         try:
-            with self._client.stream(
-                method, url, params=list(query), content=body, headers=dict(headers or {})
-            ) as response:
-                certificate = _certificate(response)  # before the body: a server may close right behind that
-                return Answer(response.status_code, response.reason_phrase, _read(response, url), certificate)
-        except httpx.ConnectTimeout as exc:
-            raise UnreachableError(
-                f"{self._address} does not answer within {self._connect_timeout:.0f} s; is it running there?"
-            ) from exc
-        except httpx.TimeoutException as exc:
+            target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
+                connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})
+            response = connection.getresponse()
+            answer = Answer(response.status, response.reason, _read(response, url), certificate)
+            kept = not response.will_close
+        except TimeoutError as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc
-        except httpx.ConnectError as exc:
-            raise _connect_error(self._address, exc) from exc
-        except (httpx.NetworkError, httpx.ProtocolError) as exc:
-            if tls_cause := _find_cause(exc, ssl.SSLError):
-                raise _tls_error(self._address, tls_cause) from exc
-            raise PeerError(f"{method} {url}: the connection broke before a whole answer came ({exc})") from exc
-        except httpx.HTTPError as exc:
-            raise PeerError(f"{method} {url}: {exc}") from exc
+        except ssl.SSLError as exc:
+            raise _tls_error(self._address, exc) from exc
+        except (OSError, HTTPException) as exc:
+            detail = str(exc) or type(exc).__name__
+            raise PeerError(f"{method} {url}: the connection broke before a whole answer came ({detail})") from exc
+        else:
+            return answer
+        finally:
+            if kept:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
     def close(self) -> None:
         """End the connections."""
-        self._client.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,31 +104,72 @@ class HttpsChannel:
     ) -> None:
         self.close()
 
+    def _reuse(self) -> HTTPConnection | None:
+        """A kept connection that the server has not ended meanwhile."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.sock is not None and not _has_word(connection.sock):
+                return connection
+            connection.close()
+        return None
 
-def _read(response: httpx.Response, url: str) -> bytes:
+    def _connect(self) -> HTTPConnection:
+        """A new connection, its handshake done. Raises: UnreachableError, TlsError."""
+        host, port, timeout = self._address.host, self._address.port, self._connect_timeout
+        if self._tls is None:
+            connection = HTTPConnection(host, port, timeout=timeout)
+        else:
+            connection = HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+        with _closed_on_error(connection):
+            try:
+                connection.connect()
+            except TimeoutError as exc:
+                raise UnreachableError(
+                    f"{self._address} does not answer within {timeout:.0f} s; is it running there?"
+                ) from exc
+            except ssl.SSLError as exc:
+                raise _tls_error(self._address, exc) from exc
+            except (OSError, UnicodeError) as exc:  # a name that no resolver can take is a UnicodeError
+                detail = getattr(exc, "strerror", None) or str(exc)
+                raise UnreachableError(
+                    f"nobody answers at {self._address} ({detail}); check the address, and that it is running"
+                ) from exc
+            connection.sock.settimeout(self._timeout)
+        return connection
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: HTTPConnection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _has_word(sock: socket.socket) -> bool:
+    """Whether something came although nothing was asked: the end of the connection, and in any case no answer of ours."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def _read(response: HTTPResponse, url: str) -> bytes:
     """The body, read only as far as an honest answer goes: memory is not the server's to spend."""
     parts, size = [], 0
-    for part in response.iter_bytes():
+    while part := response.read(_PIECE):
         size += len(part)
         if size > MAX_ANSWER:
             raise PeerError(f"{url} answered with more than {MAX_ANSWER >> 20} MiB; nothing of it was used")
         parts.append(part)
+    if response.length:  # Python's client takes a body that was cut short for a whole one
+        raise PeerError(f"{url}: the connection broke before a whole answer came ({response.length} bytes are missing)")
     return b"".join(parts)
 
 
-def _certificate(response: httpx.Response) -> bytes | None:
-    stream = response.extensions.get("network_stream")
-    tls = None if stream is None else stream.get_extra_info("ssl_object")
-    # By position: what httpcore gives here is Python's inner TLS object, which takes no names.
-    return None if tls is None else cast("bytes | None", tls.getpeercert(True))
-
-
-def _connect_error(address: Address, exc: httpx.ConnectError) -> UnreachableError | TlsError:
-    if tls_cause := _find_cause(exc, ssl.SSLError):
-        return _tls_error(address, tls_cause)
-    cause = _find_cause(exc, OSError)
-    detail = (cause.strerror or str(cause)) if cause is not None else str(exc)
-    return UnreachableError(f"nobody answers at {address} ({detail}); check the address, and that it is running")
+def _certificate(connection: HTTPConnection) -> bytes | None:
+    sock = connection.sock
+    return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
 
 
 def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:
@@ -138,13 +184,3 @@ def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:
             "it is another server, or its keys were renewed since"
         )
     return TlsError(f"TLS with {address} failed ({exc.reason or exc}); does that port speak TLS?")
-
-
-def _find_cause(exc: BaseException, kind: type[_E]) -> _E | None:
-    """The first error of `kind` in the chain of causes: httpx keeps the system's own error there."""
-    found: BaseException | None = exc
-    for _ in range(8):
-        if found is None or isinstance(found, kind):
-            return found
-        found = found.__cause__ or found.__context__
-    return None

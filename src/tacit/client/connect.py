@@ -38,6 +38,7 @@ from tacit.client.log import verify_descent, verify_log_mark
 from tacit.client.trust import UNATTESTED, Expectation, Memory, Sighting, verify_epoch, verify_root
 from tacit.errors import (
     EvidenceFormatError,
+    InRecoveryError,
     PeerError,
     PinMismatchError,
     TlsError,
@@ -45,11 +46,13 @@ from tacit.errors import (
 )
 from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
 from tacit.manifest import Appraisal, Package, Unattested, appraise
+from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.pki.tls import unverified_client_context
 from tacit.wire.log import LogPosition
 from tacit.wire.rest import state_mark_message
 
 NONCE_SIZE = 32  # bytes
+ACCEPTS_MARBLES = 3
 _WAITS_FOR_MANIFEST = 2
 _IN_RECOVERY = 1
 
@@ -106,6 +109,23 @@ def attest_coordinator(
     """
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     expectation = trust.load_expectation(address)
+    return attest_expected(address, expectation, trust, now=now, nonce=nonce, platform=platform, timeout=timeout)
+
+
+def attest_expected(
+    address: str,
+    expectation: Expectation,
+    trust: Memory,
+    *,
+    now: datetime,
+    nonce: bytes,
+    platform: Path | None = None,
+    timeout: float = 30.0,
+) -> AttestedCoordinator:
+    """As `attest_coordinator`, for a caller that has what to expect from a better place than a file.
+
+    Of `trust`, which knows `address` (`name:port`), only what was seen counts.
+    """
     # (1)
     with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as unverified:
         quote, shown, fresh = unverified.quote_with_certificate(nonce)
@@ -125,10 +145,12 @@ def attest_coordinator(
     with CoordinatorClient(address, roots_pem=root_pem, timeout=timeout) as client:  # (7)
         status = client.status()
         sighting = _sight(address, expectation, status, root)
-        _verify_pinned_root(address, expectation, status, root_der)  # (8)
-        _verify_descent(address, trust.load_sighting(root_der), sighting, client)
+        forget = trust.forgetting(address)
+        _verify_pinned_root(address, expectation, status, root_der, forget=forget)  # (8)
+        _verify_descent(address, trust.load_sighting(root_der), sighting, client, forget=forget)
         manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
-    if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):  # a root that will not last: nothing is stored or open there
+    # Nothing is stored there yet, or nothing open: started again, or recovered, it will have another root.
+    if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):
         trust.verify_sighting(address, sighting)
     else:
         trust.record_sighting(address, sighting)  # (10)
@@ -191,7 +213,7 @@ def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509
     try:
         intermediate.verify_directly_issued_by(root)
         is_ca = intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound) as exc:
+    except (InvalidSignature, x509.ExtensionNotFound, *CERTIFICATE_ERRORS) as exc:
         raise TlsError(
             f"the intermediate certificate of {address} is not signed by its root; nothing is trusted"
         ) from exc
@@ -290,20 +312,24 @@ def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, ro
     return Sighting(root_der, mark.epoch, mark.head, LogPosition(mark.log.entries, bytes.fromhex(mark.log.head)))
 
 
-def _verify_descent(address: str, seen: Sighting | None, now: Sighting, client: CoordinatorClient) -> None:
+def _verify_descent(
+    address: str, seen: Sighting | None, now: Sighting, client: CoordinatorClient, *, forget: str
+) -> None:
     """Step 8: what was seen is where this one comes from."""
-    verify_epoch(address, seen, now)
+    verify_epoch(address, seen, now, forget=forget)
     if seen is not None and seen.log is not None and now.log is not None:
-        verify_descent(address, seen.log, now.log, client.log_digests)
+        verify_descent(address, seen.log, now.log, client.log_digests, forget=forget)
 
 
-def _verify_pinned_root(address: str, expectation: Expectation, status: CoordinatorStatus, root_der: bytes) -> None:
+def _verify_pinned_root(
+    address: str, expectation: Expectation, status: CoordinatorStatus, root_der: bytes, *, forget: str
+) -> None:
     try:
-        verify_root(address, expectation, root_der)
+        verify_root(address, expectation, root_der, forget=forget)
     except PinMismatchError as exc:
         if status.code != _IN_RECOVERY:
             raise
-        raise PinMismatchError(
+        raise InRecoveryError(
             f"the coordinator at {address} is in recovery mode and shows a temporary root until it is recovered"
         ) from exc
 
@@ -326,7 +352,7 @@ def _verify_manifest(
 def _parse_chain(address: str, quote: Quote) -> tuple[x509.Certificate, x509.Certificate]:
     try:
         chain = x509.load_pem_x509_certificates(quote.chain_pem)
-    except ValueError as exc:
+    except CERTIFICATE_ERRORS as exc:
         raise PeerError(f"the certificates of {address} cannot be read: {exc}") from exc
     if len(chain) != 2:
         raise PeerError(f"{address} shows {len(chain)} certificates, expected two: intermediate and root")

@@ -269,7 +269,7 @@ class CoordinatorClient:
         try:
             envelope = msgspec.json.decode(answer.body, type=_Envelope)
             return msgspec.json.decode(envelope.data, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except rest.JSON_ERRORS as exc:
             raise PeerError(
                 f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc})"
             ) from exc
@@ -283,7 +283,7 @@ def parse_secrets_file(raw: bytes) -> Mapping[str, NewSecret]:
     """
     try:
         wire = msgspec.json.decode(raw, type=dict[str, _FileEntry])
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as exc:
+    except (*rest.JSON_ERRORS, binascii.Error) as exc:
         raise InputError(
             f'the secrets are not as expected ({exc}); expected {{"NAME": {{"Key": "BASE64"}}}} '
             'or {"NAME": {"Cert": "BASE64", "Private": "BASE64"}}'
@@ -301,7 +301,7 @@ def _refusal(method: str, url: str, answer: Answer) -> PeerError | UnauthorizedE
     try:
         envelope = msgspec.json.decode(answer.body, type=_Envelope)
         status, message = envelope.status, envelope.message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except rest.JSON_ERRORS:
         status, message = "error", answer.body[:200].decode("utf-8", "replace").strip()
     if answer.status == 401:
         return UnauthorizedError(f"{method} {url}: authorizing user: {message}")

@@ -21,6 +21,7 @@ from tacit.client.channel import HttpsChannel
 from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError
 from tacit.pki.tls import client_context
 from tacit.wire.pb import serving_pb2
+from tacit.wire.rest import JSON_ERRORS
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor, encode_tensor, parse_tensor, type_name
 
 Array = NDArray[Any]
@@ -210,7 +211,7 @@ class RestServingClient:
         answer = self._channel.call(method, path, body=body)
         try:
             value: dict[str, Any] | None = msgspec.json.decode(answer.body, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except JSON_ERRORS:
             value = _decode_with_infinities(answer.body)
         if value is None:
             raise PeerError(f"{method} {self._channel.url(path)}: {answer.status} {answer.phrase}, and no JSON object")

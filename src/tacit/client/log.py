@@ -132,13 +132,17 @@ def verify_log_mark(mark: LogMark, root: x509.Certificate) -> None:
         raise LogError("the mark of the log is not signed by the coordinator's root key; nothing is trusted") from exc
 
 
-def verify_descent(host: str, seen: LogPosition, now: LogPosition, fetch: Callable[[int], tuple[int, bytes]]) -> None:
+def verify_descent(
+    host: str, seen: LogPosition, now: LogPosition, fetch: Callable[[int], tuple[int, bytes]], *, forget: str
+) -> None:
     """The log that stands at `now` goes on from where this client saw it. `fetch` gives digests after a number.
+
+    `forget` says how this client is made to forget what it saw.
 
     Raises:
         RollbackError: it does not, or cannot show it.
     """
-    advice = f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
+    advice = f"If it was restored on purpose, {forget}"
     if now.number - seen.number > MAX_DIGESTS:
         raise RollbackError(
             f"the log of {host} has {now.number - seen.number} entries more than when it was seen last, and at most "

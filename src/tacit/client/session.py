@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
-from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator
+from tacit.client.connect import ACCEPTS_MARBLES, NONCE_SIZE, AttestedCoordinator, attest_coordinator
 from tacit.client.inference import ServingClient, Signature, fit_to
 from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
 from tacit.errors import InputError, NotSetError
 from tacit.evidence import Tee
 
 DEFAULT_SIGNATURE = "serving_default"
-_ACCEPTS_MARBLES = 3
 
 
 def connect(host: str, *, config: Path | None = None, platform: Path | None = None, timeout: float = 30.0) -> "Session":
@@ -47,7 +46,7 @@ def connect(host: str, *, config: Path | None = None, platform: Path | None = No
     attested = attest_coordinator(
         host, trust, now=now, nonce=os.urandom(NONCE_SIZE), platform=platform, timeout=timeout
     )
-    if attested.status.code != _ACCEPTS_MARBLES:
+    if attested.status.code != ACCEPTS_MARBLES:
         raise NotSetError(f"the coordinator at {attested.host} vouches for no server yet: {attested.status.message}")
     return Session(attested)
 

@@ -28,11 +28,14 @@ from tacit.evidence import Tee, TrustAnchor
 from tacit.evidence.claims import PROGRAM_REGISTERS
 from tacit.manifest.model import Package
 from tacit.wire.log import LogPosition
+from tacit.wire.rest import JSON_ERRORS
 
 UNATTESTED = "unattested"
 """The name by which a client asks for a coordinator without evidence; as with a TEE, only this exact word does."""
 
 _FILE_NAME = "trust.json"
+_FORGET = "run `tacit trust HOST --forget` and trust it again"
+_MOVE = "give another folder by XDG_CONFIG_HOME"
 _MAX_FILE = 16 << 20  # bytes; thousands of coordinators fit in one
 
 
@@ -90,6 +93,9 @@ class Memory(Protocol):
     def record_sighting(self, host: str, sighting: Sighting) -> None:
         """Compare, then remember. Raises: as `verify_sighting`."""
 
+    def forgetting(self, host: str) -> str:
+        """How a person takes back what was seen of `host`, for messages."""
+
 
 # ---- the file
 
@@ -144,16 +150,23 @@ class TrustStore:
     """The expectations of one person or program, kept in `folder` (0700) as `trust.json` (0600).
 
     Every change is made under a lock and written beside the file before it replaces it, so two processes lose nothing.
+    `forget` says how a person takes back what was seen of HOST, and `move` how to give another folder: for messages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, forget: str = _FORGET, move: str = _MOVE) -> None:
         self._folder = folder
         self._path = folder / _FILE_NAME
+        self._forget = forget
+        self._move = move
 
     @property
     def path(self) -> Path:
         """Where the expectations lie."""
         return self._path
+
+    def forgetting(self, host: str) -> str:
+        """How a person takes back what was seen of `host`."""
+        return self._forget.replace("HOST", host)
 
     def load_hosts(self) -> Mapping[str, Expectation]:
         """All expectations, by `host:port`. Raises: FileInputError."""
@@ -188,7 +201,7 @@ class TrustStore:
 
     def verify_sighting(self, host: str, sighting: Sighting) -> None:
         """Compare with what was seen before, and remember nothing. Raises: as `record_sighting`."""
-        _verify(self._load(), host, sighting)
+        self._verify(self._load(), host, sighting)
 
     def record_sighting(self, host: str, sighting: Sighting) -> None:
         """Compare with what was seen before, then remember the newer.
@@ -199,7 +212,7 @@ class TrustStore:
             NotTrustedError: `host` was never told to `tacit trust`.
         """
         with self._change() as wire:
-            expectation = _verify(wire, host, sighting)
+            expectation = self._verify(wire, host, sighting)
             wire.hosts[host] = _host_json(replace(expectation, root_der=sighting.root_der))
             wire.coordinators[_root_key(sighting.root_der)] = _seen_json(sighting)
 
@@ -215,6 +228,13 @@ class TrustStore:
             if expectation.root_der is not None:
                 wire.coordinators.pop(_root_key(expectation.root_der), None)
 
+    def _verify(self, wire: _TrustJson, host: str, sighting: Sighting) -> Expectation:
+        expectation, forget = _find(wire, host), self.forgetting(host)
+        seen = wire.coordinators.get(_root_key(sighting.root_der))
+        verify_root(host, expectation, sighting.root_der, forget=forget)
+        verify_epoch(host, _sighting(sighting.root_der, seen), sighting, forget=forget)
+        return expectation
+
     def _load(self) -> _TrustJson:
         try:
             info = self._path.stat()
@@ -229,7 +249,7 @@ class TrustStore:
             )
         try:
             wire = msgspec.json.decode(raw, type=_TrustJson)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except JSON_ERRORS as exc:
             raise FileInputError(
                 f"{self._path} is damaged ({exc}); mend it, or remove it and run `tacit trust` again"
             ) from exc
@@ -244,9 +264,7 @@ class TrustStore:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._folder / f"{_FILE_NAME}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise FileInputError(
-                f"cannot write to {self._folder}: {exc.strerror}; give another folder by XDG_CONFIG_HOME"
-            ) from exc
+            raise FileInputError(f"cannot write to {self._folder}: {exc.strerror}; {self._move}") from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             wire = self._load()
@@ -303,7 +321,7 @@ def check_expectation(expectation: Expectation) -> None:
         )
 
 
-def verify_root(host: str, expectation: Expectation, root_der: bytes) -> None:
+def verify_root(host: str, expectation: Expectation, root_der: bytes, *, forget: str) -> None:
     """Refuse another root certificate than the one that was attested first. Raises: PinMismatchError."""
     if expectation.root_der is None or expectation.root_der == root_der:
         return
@@ -311,11 +329,11 @@ def verify_root(host: str, expectation: Expectation, root_der: bytes) -> None:
     raise PinMismatchError(
         f"the coordinator at {host} shows another root certificate than before (got SHA-256 {got[:16]}..., "
         f"expected {expected[:16]}...): it was set up anew, or this is another one. "
-        f"If that is meant, run `tacit trust {host} --forget` and trust it again"
+        f"If that is meant, {forget}"
     )
 
 
-def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
+def verify_epoch(host: str, seen: Sighting | None, now: Sighting, *, forget: str) -> None:
     """Refuse a state or log older than one already seen, and a second history of the same length.
 
     That a longer one goes on from what was seen is `log.verify_descent`'s to say.
@@ -324,9 +342,9 @@ def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
     if seen is None:
         return
     if now.epoch > seen.epoch or (now.epoch, now.head) == (seen.epoch, seen.head):
-        verify_log(host, seen.log, now.log)
+        verify_log(host, seen.log, now.log, forget=forget)
         return
-    advice = f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
+    advice = f"If it was restored on purpose, {forget}"
     if now.epoch < seen.epoch:
         raise RollbackError(
             f"the coordinator at {host} runs on an older copy of its state: it shows epoch {now.epoch}, "
@@ -338,7 +356,7 @@ def verify_epoch(host: str, seen: Sighting | None, now: Sighting) -> None:
     )
 
 
-def verify_log(host: str, seen: LogPosition | None, now: LogPosition | None) -> None:
+def verify_log(host: str, seen: LogPosition | None, now: LogPosition | None, *, forget: str) -> None:
     """Refuse a log that is shorter than it was, or another of the same length. Raises: RollbackError."""
     if seen is None or (now is not None and (now.number > seen.number or now == seen)):
         return
@@ -346,7 +364,7 @@ def verify_log(host: str, seen: LogPosition | None, now: LogPosition | None) -> 
     raise RollbackError(
         f"the coordinator at {host} runs on an older copy of its state: it shows {found}, and one of {seen.number} "
         f"entries with head {seen.head.hex()[:16]}... was seen before. "
-        f"If it was restored on purpose, run `tacit trust {host} --forget` and trust it again"
+        f"If it was restored on purpose, {forget}"
     )
 
 
@@ -383,13 +401,6 @@ def _find(wire: _TrustJson, host: str) -> Expectation:
             f"say it once with `tacit trust {host} --tee ...`"
         )
     return _expectation(wire.hosts[host])
-
-
-def _verify(wire: _TrustJson, host: str, sighting: Sighting) -> Expectation:
-    expectation = _find(wire, host)
-    verify_root(host, expectation, sighting.root_der)
-    verify_epoch(host, _sighting(sighting.root_der, wire.coordinators.get(_root_key(sighting.root_der))), sighting)
-    return expectation
 
 
 def _host_json(value: Expectation) -> _HostJson:

@@ -20,6 +20,7 @@ from tacit.manifest import Manifest
 from tacit.manifest.model import SecretRule
 from tacit.manifest.template import TemplateSecret
 from tacit.pki import CertificateRequest, KeyPair, issue_secret_certificate
+from tacit.pki.keys import public_key_of
 
 DEFAULT_VALIDITY = 365  # days, where the manifest says nothing
 ROOT_SECRET_SIZE = 32  # bytes
@@ -219,7 +220,7 @@ def _check_key(name: str, rule: SecretRule, key: bytes) -> None:
 
 
 def _public_of(certificate: bytes) -> bytes:
-    key = x509.load_der_x509_certificate(certificate).public_key()
+    key = public_key_of(x509.load_der_x509_certificate(certificate))
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -67,7 +67,7 @@ def _first_block(pem: str, label: str | None = None) -> bytes:
     encoded = rest if separator and ":" in head else body
     try:
         return binascii.a2b_base64("".join(encoded.split()), strict_mode=True)
-    except binascii.Error as exc:
+    except ValueError as exc:  # binascii.Error is one, and text that is no ASCII another
         message = "given PEM data is not a public key" if label else "the first PEM block is not base64"
         raise PkiError(message) from exc
 

@@ -15,6 +15,7 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 
 from tacit.errors import ActivationError, InputError, UsageError
+from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
 from tacit.wire.release import KEY_FOLDER
 
@@ -24,6 +25,7 @@ DEVICE_PATH = "/dev/attestation/"
 CHAIN_VARIABLE = "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN"
 TTLS_VARIABLE = "MARBLE_TTLS_CONFIG"
 UNATTESTED = "unattested"
+_BLANKS = " \t\r\n\0\ufeff"  # what editors and Windows put around a line, and what a power cut leaves of a block
 
 # What an attested command takes over from the host: who it is in the mesh, and how text looks. Each is checked, because
 # the C library opens files by the names in them.
@@ -49,6 +51,9 @@ class Settings:
 
     coordinator: str
     coordinator_certificate: Path | None
+    coordinator_package: Path | None
+    coordinator_api: str | None
+    trust_folder: Path
     marble_type: str
     names: tuple[str, ...]
     uuid_file: Path
@@ -82,13 +87,17 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         raise UsageError("environment variable not set: EDG_MARBLE_TYPE")
     folder = Path(environ.get("EDG_CWD") or folder)
     names = environ.get("EDG_MARBLE_DNS_NAMES") or "localhost"
-    uuid_file = environ.get("EDG_MARBLE_UUID_FILE") or environ.get("EDG_UUID_FILE") or "uuid"
+    uuid_file = folder / (environ.get("EDG_MARBLE_UUID_FILE") or environ.get("EDG_UUID_FILE") or "uuid")
+    trust_folder = environ.get("TACIT_TRUST_DIR") or f"{uuid_file}.trust"
     return Settings(
         coordinator=environ.get("EDG_MARBLE_COORDINATOR_ADDR") or "localhost:2001",
         coordinator_certificate=folder / known if (known := environ.get("TACIT_COORDINATOR_CERTIFICATE")) else None,
+        coordinator_package=folder / package if (package := environ.get("TACIT_COORDINATOR_PACKAGE")) else None,
+        coordinator_api=environ.get("TACIT_COORDINATOR_API") or None,
+        trust_folder=folder / trust_folder,
         marble_type=environ["EDG_MARBLE_TYPE"],
         names=tuple(name.strip() for name in names.split(",") if name.strip()),
-        uuid_file=folder / uuid_file,
+        uuid_file=uuid_file,
         decrypt_model=environ.get("EDG_DECRYPT_MODEL") == "1",
         encrypted_model=Path(environ.get("TACIT_ENCRYPTED_MODEL") or "/encrypted/saved_model.pb.encrypted"),
         memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
@@ -97,17 +106,26 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
 
 
 def parse_uuid(text: str) -> str:
-    """The marble's id, exactly as MarbleRun keeps it: 36 characters, no line end.
+    """The marble's id: 36 characters, as MarbleRun keeps it. A line end or blanks that an editor put around it are passed over.
 
     Raises:
         InputError: anything else.
     """
+    text = text.strip(_BLANKS)
     if len(text) != 36:
         raise InputError(f"failed to unmarshal UUID: invalid UUID length: {len(text)}")
     try:
         return str(uuids.UUID(text))
     except ValueError as exc:
         raise InputError("failed to unmarshal UUID: invalid UUID format") from exc
+
+
+def is_cut_uuid(text: str) -> bool:
+    """Whether `text` is the beginning of an id, and no more: a start that was interrupted left it, before it was used."""
+    text = text.strip(_BLANKS)
+    return len(text) < 36 and all(
+        one == "-" if at in {8, 13, 18, 23} else one in "0123456789abcdefABCDEF" for at, one in enumerate(text)
+    )
 
 
 def make_uuid(randomness: bytes) -> str:
@@ -269,9 +287,9 @@ def _mark(chain_pem: bytes) -> str:
         return ""
     try:
         leaf = x509.load_pem_x509_certificates(chain_pem)[0]
-    except ValueError as exc:
+        units = leaf.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
+    except CERTIFICATE_ERRORS as exc:
         raise ActivationError("the coordinator's answer holds a certificate chain that cannot be read") from exc
-    units = leaf.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
     # A request may bring a unit of its own ahead of the mark, so each is looked at; the weakest word counts.
     marks = [str(unit.value) for unit in units]
     return next((mark for mark in marks if mark.lower() == UNATTESTED), marks[-1] if marks else "")

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tacit.errors import FileInputError, PlaintextError
-from tacit.marble.activate import DEVICE_PATH, parse_uuid
+from tacit.errors import FileInputError, InputError, ManifestError, PlaintextError
+from tacit.manifest.codec import parse_package
+from tacit.manifest.model import Package
+from tacit.marble.activate import DEVICE_PATH, is_cut_uuid, parse_uuid
 from tacit.vault import decrypt_ctr, open_capsule, parse_key, require_tmpfs
 
 Say = Callable[[str], None]
@@ -25,12 +27,16 @@ RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypte
 _OURS = re.compile(r"tacit-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+-.+")
 _MAX_KEY_FILE = 4096  # bytes
 _MAX_CERTIFICATES = 1 << 20  # bytes
+_MAX_PACKAGE = 1 << 16  # bytes
 _PIECE = 1 << 20  # bytes
 _MAX_UUID_FILE = 64  # bytes; a longer one is not a uuid
 
 
-def load_or_store_uuid(path: Path, new: str) -> tuple[str, bool]:
+def load_or_store_uuid(path: Path, new: str, say: Say) -> tuple[str, bool]:
     """The id kept in `path`, or `new` written there (0600, no line end), and whether it was kept.
+
+    A file that holds the beginning of an id alone is what an interrupted start left; it is said and replaced. Anything
+    else that is no id is a person's mistake, and replacing it could lose the id that this marble's secrets hang on.
 
     Raises:
         InputError: the file holds something else.
@@ -38,13 +44,24 @@ def load_or_store_uuid(path: Path, new: str) -> tuple[str, bool]:
     """
     try:
         with path.open("rb") as file:
-            return parse_uuid(file.read(_MAX_UUID_FILE).decode("utf-8", "replace")), True
+            text = file.read(_MAX_UUID_FILE).decode("utf-8", "replace")
     except FileNotFoundError:
         store_file(path, new.encode())
         return new, False
     except OSError as exc:
         raise FileInputError(
             f"cannot read the marble's id from {path}: {exc.strerror}; EDG_MARBLE_UUID_FILE names it"
+        ) from exc
+    if is_cut_uuid(text):
+        say(f"warning: {path} holds {len(text.strip())} of an id's 36 characters; a new id takes its place")
+        store_file(path, new.encode())
+        return new, False
+    try:
+        return parse_uuid(text), True
+    except InputError as exc:
+        raise InputError(
+            f"{exc}; {path} should hold 36 characters, as EDG_MARBLE_UUID_FILE names it. Without that file this "
+            "marble gets a new id, and other secrets of its own"
         ) from exc
 
 
@@ -58,6 +75,22 @@ def load_certificates(path: Path) -> bytes:
             f"cannot read {path}: {exc.strerror}; TACIT_COORDINATOR_CERTIFICATE names it, and "
             "`tacit certificate intermediate` writes it"
         ) from exc
+
+
+def load_package(path: Path) -> Package:
+    """The package in a file. Raises: FileInputError, with every defect in one line."""
+    source = "TACIT_COORDINATOR_PACKAGE names it, and `tacit package-info coordinator --output json` writes it"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_PACKAGE + 1)
+    except OSError as exc:
+        raise FileInputError(f"cannot read {path}: {exc.strerror}; {source}") from exc
+    if len(raw) > _MAX_PACKAGE:
+        raise FileInputError(f"{path} has more than {_MAX_PACKAGE >> 10} KiB and is no package; {source}")
+    try:
+        return parse_package(raw)
+    except ManifestError as exc:
+        raise FileInputError(f"{path}: {'; '.join(line.strip() for line in str(exc).splitlines())}; {source}") from exc
 
 
 def make_memory_folder(parent: Path, uuid: str) -> Path:
@@ -107,6 +140,8 @@ def store_file(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power cut leaves the whole file, or none
             Path(temporary).replace(path)
         except OSError:
             Path(temporary).unlink(missing_ok=True)

@@ -5,18 +5,19 @@ The steps are MarbleRun's, and the numbers stand over the code that does them:
 1. The marble's id, from its file or new; a key pair and a self-signed certificate for the TLS connection.
 2. A signing request with the names it wants, and evidence that binds the TLS certificate and the role of a marble.
 3. Activate: the coordinator verifies and appraises the evidence over the connection that shows that certificate.
-   While it cannot be reached or has no manifest, try again for a while, and say so.
+   While it cannot be reached, has no manifest or is in recovery, try again for a while, and say so. A refusal is final.
 4. Keys into memory, files at their paths, environment and arguments as the manifest says.
 5. For a foreign server that was told to expect a plaintext model: decrypt it into memory.
 6. The caller starts the command in place of this process.
 
 The evidence that this side sends is worth nothing to anybody else, since it binds this side's key. But whoever answers in
-the coordinator's place chooses what this process becomes, and MarbleRun's protocol has no check of that: the coordinator's
-key is compared with that of a certificate where one is given, and nothing is sent to another.
+the coordinator's place chooses what this process becomes. So before (3) the coordinator is checked (`recognise`): its
+evidence where a package is pinned, its key where a certificate is given. Nothing is sent to one that fails.
 """
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from tacit.client.address import Address, parse_address
+from tacit.client.connect import NONCE_SIZE
 from tacit.errors import ActivationError, TlsError, UnreachableError
 from tacit.evidence import Role, report_data
 from tacit.evidence.claims import Issuer
@@ -48,7 +50,6 @@ from tacit.marble.activate import (
 from tacit.marble.place import (
     Say,
     decrypt_model,
-    load_certificates,
     load_or_store_uuid,
     make_memory_folder,
     require_memory_for_model,
@@ -56,15 +57,17 @@ from tacit.marble.place import (
     store_files,
     wait_for_file,
 )
-from tacit.pki import issue_self_signed
+from tacit.marble.recognise import MESH_PORT, KnownKey, NotYet, Pinned, Recognition, attest_pinned, require_recognition
+from tacit.pki import KeyPair, issue_self_signed
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
 from tacit.pki.tls import known_key_client_context, unverified_client_context
 from tacit.vault import require_tmpfs
 
-MESH_PORT = 2001
 ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between attempts
+SHORTEST_ATTEMPT = 1.0  # seconds; the last attempt is not cut off before it could have succeeded
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
+WRONG_STATE = "cannot accept marbles in current state"  # MarbleRun's words for one without a manifest, or in recovery
 KEY_FILE = Path("model_key")  # where the demo's manifest puts the model's key, in base64
 OWN_SERVER = "tacit-serve"
 REPLACED_SERVER = "tensorflow_model_server"
@@ -77,10 +80,6 @@ class Launch:
     program: str
     argv: tuple[str, ...]
     environment: Mapping[bytes, bytes] = field(repr=False)
-
-
-class _Retry(Exception):  # noqa: N818  # no error: a reason to try again
-    """The coordinator cannot activate anybody yet."""
 
 
 class _RawCodec(CodecBase):
@@ -100,6 +99,7 @@ class _RawCodec(CodecBase):
 def prepare(
     settings: Settings,
     issuer: Issuer | None,
+    recognition: Recognition,
     *,
     command: Sequence[str],
     inherited: Mapping[str, str],
@@ -110,19 +110,24 @@ def prepare(
 ) -> Launch:
     """Activate, place what came, and give the command to start. Without `issuer` no evidence is sent.
 
+    `recognition` says which coordinator is obeyed.
+
     `programs` is the folder of this installation's programs, which an attested command finds first.
 
     Raises:
+        UsageError: a real TEE, and no coordinator pinned.
+        EvidenceError, AppraisalError, RollbackError, PinMismatchError, TlsError: another coordinator than expected.
         ActivationError: the coordinator refuses, or gave what cannot be carried out.
         UnreachableError: no coordinator with a manifest within the time that the settings allow.
         FileInputError: a file of the manifest cannot be placed.
         PlaintextError: a key or a model would not have been in memory.
     """
+    require_recognition(None if issuer is None else issuer.tee, recognition)
     if issuer is not None:
         require_tmpfs(settings.memory)  # before an activation is spent
-    uuid, kept = load_or_store_uuid(settings.uuid_file, make_uuid(randomness(16)))  # (1)
+    uuid, kept = load_or_store_uuid(settings.uuid_file, make_uuid(randomness(16)), say)  # (1)
     say(f"id {uuid}, {'from' if kept else 'new, kept in'} {settings.uuid_file}")
-    response = _activate(settings, issuer, uuid=uuid, now=now, say=say)
+    response = _activate(settings, issuer, recognition, uuid=uuid, now=now, randomness=randomness, say=say)
     activation = parse_response(response)
     tee = appraised_tee(UNATTESTED if issuer is None else str(issuer.tee), activation)
     say(f"activated as {settings.marble_type}, {tee.upper()}")
@@ -141,7 +146,16 @@ def prepare(
     return Launch(program, argv, environment)
 
 
-def _activate(settings: Settings, issuer: Issuer | None, *, uuid: str, now: datetime, say: Say) -> bytes:
+def _activate(
+    settings: Settings,
+    issuer: Issuer | None,
+    recognition: Recognition,
+    *,
+    uuid: str,
+    now: datetime,
+    randomness: Callable[[int], bytes],
+    say: Say,
+) -> bytes:
     """Steps 1 to 3: the coordinator's answer."""
     identity = issue_self_signed(settings.names, common_name="MarbleRun Marble", now=now)
     csr = create_csr(generate_key(), settings.names)  # (2)
@@ -152,64 +166,109 @@ def _activate(settings: Settings, issuer: Issuer | None, *, uuid: str, now: date
         evidence = issuer.issue_evidence(report_data(role=Role.MARBLE, key=identity.certificate_der))
     request = build_request(evidence=evidence, csr=csr, marble_type=settings.marble_type, uuid=uuid)
     address = parse_address(settings.coordinator, default_port=MESH_PORT)
-    if settings.coordinator_certificate is None:
-        say("warning: nothing says which coordinator to expect; TACIT_COORDINATOR_CERTIFICATE names its certificate")
-        tls = unverified_client_context(certificate=identity, alpn=("h2",))
-    else:
-        known = load_certificates(settings.coordinator_certificate)
-        tls = known_key_client_context(known_pem=known, certificate=identity, alpn=("h2",))
+    recognise = _Recognizer(recognition, identity, now=now, randomness=randomness, say=say)
     say(f"activating as {settings.marble_type} at {address}")
-    return asyncio.run(fetch_activation(address, request, tls, patience=settings.patience, say=say))  # (3)
+
+    def attempt(seconds: float) -> bytes:
+        return asyncio.run(_call(address, request, recognise.context(seconds), seconds=seconds))  # (3)
+
+    return fetch_activation(attempt, patience=settings.patience, randomness=randomness, say=say)
 
 
-async def fetch_activation(
-    address: Address, request: bytes, tls: ssl.SSLContext, *, patience: float, say: Say
+class _Recognizer:
+    """TLS to the mesh port of the one coordinator that may be obeyed, made anew for each attempt."""
+
+    def __init__(
+        self,
+        recognition: Recognition,
+        identity: KeyPair,
+        *,
+        now: datetime,
+        randomness: Callable[[int], bytes],
+        say: Say,
+    ) -> None:
+        self._recognition = recognition
+        self._identity = identity
+        self._now = now
+        self._randomness = randomness
+        self._say = say
+        self._said = ""
+        if not isinstance(recognition, KnownKey | Pinned):
+            say(
+                "warning: nothing says which coordinator to expect; TACIT_COORDINATOR_PACKAGE names the program that it "
+                "has to be, TACIT_COORDINATOR_CERTIFICATE its certificate"
+            )
+
+    def context(self, seconds: float) -> ssl.SSLContext:
+        """A context whose handshake fails with any other, before a byte is sent. Raises: NotYet, TacitError."""
+        own, alpn = self._identity, ("h2",)
+        if isinstance(self._recognition, KnownKey):
+            return known_key_client_context(known_pem=self._recognition.certificates_pem, certificate=own, alpn=alpn)
+        if isinstance(self._recognition, Pinned):
+            nonce = self._randomness(NONCE_SIZE)
+            found = attest_pinned(self._recognition, now=self._now, nonce=nonce, timeout=seconds)
+            line = f"the coordinator at {found.host} is the pinned one, {found.tee.upper()}, with state {found.epoch}"
+            if line != self._said:
+                self._said = line
+                self._say(line)
+            return known_key_client_context(known_pem=found.intermediate_pem, certificate=own, alpn=alpn)
+        return unverified_client_context(certificate=own, alpn=alpn)
+
+
+def fetch_activation(
+    attempt: Callable[[float], bytes], *, patience: float, randomness: Callable[[int], bytes], say: Say
 ) -> bytes:
     """The coordinator's answer, waiting up to `patience` seconds for one that can give it.
+
+    `attempt` is given the seconds that it may take. What stands in the way is said once, until it is something else.
 
     Raises:
         ActivationError: refused.
         UnreachableError: nobody could activate in time.
-        TlsError: the port speaks another TLS, or none.
+        TacitError: the coordinator is not the one to be obeyed.
     """
-    clock = asyncio.get_running_loop().time
-    deadline, pause, said = clock() + patience, FIRST_PAUSE, ""
+    deadline, pause, said = time.monotonic() + patience, FIRST_PAUSE, ""
     while True:
+        left = deadline - time.monotonic()
         try:
-            return await _call(address, request, tls)
-        except _Retry as reason:
-            if clock() + pause > deadline:
+            return attempt(min(max(left, SHORTEST_ATTEMPT), ATTEMPT_SECONDS))
+        except NotYet as reason:
+            # Half of a pause is by chance, so that servers which lost one coordinator do not all come back at once.
+            wait = pause * (0.5 + randomness(1)[0] / 510)
+            if time.monotonic() + wait > deadline:
                 raise UnreachableError(
                     f"{reason}; waited {patience:.0f} s (TACIT_ACTIVATION_TIMEOUT). Is the coordinator running there, "
                     "with a manifest set?"
                 ) from reason
             if str(reason) != said:
                 said = str(reason)
-                say(f"{said}; trying again for up to {patience:.0f} s")
-        await asyncio.sleep(pause)
+                say(f"{said}; trying again for up to {max(left, 0):.0f} s")
+        time.sleep(wait)
         pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
-async def _call(address: Address, request: bytes, tls: ssl.SSLContext) -> bytes:
-    """One attempt. Raises: _Retry, ActivationError, TlsError."""
+async def _call(address: Address, request: bytes, tls: ssl.SSLContext, *, seconds: float) -> bytes:
+    """One attempt. Raises: NotYet, ActivationError, TlsError."""
     channel = Channel(address.host, address.port, ssl=tls, codec=_RawCodec())
     try:
         method = UnaryUnaryMethod[Any, Any](channel, "/rpc.Marble/Activate", bytes, bytes)
-        return bytes(await method(request, timeout=ATTEMPT_SECONDS))
+        return bytes(await method(request, timeout=seconds))
     except GRPCError as exc:
         message = exc.message or exc.status.name
-        if exc.status in {Status.UNAVAILABLE, Status.FAILED_PRECONDITION}:
-            raise _Retry(f"the coordinator at {address} answers: {message}") from exc
+        if exc.status is Status.UNAVAILABLE or (exc.status, message) == (Status.FAILED_PRECONDITION, WRONG_STATE):
+            raise NotYet(f"the coordinator at {address} answers: {message}") from exc
         raise ActivationError(f"the coordinator at {address} refuses: {message}") from exc
+    except ssl.SSLEOFError as exc:  # one that is just starting or ending
+        raise NotYet(f"the coordinator at {address} ends the connection inside TLS") from exc
     except ssl.SSLError as exc:
         raise TlsError(
             f"TLS with {address} failed ({exc.reason or exc}); is that the coordinator's mesh port?"
         ) from exc
     except TimeoutError as exc:
-        raise _Retry(f"the coordinator at {address} does not answer") from exc
+        raise NotYet(f"the coordinator at {address} does not answer") from exc
     except (OSError, StreamTerminatedError, ProtocolError) as exc:
         detail = getattr(exc, "strerror", None) or str(exc)
-        raise _Retry(f"no coordinator answers at {address} ({detail})") from exc
+        raise NotYet(f"no coordinator answers at {address} ({detail})") from exc
     finally:
         await _end(channel)
 

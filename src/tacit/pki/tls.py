@@ -30,7 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 
 from tacit.errors import PkiError
-from tacit.pki.keys import Credentials, KeyPair, parse_certificates, parse_key_pair, public_key_of
+from tacit.pki.keys import CERTIFICATE_ERRORS, Credentials, KeyPair, parse_certificates, parse_key_pair, public_key_of
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -457,7 +457,7 @@ def known_key_client_context(
     def check(shown: bytes | None) -> str:
         try:
             same = shown is not None and _key_of(shown) in known
-        except (PkiError, ValueError):  # a key of no kind that the mesh has
+        except (PkiError, *CERTIFICATE_ERRORS):  # a key of no kind that the mesh has
             same = False
         return "" if same else "its key is not that of the expected certificate"
 

@@ -335,6 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     description, _, _ = (__doc__ or "").partition("\n\n")
     parser = Parser(
         prog=NAME,
+        allow_abbrev=False,  # what switches attestation off is written out
         description=description,
         epilog=(__doc__ or "").split("\n\n", 2)[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,

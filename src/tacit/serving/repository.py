@@ -248,9 +248,9 @@ class Repository:
         )
 
     def _unload_version(self, name: str, version: int) -> None:
-        entry = self._tables[name][version]
-        assert entry.loaded  # noqa: S101 (only loaded versions are unloaded; for the type checker)
-        loaded = entry.loaded
+        loaded = self._tables[name][version].loaded
+        if loaded is None:
+            return
         # First nobody finds it, then it finishes what it was asked before.
         self._publish(name, _Entry(VersionStatus(version, State.UNLOADING)))
         loaded.close()

@@ -18,6 +18,10 @@ BAD_STATE = "server is not in expected state"
 """What both versions say when something is not possible in the coordinator's state."""
 
 
+JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes that are not the JSON they should be: text that is no UTF-8 and deep nesting too."""
+
+
 class Envelope(msgspec.Struct):
     """Around every answer. `status` is `success`, `fail` (the request is wrong) or `error`."""
 

@@ -24,6 +24,7 @@ from tacit.cli.trust import HostArgument, InsecureOption, reach, while_doing
 from tacit.client.answers import NewSecret, ReadSecret
 from tacit.client.coordinator import parse_secrets_file
 from tacit.errors import InputError, UsageError
+from tacit.pki.keys import CERTIFICATE_ERRORS
 
 app = typer.Typer(no_args_is_help=True, help="Secrets that the manifest lets a user read and write.")
 
@@ -133,7 +134,7 @@ def _subject(certificate: bytes) -> str:
     """Whom a certificate (DER) names; empty where there is none."""
     try:
         return x509.load_der_x509_certificate(certificate).subject.rfc4514_string() if certificate else ""
-    except ValueError:
+    except CERTIFICATE_ERRORS:
         return "(unreadable)"
 
 

@@ -284,11 +284,12 @@ def _load_certificates(path: Path) -> bytes:
     from cryptography import x509
 
     from tacit.cli.model.files import load_file
+    from tacit.pki.keys import CERTIFICATE_ERRORS
 
     pem = load_file(path, what="a certificate (PEM)", largest=MAX_CERTIFICATES)
     try:
         x509.load_pem_x509_certificates(pem)
-    except ValueError as exc:
+    except CERTIFICATE_ERRORS as exc:
         raise FileInputError(
             f"{path}: no certificate in PEM form (it begins with -----BEGIN CERTIFICATE-----)"
         ) from exc

@@ -66,6 +66,10 @@ class ThisOnce:
         if self._rooted and host in self._store.load_hosts():
             self._store.verify_sighting(host, sighting)
 
+    def forgetting(self, host: str) -> str:
+        """As the store says it."""
+        return self._store.forgetting(host)
+
     def record_sighting(self, host: str, sighting: Sighting) -> None:
         """As the store does, for a host that it knows. Raises: PinMismatchError, RollbackError."""
         if self._rooted and host in self._store.load_hosts():

@@ -29,7 +29,7 @@ from tacit.coordinator.state import (
 from tacit.errors import ManifestError, PkiError, SealedStateError
 from tacit.manifest import Manifest, parse_manifest
 from tacit.pki import KeyPair
-from tacit.pki.keys import parse_private_key_der
+from tacit.pki.keys import CERTIFICATE_ERRORS, parse_private_key_der
 from tacit.wire.log import LogPosition
 
 _SNAPSHOT, _SECRETS, _ACTIVATED, _PENDING, _COUNTER, _STEP = b"S", b"s", b"a", b"p", b"c", b"e"
@@ -197,7 +197,7 @@ def replay(payloads: Sequence[bytes]) -> Replayed:
             for change in step.changes:
                 holdings = _after(holdings, change)
             entries += step.entries
-        except (msgspec.MsgspecError, ValueError, ManifestError, PkiError) as exc:
+        except (msgspec.MsgspecError, ManifestError, PkiError, *CERTIFICATE_ERRORS) as exc:
             raise _unknown(payload[:1]) from exc
     if holdings is None:
         raise SealedStateError("the sealed state holds nothing")

@@ -10,6 +10,7 @@ Source: shares as recorded from MarbleRun v1.9.1.
 """
 
 import hashlib
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from tacit.coordinator.sealed.records import KEY_SIZE
 from tacit.errors import RecoveryError
 from tacit.manifest import Manifest
 from tacit.manifest.material import parse_recovery_key
+from tacit.wire.rest import JSON_ERRORS
 
 SHARE_SIZE = KEY_SIZE + 1  # bytes of a share of Shamir's scheme
 
@@ -95,7 +97,7 @@ def parse_plan(raw: bytes) -> Plan:
         return Plan()
     try:
         plan = msgspec.json.decode(raw, type=Plan)
-    except msgspec.MsgspecError as exc:
+    except JSON_ERRORS as exc:
         raise RecoveryError("the recovery plan beside the sealed state is damaged; bring back a copy of it") from exc
     if not 2 <= plan.threshold <= len(plan.shares):
         raise RecoveryError("the recovery plan beside the sealed state makes no sense; bring back a copy of it")
@@ -109,16 +111,25 @@ def accept_share(plan: Plan, given: Sequence[Given], one: Given) -> tuple[Given,
         RecoveryError: it is none of this state's, or was given before.
     """
     known = not plan.shares or _digest(one.share) in plan.shares
-    if not known or any(one.share == before.share for before in given):
+    if not known or any(hmac.compare_digest(one.share, before.share) for before in given):
         raise RecoveryError("setting recovery key: uploaded an invalid or already used secret")
     return (*given, one)
 
 
 def combine_shares(plan: Plan, shares: Sequence[bytes]) -> bytes:
-    """The key from enough shares."""
+    """The key from enough shares.
+
+    Raises:
+        RecoveryError: shares that belong to no such scheme; the plan beside the state is its host's to alter.
+    """
     if not plan.shares:
         return shares[0]
-    if plan.threshold == len(plan.shares):
+    whole = plan.threshold == len(plan.shares)
+    size = KEY_SIZE if whole else SHARE_SIZE
+    points = {share[-1:] for share in shares}
+    if any(len(share) != size for share in shares) or (not whole and (len(points) < len(shares) or b"\0" in points)):
+        raise RecoveryError("the recovery secrets do not fit together: the plan beside the sealed state was altered")
+    if whole:
         return _xor(shares)
     return _interpolate([(share[-1], share[:-1]) for share in shares])
 

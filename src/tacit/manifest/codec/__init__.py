@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit.errors import Defect, ManifestError
-from tacit.manifest.codec.decode import Finding, Place, Report, Weight
-from tacit.manifest.codec.schema import MANIFEST, build_manifest
+from tacit.manifest.codec.decode import Finding, Place, Report, Struct, Weight
+from tacit.manifest.codec.schema import MANIFEST, PACKAGE, build_manifest, build_package
 from tacit.manifest.codec.text import JsonSyntaxError, parse_text, position
-from tacit.manifest.model import Manifest
+from tacit.manifest.model import Manifest, Package
 
-__all__ = ["ParsedManifest", "describe_leniencies", "parse_manifest", "parse_manifest_strict"]
+__all__ = ["ParsedManifest", "describe_leniencies", "parse_manifest", "parse_manifest_strict", "parse_package"]
 
 MAX_SHOWN = 50
 """Defects in a message; the rest is counted."""
@@ -68,17 +68,30 @@ def parse_manifest_strict(raw: bytes) -> Manifest:
     Raises:
         ManifestError: with every defect, each with its path, line and column.
     """
+    return build_manifest(raw, _walk_strictly(raw, MANIFEST, "manifest"))
+
+
+def parse_package(raw: bytes) -> Package:
+    """One package, as it stands in a manifest and as `tacit package-info --output json` prints it; read strictly.
+
+    Raises:
+        ManifestError: with every defect, each with its path, line and column.
+    """
+    return build_package(_walk_strictly(raw, PACKAGE, "package"))
+
+
+def _walk_strictly(raw: bytes, kind: Struct, what: str) -> dict[str, object]:
     try:
-        values, findings = _walk(raw)
+        values, findings = _walk(raw, kind)
     except JsonSyntaxError as exc:
         line, column = position(raw, exc.offset)
         defect = Defect("$", line, column, f"not JSON: {exc}")
-        message = f"manifest: line {line}, column {column}: not JSON: {exc}"
+        message = f"{what}: line {line}, column {column}: not JSON: {exc}"
         raise ManifestError(message, defects=(defect,)) from exc
     if findings:
         defects = tuple(_defect(raw, finding) for finding in findings)
-        raise ManifestError(_listing(defects), defects=defects)
-    return build_manifest(raw, values)
+        raise ManifestError(_listing(defects, what), defects=defects)
+    return values
 
 
 def survey_manifest(raw: bytes) -> tuple[Manifest, tuple[Defect, ...], frozenset[str]]:
@@ -96,9 +109,9 @@ def survey_manifest(raw: bytes) -> tuple[Manifest, tuple[Defect, ...], frozenset
     return build_manifest(raw, values), tuple(_defect(raw, one) for one in findings), unread
 
 
-def _walk(raw: bytes) -> tuple[dict[str, object], list[Finding]]:
+def _walk(raw: bytes, kind: Struct = MANIFEST) -> tuple[dict[str, object], list[Finding]]:
     report = Report()
-    values = MANIFEST.decode(parse_text(raw), Place(), MANIFEST.empty(), report)
+    values = kind.decode(parse_text(raw), Place(), kind.empty(), report)
     return values, report.findings
 
 
@@ -111,9 +124,9 @@ def _defect(raw: bytes, finding: Finding) -> Defect:
     return Defect(finding.path or "$", line, column, finding.message)
 
 
-def _listing(defects: tuple[Defect, ...]) -> str:
+def _listing(defects: tuple[Defect, ...], what: str) -> str:
     lines = [f"{one.path}: line {one.line}, column {one.column}: {one.message}" for one in defects[:MAX_SHOWN]]
     if len(defects) > MAX_SHOWN:
         lines.append(f"and {len(defects) - MAX_SHOWN} more")
     count = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
-    return f"manifest has {count}:\n  " + "\n  ".join(lines)
+    return f"{what} has {count}:\n  " + "\n  ".join(lines)

@@ -31,7 +31,7 @@ _UINT16 = Whole("uint16", 2**16 - 1, optional=True)
 _UINT = Whole("uint", 2**64 - 1)
 _TEXTS = ListOf(Text())
 
-_PACKAGE = Struct(
+PACKAGE = Struct(
     "quote.PackageProperties",
     {
         "Debug": Flag(),
@@ -132,7 +132,7 @@ _TLS_ENTRY = Struct(
 MANIFEST = Struct(
     "manifest.Manifest",
     {
-        "Packages": MapOf(_PACKAGE),
+        "Packages": MapOf(PACKAGE),
         "Infrastructures": MapOf(_INFRASTRUCTURE),
         "Marbles": MapOf(_MARBLE),
         "Secrets": MapOf(_SECRET),
@@ -163,7 +163,7 @@ def build_manifest(raw: bytes, values: Values) -> Manifest:
     """The manifest of what the walk over `MANIFEST` gave."""
     return Manifest(
         raw=raw,
-        packages={name: _package(entry) for name, entry in values["Packages"].items()},
+        packages={name: build_package(entry) for name, entry in values["Packages"].items()},
         infrastructures={name: _infrastructure(entry) for name, entry in values["Infrastructures"].items()},
         marbles={name: _marble(entry) for name, entry in values["Marbles"].items()},
         secrets={name: _secret(entry) for name, entry in values["Secrets"].items()},
@@ -184,7 +184,8 @@ def _tuple_or_none(entries: list[Any] | None) -> tuple[Any, ...] | None:
     return None if entries is None else tuple(entries)
 
 
-def _package(entry: Values) -> Package:
+def build_package(entry: Values) -> Package:
+    """A package of what the walk over `PACKAGE` gave."""
     return Package(
         debug=entry["Debug"],
         unique_id=entry["UniqueID"],
