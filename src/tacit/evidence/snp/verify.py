@@ -38,7 +38,7 @@ from tacit.errors import (
 )
 from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, parse_crl
 from tacit.evidence.anchor.dates import check_window
-from tacit.evidence.anchor.roots import AMD_ROOT_KEYS, check_kind, check_mark
+from tacit.evidence.anchor.roots import AMD_ROOT_KEYS, check_kind
 from tacit.evidence.claims import REVOCATION_UNCHECKED, Checklist, Claims, Tee, TrustAnchor, naming
 from tacit.evidence.snp import steps
 from tacit.evidence.snp.certificates import AmdCertificate, ChipIdentity, load_key, parse_identity, verify_issued
@@ -116,7 +116,6 @@ def check_anchor(chain: _Chain, anchor: TrustAnchor) -> None:
                 f"{anchor.tee} evidence is asked for"
             )
     if anchor.root_der:
-        check_mark(anchor, simulated=root.simulated)
         if not (anchor.tee.is_simulated or anchor.foreign) and root.key_sha384 not in AMD_ROOT_KEYS:
             raise UntrustedRootError(f"the trust anchor '{anchor.name}' is not one of AMD's, the only ones for SNP")
         if root.raw != anchor.root_der:
