@@ -344,6 +344,12 @@ async def test_requests_that_come_at_once_are_answered_in_their_order() -> None:
     assert [int(part.split(b"POST /")[1].split()[0]) for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [*range(300)]
 
 
+async def test_what_came_before_nonsense_is_answered_first() -> None:
+    async with serving() as port:
+        answer = await raw(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"nonsense\r\n\r\n")
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+
+
 async def test_t48_answers_are_not_made_ahead_for_a_client_that_reads_none() -> None:
     made = 0
 

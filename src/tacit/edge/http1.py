@@ -106,9 +106,7 @@ class Http1:
         """The connection is gone."""
         if self._task is not None:
             self._task.cancel()
-        for order in self._orders:
-            self._service.budget.give_back(order.held)
-        self._orders.clear()
+        self._forget()
         self._service.budget.give_back(self._held)
         self._held = 0
         self._ends = True
@@ -252,12 +250,18 @@ class Http1:
             response = await answer(handler, order.request)
         if response is None or self._transport.is_closing():
             return
-        keep = order.keep and not self._leaving and not self._ends
+        keep = order.keep and not self._leaving
         self._write(response, bodiless=order.bodiless, keep=keep, old=order.old)
         if not keep:
             self._ends = True
-            self._orders.clear()
+            self._forget()
             self._transport.close()
+
+    def _forget(self) -> None:
+        """Nothing that waits is answered any more."""
+        for order in self._orders:
+            self._service.budget.give_back(order.held)
+        self._orders.clear()
 
     def _write(self, response: HttpResponse, *, bodiless: bool, keep: bool, old: bool) -> None:
         fields = fields_of(response, self._service.date.now())
