@@ -4,8 +4,9 @@ from datetime import datetime
 from pathlib import Path
 
 from tacit.errors import EvidenceError
-from tacit.evidence import INTEL, parse_collateral, verify_evidence
+from tacit.evidence import INTEL, verify_evidence
 from tacit.evidence.intel.collateral import IntelCollateral, render_collateral
+from tacit.evidence.verify import parse_collateral
 
 REFUSALS = (EvidenceError,)
 LIMIT = 65536  # bytes

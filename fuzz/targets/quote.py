@@ -4,10 +4,11 @@ from datetime import datetime
 from pathlib import Path
 
 from tacit.errors import EvidenceError
-from tacit.evidence import INTEL, Tee, parse_collateral, verify_evidence
+from tacit.evidence import INTEL, Tee, verify_evidence
 from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.sgx.report import SgxReport, check_attributes
-from tacit.evidence.snp.report import is_report, parse_report
+from tacit.evidence.snp.report import check_snp_attributes, is_report, parse_snp_report
+from tacit.evidence.verify import parse_collateral
 from tacit.evidence.verify.envelope import unwrap, wrap
 
 REFUSALS = (EvidenceError,)
@@ -21,7 +22,7 @@ _NOW = datetime.fromisoformat("2025-06-20T00:00:00+00:00")
 def check(data: bytes) -> None:
     bare = unwrap(data)
     if is_report(bare):
-        parse_report(bare)
+        check_snp_attributes(parse_snp_report(bare))
         return
     quote = parse_quote(bare)
     assert unwrap(wrap(bare)) == bare
