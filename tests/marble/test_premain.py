@@ -285,6 +285,37 @@ def test_our_own_server_gets_the_encrypted_model_and_no_plaintext(
     )
 
 
+def test_t23_the_host_does_not_choose_an_attested_server_s_model(
+    activate: Callable[..., Launch], tee: FakeTee, folder: Path, lines: list[str]
+) -> None:
+    (folder / "programs").mkdir()
+    (folder / "programs" / "tacit-serve").write_text("")
+    (folder / "programs" / "tacit-serve").chmod(0o755)
+    argv = ["tacit-serve", "--model_name=m", "--model_base_path=/models/m"]
+    with mesh(gives(argv=argv)) as port:
+        launch = activate(port, tee, decrypt_model=True, encrypted_model=folder / "evil.capsule")
+    assert launch.argv == tuple(argv)
+    assert b"EDG_DECRYPT_MODEL" not in launch.environment
+    assert any("EDG_DECRYPT_MODEL of this environment is passed over" in line for line in lines)
+
+
+def test_the_manifest_chooses_an_attested_server_s_model(
+    activate: Callable[..., Launch], tee: FakeTee, folder: Path
+) -> None:
+    (folder / "programs").mkdir()
+    (folder / "programs" / "tacit-serve").write_text("")
+    (folder / "programs" / "tacit-serve").chmod(0o755)
+    argv = ["tacit-serve", "--model_base_path=/models/m"]
+    env = {"EDG_DECRYPT_MODEL": b"1", "TACIT_ENCRYPTED_MODEL": b"/storage/m.capsule"}
+    with mesh(gives(argv=argv, env=env)) as port:
+        launch = activate(port, tee, encrypted_model=folder / "evil.capsule")
+    assert launch.argv[-3:] == (
+        "--model_base_path=/storage/m.capsule",
+        "--model_format=capsule",
+        "--model_key_file=model_key",
+    )
+
+
 # ---- refusals
 
 

@@ -25,6 +25,9 @@ DEVICE_PATH = "/dev/attestation/"
 CHAIN_VARIABLE = "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN"
 TTLS_VARIABLE = "MARBLE_TTLS_CONFIG"
 UNATTESTED = "unattested"
+DECRYPT_VARIABLE, MODEL_VARIABLE = "EDG_DECRYPT_MODEL", "TACIT_ENCRYPTED_MODEL"
+ENCRYPTED_MODEL = "/encrypted/saved_model.pb.encrypted"
+"""Where the demo's encrypted model lies, unless something else is said."""
 _BLANKS = " \t\r\n\0\ufeff"  # what editors and Windows put around a line, and what a power cut leaves of a block
 
 # What an attested command takes over from the host: who it is in the mesh, and how text looks. Each is checked, because
@@ -35,7 +38,6 @@ _KEPT = {
     "EDG_MARBLE_DNS_NAMES": re.compile(r"[\w.:,*-]+"),
     "EDG_MARBLE_UUID_FILE": re.compile(r"[^\0]+"),
     "EDG_UUID_FILE": re.compile(r"[^\0]+"),
-    "EDG_DECRYPT_MODEL": re.compile(r"[01]"),
     "LANG": re.compile(r"[A-Za-z0-9_.@-]+"),
     "LC_ALL": re.compile(r"[A-Za-z0-9_.@-]+"),
     "LC_CTYPE": re.compile(r"[A-Za-z0-9_.@-]+"),
@@ -98,8 +100,8 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         marble_type=environ["EDG_MARBLE_TYPE"],
         names=tuple(name.strip() for name in names.split(",") if name.strip()),
         uuid_file=uuid_file,
-        decrypt_model=environ.get("EDG_DECRYPT_MODEL") == "1",
-        encrypted_model=Path(environ.get("TACIT_ENCRYPTED_MODEL") or "/encrypted/saved_model.pb.encrypted"),
+        decrypt_model=environ.get(DECRYPT_VARIABLE) == "1",
+        encrypted_model=Path(environ.get(MODEL_VARIABLE) or ENCRYPTED_MODEL),
         memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
         patience=_parse_seconds(environ.get("TACIT_ACTIVATION_TIMEOUT") or "60"),
     )
@@ -231,6 +233,21 @@ def find_base_path(argv: Sequence[str]) -> Path:
         if not equals and position + 1 < len(argv):
             return Path(argv[position + 1])
     raise UsageError("missing required flag [--model_base_path]")
+
+
+def choose_encrypted(settings: Settings, activation: Activation, *, tee: str) -> Path | None:
+    """The demo's encrypted model, where it is to be opened for the command; None where it is not.
+
+    Attested, the manifest's Env alone says so: else whoever runs the host would choose the model, its key and the
+    server's arguments.
+    """
+    said = {
+        name: activation.env.get(name, b"").decode("utf-8", "surrogateescape")
+        for name in (DECRYPT_VARIABLE, MODEL_VARIABLE)
+    }
+    if tee != UNATTESTED:
+        return Path(said[MODEL_VARIABLE] or ENCRYPTED_MODEL) if said[DECRYPT_VARIABLE] == "1" else None
+    return settings.encrypted_model if said[DECRYPT_VARIABLE] == "1" or settings.decrypt_model else None
 
 
 def open_encrypted(argv: tuple[str, ...], model: Path, key: Path) -> tuple[str, ...]:

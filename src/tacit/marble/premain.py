@@ -36,11 +36,13 @@ from tacit.errors import ActivationError, TlsError, UnreachableError
 from tacit.evidence import Role, report_data
 from tacit.evidence.claims import Issuer
 from tacit.marble.activate import (
+    DECRYPT_VARIABLE,
     UNATTESTED,
     Settings,
     appraised_tee,
     build_request,
     choose_command,
+    choose_encrypted,
     compose_environment,
     find_base_path,
     make_uuid,
@@ -141,8 +143,14 @@ def prepare(
     store_files(activation.files, say)
     environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
     program, argv = _find_program(chosen, environment, programs, say)
-    if environment.get(b"EDG_DECRYPT_MODEL") == b"1" or settings.decrypt_model:
-        argv = _provide_model(settings, program, argv, say)  # (5)
+    encrypted = choose_encrypted(settings, activation, tee=tee)
+    if encrypted is not None:
+        argv = _provide_model(encrypted, program, argv, say)  # (5)
+    elif settings.decrypt_model:
+        say(
+            f"warning: {DECRYPT_VARIABLE} of this environment is passed over: an attested server's model is the manifest's "
+            "choice; set it in the marble's Env"
+        )
     return Launch(program, argv, environment)
 
 
@@ -298,13 +306,13 @@ def _find_program(
     return found, argv
 
 
-def _provide_model(settings: Settings, program: str, argv: tuple[str, ...], say: Say) -> tuple[str, ...]:
+def _provide_model(encrypted: Path, program: str, argv: tuple[str, ...], say: Say) -> tuple[str, ...]:
     """Step 5: the arguments, once the model is where they say; our own server opens the encrypted one itself."""
     base = find_base_path(argv)
     if Path(program).name == OWN_SERVER:
-        return open_encrypted(argv, settings.encrypted_model, KEY_FILE)
+        return open_encrypted(argv, encrypted, KEY_FILE)
     folder = require_memory_for_model(base)
-    wait_for_file(settings.encrypted_model, say)
-    decrypt_model(settings.encrypted_model, KEY_FILE, folder)
-    say(f"decrypted {settings.encrypted_model} into memory at {folder}")
+    wait_for_file(encrypted, say)
+    decrypt_model(encrypted, KEY_FILE, folder)
+    say(f"decrypted {encrypted} into memory at {folder}")
     return argv

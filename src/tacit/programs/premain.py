@@ -14,7 +14,8 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
 - TACIT_TRUST_DIR (the id's file with `.trust` behind it): what was seen of the coordinator; an older state is refused.
 - TACIT_COORDINATOR_CERTIFICATE: instead of a package, a file with the coordinator's intermediate certificate.
 - TACIT_ACTIVATION_TIMEOUT (60): seconds to wait for a coordinator with a manifest.
-- TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts.
+- TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts. Attested, both
+  count in the manifest's Env alone.
 """
 
 import os
