@@ -43,7 +43,7 @@ def apply(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
-    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     with reached.client(user) as client, while_doing("applying update: applying manifest update"):
         outcome = client.update(raw)
     if outcome.needed:
@@ -74,7 +74,7 @@ def acknowledge(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
-    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     doing = "acknowledging update manifest: sending manifest update acknowledgement"
     with reached.client(user) as client, while_doing(doing):
         outcome = client.acknowledge_update(raw)
