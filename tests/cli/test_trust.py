@@ -114,6 +114,20 @@ def test_a_platform_travels_and_is_never_overwritten(platform: Path, store: Trus
     assert not (tmp_path / "other" / "platform.json").exists()
 
 
+def test_an_export_replaces_no_file_unless_that_is_said(platform: Path, store: TrustStore, tmp_path: Path) -> None:
+    file = tmp_path / "platform.json"
+    file.write_text("the keys of another platform")
+    done = run_main("platform", "export", file)
+    assert (done.code, file.read_text()) == (1, "the keys of another platform")
+    assert "--force replaces it" in done.err
+    assert run_main("platform", "export", file, "--force").code == 0
+    assert file.read_bytes() == (platform / "platform.json").read_bytes()
+
+
+def test_an_export_without_a_name_says_so(platform: Path, store: TrustStore) -> None:
+    assert "Error: . cannot be written: Is a directory" in run_main("platform", "export", "").err
+
+
 def test_another_platform_is_replaced_only_when_that_is_said(platform: Path, store: TrustStore, tmp_path: Path) -> None:
     file, other = tmp_path / "platform.json", tmp_path / "other"
     assert run_main("platform", "export", file).code == 0

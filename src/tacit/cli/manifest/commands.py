@@ -12,6 +12,7 @@ from tacit.cli.files import (
     FormatOption,
     OutputOption,
     check_format,
+    check_output,
     load_manifest,
     parse_fingerprint,
     say,
@@ -52,6 +53,7 @@ def set_(
 
     Example: tacit manifest set manifest.json localhost:4433
     """
+    check_output(recovery, option="-r")  # the secrets are given once
     loaded = None if insecure else load_manifest(file)  # with -i in MarbleRun's order, as its lines say
     reached = reach(host, insecure=insecure)
     typer.echo("Successfully verified Coordinator, now uploading manifest")

@@ -12,6 +12,7 @@ from tacit.cli.files import (
     FormatOption,
     OutputOption,
     check_format,
+    check_output,
     load_key_pair,
     load_manifest,
     say,
@@ -43,6 +44,7 @@ def apply(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
+    check_output(recovery, option="-r")
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     with reached.client(user) as client, while_doing("applying update: applying manifest update"):
         outcome = client.update(raw)
@@ -74,6 +76,7 @@ def acknowledge(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
+    check_output(recovery, option="-r")
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     doing = "acknowledging update manifest: sending manifest update acknowledgement"
     with reached.client(user) as client, while_doing(doing):
