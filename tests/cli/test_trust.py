@@ -124,6 +124,18 @@ def test_an_export_replaces_no_file_unless_that_is_said(platform: Path, store: T
     assert file.read_bytes() == (platform / "platform.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [("", "is empty"), ("garbage", "no manifest"), ("[1]", "no manifest"), ("{}", "no manifest")]
+)
+def test_t14_only_a_manifest_is_pinned(store: TrustStore, tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(content)
+    done = run_main("trust", "localhost:4433", "--tee", "simulated", "--manifest", file)
+    assert done.code == 1
+    assert reason in done.err
+    assert "localhost:4433" not in store.load_hosts()
+
+
 def test_an_export_without_a_name_says_so(platform: Path, store: TrustStore) -> None:
     assert "Error: . cannot be written: Is a directory" in run_main("platform", "export", "").err
 
