@@ -61,7 +61,9 @@ def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
             raise FileInputError(f"{path} has {size} bytes, and at most {largest} are expected; is it the right file?")
         return path.read_bytes()
     except FileNotFoundError as exc:
-        raise FileInputError(f"open {path}: no such file or directory") from exc
+        raise FileInputError(
+            f"open {path}: no such file or directory; check its name and the folder that you are in"
+        ) from exc
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise FileInputError(f"open {path}: {reason.lower()}") from exc

@@ -141,7 +141,7 @@ def export_platform(folder: Path, file: Path, *, public: bool) -> None:
         else:
             _store(file.resolve(), content)
     except OSError as exc:
-        raise FileInputError(f"{file} cannot be written: {exc.strerror}") from exc
+        raise FileInputError(f"{file} cannot be written: {exc.strerror}; name another file") from exc
 
 
 def import_platform(file: Path, folder: Path, *, replace: bool = False) -> None:

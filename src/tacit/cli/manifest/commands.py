@@ -34,7 +34,7 @@ app.command("check")(check.check)
 app.command("lint")(review.lint)
 app.command("diff")(review.diff)
 
-_ACCEPTS_MARBLES = 3
+_WAITS_FOR_MANIFEST, _ACCEPTS_MARBLES = 2, 3
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JSON or YAML.")]
 
@@ -145,7 +145,14 @@ def signature(file: FileArgument, output: FormatOption = "text") -> None:
     Example: tacit manifest signature manifest.json
     """
     check_format(output)
-    digest = hashlib.sha256(load_manifest(file)).hexdigest()
+    raw = load_manifest(file)
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise InputError(
+            f"{file} is no JSON ({exc}), so it is no manifest; one in YAML has a name that ends in .yaml or .yml"
+        ) from exc
+    digest = hashlib.sha256(raw).hexdigest()
     typer.echo(json.dumps({"ManifestSignature": digest}) if output == "json" else digest)
 
 
@@ -229,5 +236,12 @@ def _refuse_leniency(raw: bytes) -> None:
 def _fetch(reached: Reached, doing: str) -> tuple[bytes, bytes]:
     """The manifest and its SHA-256, computed here. Raises: ConnectError."""
     with reached.client() as client, while_doing(f"{doing}: retrieving Coordinator manifest"):
-        stored = client.manifest()
+        try:
+            stored = client.manifest()
+        except PeerError as exc:
+            if client.status().code != _WAITS_FOR_MANIFEST:
+                raise
+            raise PeerError(
+                f"{exc}: it has no manifest yet; set one with `tacit manifest set FILE {reached.host}`"
+            ) from exc
     return stored.raw, hashlib.sha256(stored.raw).digest()
