@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.command_line import run_main
+from fakes.manifests import MINIMAL, raw
 from fakes.programs import make_platform_folder
 from tacit.client.trust import TrustStore
 
@@ -55,9 +56,9 @@ def test_the_coordinator_of_this_installation_is_the_default(store: TrustStore) 
 
 def test_a_manifest_is_pinned_by_its_file(store: TrustStore, tmp_path: Path) -> None:
     file = tmp_path / "m.json"
-    file.write_text("{}")
+    file.write_bytes(raw(MINIMAL))
     run_main("trust", HOST, "--tee", "unattested", "--manifest", file)
-    assert store.load_expectation(HOST).manifest_fingerprint == hashlib.sha256(b"{}").digest()
+    assert store.load_expectation(HOST).manifest_fingerprint == hashlib.sha256(raw(MINIMAL)).digest()
 
 
 def test_what_was_told_is_forgotten(store: TrustStore) -> None:
