@@ -3,7 +3,7 @@
 PYTEST = .venv/bin/python -m pytest
 
 help:
-	@echo 'make demo     train, encrypt, attest, predict: the whole way, on a simulated TEE (KEEP=1 leaves it running)'
+	@echo 'make demo     train, encrypt, attest, predict: the whole way, on a simulated TEE (KEEP=1 leaves it running, without the attacks)'
 	@echo 'make test     the tests'
 	@echo 'make check    lint, types, layers, generated code'
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'

@@ -192,7 +192,7 @@ def run(folder: Path, programs: Programs, ports: Ports, *, keep: bool) -> None:
     predict(stage, digits, stage.roots, steps)
 
     if keep:
-        print(describe(stage, stage.roots))
+        print(f"{BOLD}Ask it:{PLAIN}\n\n{describe(stage, stage.roots)}")
         print(f"Logs lie in {folder / 'logs'}. Ctrl-C ends everything.", flush=True)
         try:
             signal.pause()

@@ -5,6 +5,8 @@
     session = tacit.connect("coordinator.example.org:4433")
     labels = session.model("digits", address="server.example.org:8500").predict(images)
 
+What to expect of the coordinator was said before, with `tacit trust` and `tacit manifest verify`.
+
 The client is imported when `connect` is first named, so that a server in a TEE does not carry it.
 """
 

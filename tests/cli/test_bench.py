@@ -193,7 +193,7 @@ def test_another_name_than_the_certificates_is_one_line(secure: PredictionServer
 def test_tls_to_a_plaintext_server_is_one_line(plain: PredictionServer, crt: Path) -> None:
     done = run_bench(plain.port, "--crt", crt, "--cnum", 1, "--loop", 1)
     assert done.code == 1
-    assert "does not speak TLS" in done.err
+    assert "does not speak TLS: nothing protects what is sent there" in done.err
 
 
 def test_plaintext_to_a_tls_server_is_one_line(secure: PredictionServer) -> None:

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fakes.command_line import Outcome, run_main
 from fakes.programs import CoordinatorProcess, make_platform_folder
+from tacit.cli.manifest.recovery import keep_recovery
 from tacit.client.trust import TrustStore
+from tacit.errors import FileInputError
 from tacit.pki import issue_self_signed
 
 pytestmark = pytest.mark.timeout(400)  # keys of RSA are made on the way, and the machine may be busy
@@ -131,17 +133,21 @@ def test_recovery_secrets_of_an_update_are_saved(deployment: Deployment) -> None
     assert list(json.loads((deployment.folder / "new.json").read_text())["RecoverySecrets"]) == ["other"]
 
 
-def test_recovery_secrets_are_printed_where_their_file_cannot_be_written(deployment: Deployment) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    following = {**deployment.manifest, "RecoveryKeys": {"other": public}, "Config": {"UpdateThreshold": 1}}
-    deployment.write("next.json", following)
-    host = deployment.host
-    run_main("manifest", "update", "apply", "next.json", host, *deployment.user("alice"))
-    words = ("manifest", "update", "acknowledge", "next.json", host, *deployment.user("bob"))
-    done = run_main(*words, "-r", "missing/new.json")
-    refused(done, "cannot write missing/new.json")
-    assert '{"RecoverySecrets":{"other":"' in done.out
+@pytest.mark.parametrize("verb", ["set", "update apply", "update acknowledge"])
+def test_a_file_for_recovery_secrets_is_tried_before_they_are_asked_for(deployment: Deployment, verb: str) -> None:
+    user = () if verb == "set" else deployment.user("alice")
+    done = run_main("manifest", *verb.split(), "m.json", deployment.host, *user, "-r", "missing/new.json")
+    refused(done, "Error: cannot write missing/new.json: No such file or directory; name another file with -r")
+    assert done.out == ""
+    assert not list(deployment.folder.glob(".*.tmp"))
+
+
+def test_recovery_secrets_are_printed_where_their_file_cannot_be_written_after_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(FileInputError, match="with -r"):
+        keep_recovery({"other": b"secret"}, tmp_path / "gone" / "new.json")
+    assert capsys.readouterr().out == '{"RecoverySecrets":{"other":"c2VjcmV0"}}\n'
 
 
 def test_a_coordinator_that_lost_its_sealing_key_is_recovered(deployment: Deployment) -> None:

@@ -134,6 +134,25 @@ def test_t44_aliases_that_stand_for_more_than_memory_are_refused(place: Place, s
     refused(run_main("manifest", "signature", path), "aliases written out")
 
 
+@pytest.mark.parametrize("content", ["hello", "key: value", "{"])
+def test_what_is_neither_json_nor_yaml_has_no_signature(place: Place, content: str) -> None:
+    path = place.folder / "odd.json"
+    path.write_text(content)
+    done = run_main("manifest", "signature", path)
+    refused(done, "odd.json is no JSON", ".yaml or .yml")
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("name", ["nofile.json", "huge.json"])
+def test_a_manifest_that_cannot_be_read_is_refused_before_anybody_is_asked(place: Place, name: str) -> None:
+    with (place.folder / "huge.json").open("wb") as file:
+        file.truncate(1 << 30)
+    done = run_main("manifest", "set", name, "127.0.0.1:1")
+    refused(done, f"{name}")
+    assert "127.0.0.1:1" not in done.err
+    assert done.out == ""
+
+
 def test_a_second_manifest_is_refused_in_the_coordinators_words(place: Place) -> None:
     done = run_main("manifest", "set", place.manifest, place.unattested, "-i")
     refused(

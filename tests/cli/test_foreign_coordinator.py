@@ -39,6 +39,25 @@ def test_it_takes_a_manifest_and_gives_it_back(foreign: FakeCoordinator) -> None
     assert MANIFEST in run_main("manifest", "get", foreign.host, "-i").out
 
 
+@pytest.mark.parametrize("verb", ["get", "verify m.json"])
+def test_before_any_manifest_the_way_out_is_told(foreign: FakeCoordinator, verb: str) -> None:
+    foreign.code = 2
+    answer = b'{"status":"error","message":"requested value not set","data":null}'
+    foreign.answers = {("GET", path): (500, answer) for path in ("/api/v2/manifest", "/manifest")}
+    if foreign.only_v1:
+        del foreign.answers["GET", "/api/v2/manifest"]
+    done = run_main("manifest", *verb.split(), foreign.host, "-i")
+    assert "requested value not set: it has no manifest yet; set one with `tacit manifest set FILE" in done.err
+    foreign.code = 3
+    assert run_main("manifest", *verb.split(), foreign.host, "-i").err.endswith("requested value not set\n")
+
+
+def test_a_server_that_is_no_coordinator_is_told_from_one(foreign: FakeCoordinator) -> None:
+    foreign.answers = {("GET", path): (200, b"<html>") for path in ("/api/v2/status", "/status")}
+    done = run_main("status", foreign.host, "-i")
+    assert "A coordinator's client API is on port 4433 unless" in done.err
+
+
 def test_it_is_trusted_as_unattested_only_by_that_name(foreign: FakeCoordinator) -> None:
     assert "tacit trust" in run_main("status", foreign.host).err
     assert run_main("trust", foreign.host, "--tee", "unattested").code == 0

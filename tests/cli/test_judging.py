@@ -12,6 +12,7 @@ from fakes.command_line import Outcome, run_main
 from fakes.place import HEADLESS, Place, make_place
 from tacit.cli.trust.era import ThisOnce, load_era_config
 from tacit.cli.trust.flags import Flags
+from tacit.client.coordinator import fingerprint
 from tacit.client.trust import TrustStore
 from tacit.evidence.claims import Role
 from tacit.evidence.intel.quote import parse_quote
@@ -210,6 +211,52 @@ def test_a_file_without_the_root_is_refused_in_marbleruns_words(place: Place, st
 
 
 # ---- a pinned manifest
+
+
+@pytest.fixture
+def unpinned(place: Place) -> Iterator[Place]:
+    """The attested coordinator, as one finds it of whose manifest one knows nothing."""
+    known = place.trust.load_expectation(place.attested).manifest_fingerprint
+    place.trust.pin_manifest(place.attested, None)
+    yield place
+    place.trust.pin_manifest(place.attested, known)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "secret set values.json HOST -c owner.crt -k owner.key",
+        "manifest update apply manifest.json HOST -c owner.crt -k owner.key",
+        "manifest update acknowledge manifest.json HOST -c owner.crt -k owner.key",
+        "predict HOST digits image.json",
+    ],
+)
+def test_t14_nothing_goes_where_no_manifest_is_pinned(unpinned: Place, words: str) -> None:
+    (unpinned.folder / "values.json").write_text('{"token": {"Key": "c2VjcmV0"}}')
+    (unpinned.folder / "image.json").write_text("[[1]]")
+    done = run_main(*words.replace("HOST", unpinned.attested).split())
+    refused(done, "no manifest is pinned", f"`tacit manifest verify FILE {unpinned.attested}`")
+    assert "Secret set" not in run_main("manifest", "log", unpinned.attested).out
+
+
+def test_t14_a_manifest_that_somebody_else_set_first_is_told(unpinned: Place) -> None:
+    own = unpinned.folder / "own.json"
+    own.write_text(unpinned.manifest.read_text().replace("ab" * 32, "cd" * 32))
+    refused(run_main("manifest", "set", own, unpinned.attested), "server is not in expected state: another manifest")
+    refused(
+        run_main("manifest", "set", unpinned.manifest, unpinned.attested), "this very manifest is set there already"
+    )
+
+
+@pytest.mark.parametrize("words", ["certificate intermediate HOST", "secret get token HOST -c owner.crt -k owner.key"])
+def test_t14_what_an_unknown_manifest_may_have_given_is_told(unpinned: Place, words: str) -> None:
+    done = run_main(*words.replace("HOST", unpinned.attested).split())
+    assert done.code == 0
+    assert "Note: no manifest is pinned" in done.err
+
+
+def test_manifest_set_pins_what_it_set(place: Place) -> None:
+    assert place.trust.load_expectation(place.attested).manifest_fingerprint == fingerprint(place.manifest.read_bytes())
 
 
 def test_another_manifest_than_the_pinned_one_can_be_read_and_pinned(place: Place) -> None:

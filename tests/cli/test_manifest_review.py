@@ -53,6 +53,15 @@ def test_diff_prints_what_the_documentation_shows(weak: Path, tmp_path: Path) ->
     assert done.code == 0
 
 
+def test_a_manifest_that_a_coordinator_refuses_fails_also_without_a_finding(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text("{}")
+    for form in ("text", "json"):
+        done = run_app(app, "lint", nothing, "--output", form)
+        assert done.code == 1
+        assert "a coordinator refuses this manifest" in done.err
+
+
 def test_lint_as_json_has_the_same_findings(weak: Path) -> None:
     done = run_app(app, "lint", weak, "--output", "json")
     found = json.loads(done.out)

@@ -70,6 +70,14 @@ def test_name_version_and_place_can_be_given(model: Path) -> None:
     assert '"MinVersion": 7' in done.out
 
 
+def test_a_file_without_the_name_of_a_model_is_encrypted_with_a_warning(tmp_path: Path) -> None:
+    for name, warned in (("key.json", True), ("m.onnx", False)):
+        (tmp_path / name).write_bytes(CONTENT)
+        done = encrypt(Path(name))
+        assert done.code == 0
+        assert (f"Warning: {name} has not the name of a model" in done.err) is warned
+
+
 def test_a_missing_key_is_made_readable_for_its_owner_alone(model: Path) -> None:
     done = encrypt(model)
     key = Path("model_key")

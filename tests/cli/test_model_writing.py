@@ -30,6 +30,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_full_disk_leaves_no_folder_that_was_made_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileInputError), replacing(tmp_path / "there" / "new" / "1" / "x") as out:
+        write_half(out, disk_full())
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_an_interruption_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x") as out:

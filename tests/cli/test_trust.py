@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.command_line import run_main
+from fakes.manifests import MINIMAL, raw
 from fakes.programs import make_platform_folder
 from tacit.client.trust import TrustStore
 
@@ -55,9 +56,9 @@ def test_the_coordinator_of_this_installation_is_the_default(store: TrustStore) 
 
 def test_a_manifest_is_pinned_by_its_file(store: TrustStore, tmp_path: Path) -> None:
     file = tmp_path / "m.json"
-    file.write_text("{}")
+    file.write_bytes(raw(MINIMAL))
     run_main("trust", HOST, "--tee", "unattested", "--manifest", file)
-    assert store.load_expectation(HOST).manifest_fingerprint == hashlib.sha256(b"{}").digest()
+    assert store.load_expectation(HOST).manifest_fingerprint == hashlib.sha256(raw(MINIMAL)).digest()
 
 
 def test_what_was_told_is_forgotten(store: TrustStore) -> None:
@@ -112,6 +113,32 @@ def test_a_platform_travels_and_is_never_overwritten(platform: Path, store: Trus
     file.write_text("{}")
     assert run_main("platform", "import", file, "--platform", tmp_path / "other").code == 1
     assert not (tmp_path / "other" / "platform.json").exists()
+
+
+def test_an_export_replaces_no_file_unless_that_is_said(platform: Path, store: TrustStore, tmp_path: Path) -> None:
+    file = tmp_path / "platform.json"
+    file.write_text("the keys of another platform")
+    done = run_main("platform", "export", file)
+    assert (done.code, file.read_text()) == (1, "the keys of another platform")
+    assert "--force replaces it" in done.err
+    assert run_main("platform", "export", file, "--force").code == 0
+    assert file.read_bytes() == (platform / "platform.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("", "is empty"), ("garbage", "no manifest"), ("[1]", "no manifest"), ("{}", "no manifest")]
+)
+def test_t14_only_a_manifest_is_pinned(store: TrustStore, tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(content)
+    done = run_main("trust", "localhost:4433", "--tee", "simulated", "--manifest", file)
+    assert done.code == 1
+    assert reason in done.err
+    assert "localhost:4433" not in store.load_hosts()
+
+
+def test_an_export_without_a_name_says_so(platform: Path, store: TrustStore) -> None:
+    assert "Error: . cannot be written: Is a directory" in run_main("platform", "export", "").err
 
 
 def test_another_platform_is_replaced_only_when_that_is_said(platform: Path, store: TrustStore, tmp_path: Path) -> None:

@@ -225,13 +225,13 @@ def test_predict_names_a_server_that_does_not_answer(running: Running, tmp_path:
 def test_a_second_one_beside_it_takes_other_ports_and_gives_the_engines_reason(
     running: Running, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.onnx").write_bytes(onnx_identity(TensorProto.STRING))
+    (tmp_path / "odd.onnx").write_bytes(onnx_identity(TensorProto.COMPLEX64))
     begin = time.monotonic()
-    done = running.run("up", "--once", tmp_path / "text.onnx")
+    done = running.run("up", "--once", tmp_path / "odd.onnx")
     assert f"coordinator at {running.host}" not in done.out
     assert "in place of 4433" in done.out
     assert done.code == 1
-    assert done.err.startswith("Error: the server cannot serve text: ")
+    assert done.err.startswith("Error: the server cannot serve odd: ")
     assert time.monotonic() - begin < 30
     assert running.process.poll() is None
     assert running.host in TrustStore(running.folder / ".config" / "tacit").load_hosts()

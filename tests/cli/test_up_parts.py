@@ -9,17 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fakes import models
 from fakes.command_line import run_main
+from tacit.cli.up.examples import settle_sizes
 from tacit.cli.up.interrupts import Interrupts
 from tacit.cli.up.ports import reserved_ports
 from tacit.cli.up.processes import Programs
-from tacit.cli.up.source import find_model, seal_model
-from tacit.errors import CapsuleIndexError, ConnectError, FileInputError, InputError, TacitError
+from tacit.cli.up.source import check_content, find_model, seal_model
+from tacit.client.inference import Signature, TensorSpec
+from tacit.errors import CapsuleIndexError, ConnectError, FileInputError, InputError, RequestError, Status, TacitError
 from tacit.vault.files import open_capsule
 
 # ---- the model's files
@@ -84,6 +88,53 @@ def test_the_command_refuses_it_before_anything_is_started(tmp_path: Path) -> No
     done = run_main("up", tmp_path / "missing.onnx")
     assert (done.code, done.out) == (1, "")
     assert "give an ONNX file, a SavedModel folder" in done.err
+
+
+def test_a_model_of_text_or_none_at_all_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    for name, content, reason in (
+        ("text.onnx", models.onnx_identity(8), "text.onnx: string inputs are not served: x"),
+        ("page.onnx", b"<html>" * 100, "page.onnx: not an ONNX model"),
+        ("short.onnx", b"\x08\x09", "short.onnx: not an ONNX model: it holds no graph"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        done = run_main("up", tmp_path / name)
+        assert (done.code, done.out) == (1, "")
+        assert reason in done.err
+
+
+def test_a_model_of_numbers_is_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(models.onnx_model())
+    check_content(find_model(tmp_path / "m.onnx"))
+
+
+# ---- sizes of an example
+
+
+def takes(*least: int) -> Callable[[Mapping[str, Any]], None]:
+    """A model that refuses inputs with a size below `least`, dimension by dimension."""
+
+    def ask(inputs: Mapping[str, Any]) -> None:
+        if any(have < wanted for array in inputs.values() for have, wanted in zip(array.shape, least, strict=True)):
+            raise RequestError(Status.INVALID_ARGUMENT, "the model does not take these shapes")
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("free", "least", "found"),
+    [
+        ((-1, 3, -1, -1), (1, 3, 3, 3), (1, 3, 8, 8)),
+        ((-1, 3, -1, -1), (1, 3, 100, 100), (1, 3, 224, 224)),
+        ((-1, 4), (1, 4), (1, 4)),
+        ((-1, -1), (3, 3), (8, 8)),
+        ((-1, -1), (1000, 1000), (1, 1)),
+    ],
+)
+def test_the_sizes_of_an_example_are_such_as_the_model_takes(
+    free: tuple[int, ...], least: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    settled = settle_sizes(Signature({"x": TensorSpec(1, free)}, {}), takes(*least))
+    assert settled.inputs["x"].shape == found
 
 
 def test_a_name_that_cannot_be_served_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import FakeTee
+from tacit.client.coordinator import fingerprint
 from tacit.client.trust import Expectation, TrustStore
 from tacit.evidence.simulated.platform import render_platform
 from tacit.manifest import Package
@@ -41,3 +42,10 @@ def trust(coordinator: FakeCoordinator, expectation: Expectation, tmp_path: Path
     store = TrustStore(tmp_path / "config" / "tacit")
     store.store_expectation(coordinator.host, expectation)
     return store
+
+
+@pytest.fixture
+def pinned(trust: TrustStore, coordinator: FakeCoordinator) -> TrustStore:
+    """The same, with the manifest of the fake coordinator pinned."""
+    trust.pin_manifest(coordinator.host, fingerprint(coordinator.manifest))
+    return trust

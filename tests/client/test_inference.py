@@ -12,10 +12,20 @@ import tacit
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW
 from tacit.client import connect as connect_module
+from tacit.client.coordinator import fingerprint
 from tacit.client.inference import RestServingClient, ServingClient, TensorSpec, VersionStatus, fit_to
 from tacit.client.session import Model
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
-from tacit.errors import InputError, NotSetError, NotTrustedError, RequestError, Status, TlsError, UnreachableError
+from tacit.errors import (
+    InputError,
+    NotSetError,
+    NotTrustedError,
+    PinMismatchError,
+    RequestError,
+    Status,
+    TlsError,
+    UnreachableError,
+)
 from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_root, parse_csr
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
@@ -364,19 +374,45 @@ def test_a_session_reaches_the_servers_that_its_coordinator_vouches_for(
 
 
 def test_connect_attests_and_says_simulated(
-    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, capsys: pytest.CaptureFixture[str]
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    trust = pinned
     with tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5) as session:
         assert session.tee == "simulated"
         assert session.simulated
+        assert session.manifest_pinned
         assert repr(session) == f"<tacit.Session {coordinator.host} SIMULATED>"
     assert capsys.readouterr() == ("", "")
 
 
-def test_connect_finds_what_the_user_trusts(
-    coordinator: FakeCoordinator, trust: TrustStore, platform: Path, monkeypatch: pytest.MonkeyPatch
+def test_t14_connect_refuses_where_no_manifest_is_pinned(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(trust.path.parent.parent))
+    with pytest.raises(NotTrustedError, match=r"no manifest is pinned .* `tacit manifest verify FILE localhost:"):
+        tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5)
+
+
+def test_t14_a_session_under_any_manifest_must_be_asked_for_and_says_so(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    folder = trust.path.parent
+    session = tacit.connect(coordinator.host, manifest=None, config=folder, platform=platform, timeout=5)
+    assert not session.manifest_pinned
+    assert "ANY MANIFEST" in repr(session)
+
+
+def test_t14_one_that_is_pinned_is_compared_also_where_any_would_do(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    trust.pin_manifest(coordinator.host, b"\1" * 32)
+    with pytest.raises(PinMismatchError):
+        tacit.connect(coordinator.host, manifest=None, config=trust.path.parent, platform=platform, timeout=5)
+
+
+def test_connect_finds_what_the_user_trusts(
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(pinned.path.parent.parent))
     monkeypatch.setenv("TACIT_PLATFORM", str(platform))
     assert tacit.connect(coordinator.host, timeout=5).tee == "simulated"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(platform))
@@ -394,7 +430,7 @@ def test_a_coordinator_without_a_manifest_vouches_for_nobody(
 
 def test_a_session_without_evidence_says_so(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> None:
     coordinator.tee, coordinator.marked = None, "unattested"
-    trust.store_expectation(coordinator.host, Expectation(UNATTESTED))
+    trust.store_expectation(coordinator.host, Expectation(UNATTESTED, None, None, fingerprint(coordinator.manifest)))
     session = tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5)
     assert repr(session) == f"<tacit.Session {coordinator.host} UNATTESTED>"
 

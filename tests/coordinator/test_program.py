@@ -22,10 +22,44 @@ import pytest
 from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
+from tacit.errors import UsageError
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import KeyPair, issue_self_signed, parse_key_pair
+from tacit.programs.coordinator import parse_names, read_config
 
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
+
+
+@pytest.mark.parametrize("name", ["coordinator", "premain", "serve"])
+def test_ctrl_c_while_a_program_is_still_being_imported_is_one_line(name: str) -> None:
+    script = (
+        "import importlib, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tacit.errors': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv = ['/somewhere/tacit-{name}']\n"
+        f"importlib.import_module('tacit.programs.{name}')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("text", ["a b,,!", "a b", "!", "", ",", "-a", "a..b", "a" * 64, "coordinator:4433"])
+def test_names_that_no_client_could_connect_to_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="names with commas between them"):
+        parse_names("EDG_COORDINATOR_DNS_NAMES", text)
+
+
+def test_names_and_addresses_are_taken() -> None:
+    given = "localhost, coordinator-mesh-api.marblerun, *.example.org,10.0.0.1,::1,a_b,"
+    expected = ("localhost", "coordinator-mesh-api.marblerun", "*.example.org", "10.0.0.1", "::1", "a_b")
+    assert parse_names("EDG_COORDINATOR_DNS_NAMES", given) == expected
+
+
+def test_the_coordinator_says_which_of_its_names_is_none() -> None:
+    with pytest.raises(UsageError, match='"a b" in it is neither a name nor an address'):
+        read_config([], {"OE_SIMULATION": "1", "EDG_COORDINATOR_DNS_NAMES": "a b,,!"})
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import tacit
 from fakes.coordinator import FakeCoordinator
 from fakes.served import FakeModels, FakeServed, half_plus_two
 from fakes.tee import FakeTee, make_platform
+from tacit.client.coordinator import fingerprint
 from tacit.client.trust import Expectation, TrustStore
 from tacit.edge.data import serve_grpc_data
 from tacit.evidence.simulated.platform import render_platform
@@ -45,7 +46,8 @@ def coordinator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     package = Package(unique_id=tee.package_info.unique_id, tee="simulated")
     with FakeCoordinator(tee=tee) as running:
         store = TrustStore(tmp_path / "config" / "tacit")
-        store.store_expectation(running.host, Expectation("simulated", package, tee.anchor))
+        pinned = fingerprint(running.manifest)
+        store.store_expectation(running.host, Expectation("simulated", package, tee.anchor, pinned))
         yield running
 
 
@@ -56,7 +58,7 @@ def server(coordinator: FakeCoordinator) -> Iterator[str]:
     assert issuer is not None
     csr = parse_csr(create_csr(generate_key(), ["localhost"]))
     leaf = issue_leaf(csr, issuer=issuer, uuid="u", marble_type="t", allowed_names=None, now=datetime.now(UTC))
-    spec = {name: TensorSpec(f"{name}:0", 1, (-1,)) for name in "xy"}
+    spec = {name: TensorSpec(f"{name}:0", 1, None) for name in "xy"}
     signatures = {"serving_default": Signature({"x": spec["x"]}, {"y": spec["y"]})}
     service = TfsService(Plane(FakeModels(FakeServed("digits", 1, signatures, half_plus_two))))
     loop, found, stop = asyncio.new_event_loop(), [], threading.Event()
@@ -89,10 +91,9 @@ def server(coordinator: FakeCoordinator) -> Iterator[str]:
 @pytest.mark.parametrize("where", EXAMPLES)
 def test_the_example_runs_and_gives_a_prediction(where: str, coordinator: FakeCoordinator, server: str) -> None:
     code = re.sub(r'"[\w.]+:4433"', repr(coordinator.host), EXAMPLES[where])
-    code = re.sub(r'"[\w.]+:8500"', repr(server), code)
-    image = np.array([2.0, 4.0], np.float32)
-    names = {"image": image, "images": image}
+    code = re.sub(r'"[\w.]+:8500"', repr(server), code).replace('"my_model"', '"digits"')
+    names = {"images": np.array([2.0, 4.0], np.float32)}
     exec(compile(code, where, "exec"), names)
     result = names.get("prediction", names.get("labels"))
-    np.testing.assert_array_equal(result, image / 2 + 2)
+    np.testing.assert_array_equal(result, names.get("image", names["images"]) / 2 + 2)
     names["session"].close()

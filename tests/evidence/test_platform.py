@@ -154,6 +154,19 @@ def test_export_to_where_nothing_can_be_written_says_so(folder: Path, tmp_path: 
         export_platform(folder, tmp_path / "nowhere" / "file", public=True)
 
 
+def test_an_export_goes_into_a_pipe_and_through_a_link_and_replaces_neither(folder: Path, tmp_path: Path) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for place in (pipe, link):
+        export_platform(folder, place, public=True)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+    assert os.read(reader, 1 << 20) == target.read_bytes()
+    os.close(reader)
+
+
 def test_missing_platform_says_how_to_make_one(tmp_path: Path) -> None:
     evidence = bytes(4)
     calls: list[Callable[[], object]] = [

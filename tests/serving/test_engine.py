@@ -13,7 +13,7 @@ from fakes import models
 from tacit.errors import ModelFormatError, PlaintextError, RequestError, Status
 from tacit.serving.bundle import MemoryBundle, recognise
 from tacit.serving.engines.interface import Engine, EngineOptions
-from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.engines.openvino import load_openvino, reason_of
 from tacit.serving.engines.processors import usable_processors
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
@@ -188,3 +188,13 @@ def test_processors_are_counted_as_the_control_group_allows(tmp_path: Path) -> N
     assert usable_processors(quota) == 1
     quota.write_text("max 100000\n")
     assert usable_processors(quota) == usable_processors(tmp_path / "none") == len(os.sched_getaffinity(0))
+
+
+def test_the_engines_words_go_on_without_the_places_in_its_source() -> None:
+    said = (
+        "Exception from src/inference/src/cpp/core.cpp:109:\n"
+        "Check 'x' failed at src/core/y.cpp:1:\n"
+        "[CPU] Convolution node src/plugins/intel_cpu/src/nodes/conv.cpp:295: Doesn't support these sizes\n"
+    )
+    assert reason_of(RuntimeError(said)) == "[CPU] Convolution node Doesn't support these sizes"
+    assert reason_of(RuntimeError("src/a.cpp:1:")) == "no reason given"

@@ -101,7 +101,9 @@ def test_assets_lie_beside_a_saved_model_and_change_nothing(tmp_path: Path) -> N
 )
 def test_t42_onnx_tensors_come_from_the_capsule_alone(tmp_path: Path, location: str) -> None:
     (tmp_path / "weights.bin").write_bytes(models.WEIGHTS.tobytes())
-    with pytest.raises(ModelFormatError, match=r"not among the model's files|is no relative name"):
+    with pytest.raises(
+        ModelFormatError, match=r"not among the model's files; give the folder that holds both|is no relative name"
+    ):
         load_sealed(tmp_path, {"model.onnx": models.onnx_pointing_at(location)})
 
 

@@ -8,8 +8,10 @@ import hashlib
 import json
 import math
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 import yaml
@@ -59,27 +61,84 @@ def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
             raise FileInputError(f"{path} has {size} bytes, and at most {largest} are expected; is it the right file?")
         return path.read_bytes()
     except FileNotFoundError as exc:
-        raise FileInputError(f"open {path}: no such file or directory") from exc
+        raise FileInputError(
+            f"open {path}: no such file or directory; check its name and the folder that you are in"
+        ) from exc
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise FileInputError(f"open {path}: {reason.lower()}") from exc
 
 
-def write_output(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone, whole or not at all. Raises: FileInputError."""
+def write_output(path: Path, content: bytes, *, option: str = "-o") -> None:
+    """Write a file for its owner alone, whole or not at all, through a link to what it names.
+
+    What is no file (a pipe, a device, our own output) is written into, and never replaced. `option` is the one that named
+    it. Raises: FileInputError.
+    """
+    with _writing(path, option):
+        if _is_stream(path):
+            with _open_stream(path) as stream:
+                stream.write(content)
+        else:
+            with _beside(path) as (temporary, target):
+                temporary.write_bytes(content)
+                temporary.replace(target)
+
+
+def check_output(path: Path | None, *, option: str = "-o") -> None:
+    """Make sure that a file can be written, before what cannot be had twice is asked for. Raises: FileInputError."""
+    if path is None:
+        return
+    with _writing(path, option):
+        if not _is_stream(path):
+            with _beside(path):
+                pass
+
+
+@contextlib.contextmanager
+def _writing(path: Path, option: str) -> Iterator[None]:
+    """One line for what goes wrong with a file. Raises: FileInputError."""
     if path.is_dir():
-        raise FileInputError(f"cannot write {path}: it is a directory; name a file with -o")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        raise FileInputError(f"cannot write {path}: it is a directory; name a file with {option}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
+        yield
     except (OSError, ValueError) as exc:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink()
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise FileInputError(f"cannot write {path}: {reason}; name another file with -o") from exc
+        raise FileInputError(f"cannot write {path}: {reason}; name another file with {option}") from exc
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is there and no file, or the file that our own output goes to."""
+    return path.exists() and (not path.is_file() or _own_output(path) is not None)
+
+
+def _own_output(path: Path) -> int | None:
+    """The number of our own output that the path leads to, as /dev/stdout does: replaced, it would lose what follows."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(number)):
+                return number
+    return None
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    own = _own_output(path)
+    if own is None:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), "wb")
+    sys.stdout.flush()
+    return os.fdopen(os.dup(own), "wb")
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
+    """An empty file for its owner alone beside what the path names in the end, and that; it is gone after the block."""
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        yield temporary, target
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_key_pair(certificate: Path, key: Path) -> KeyPair:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import FormatOption, check_format, read_input
-from tacit.errors import EvidenceFormatError, EvidenceSignatureError, PlatformError, UsageError
+from tacit.errors import EvidenceFormatError, EvidenceSignatureError, FileInputError, PlatformError, UsageError
 from tacit.evidence.fetch import load_anchor
 from tacit.evidence.issue import (
     PLATFORM_FILE,
@@ -81,11 +81,14 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="Only what a client needs: the root and the collateral, no key.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write the platform into one file for other machines.
 
     Example: tacit platform export --public platform.json
     """
+    if file.is_file() and not force:
+        raise FileInputError(f"{file} exists already, and may hold another platform's keys; --force replaces it")
     export_platform(platform_folder(folder), file, public=public)
     typer.echo(f"SIMULATED platform written to {file}" + ("" if public else " with its private keys"))
 

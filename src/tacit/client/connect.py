@@ -15,6 +15,9 @@ Attesting it takes these steps, and the numbers stand over the code that does th
 9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key.
 10. Remember what was seen.
 
+Whoever reaches a coordinator first may set its manifest, and evidence says nothing about that. So nothing secret goes to
+one before `verify_pinned`, which asks that step 9 was done.
+
 A coordinator that is trusted as `unattested` skips 2, 3 and 5, and the result says so: it carries `Unattested`.
 Evidence over MarbleRun's protocol is bound to the key of the connection, not to its channel.
 """
@@ -39,6 +42,8 @@ from tacit.client.trust import UNATTESTED, Expectation, Memory, Sighting, verify
 from tacit.errors import (
     EvidenceFormatError,
     InRecoveryError,
+    NotSetError,
+    NotTrustedError,
     PeerError,
     PinMismatchError,
     TlsError,
@@ -219,6 +224,26 @@ def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509
         ) from exc
     if not is_ca:
         raise TlsError(f"the intermediate certificate of {address} is no CA; nothing is trusted")
+
+
+def verify_pinned(coordinator: AttestedCoordinator) -> None:
+    """The manifest in force is the one that this client pinned: only then may a secret or an input go there.
+
+    Raises:
+        NotSetError: there is none in force. Somebody else's could be, by the time that anything arrives.
+        NotTrustedError: none is pinned.
+    """
+    if coordinator.manifest is not None:
+        return
+    host = coordinator.host
+    if coordinator.status.code == _WAITS_FOR_MANIFEST:
+        raise NotSetError(
+            f"the coordinator at {host} has no manifest yet; set one with `tacit manifest set FILE {host}`"
+        )
+    raise NotTrustedError(
+        f"no manifest is pinned for the coordinator at {host}, so anybody may have set the one that it holds, and would "
+        f"get what is sent there; `tacit manifest verify FILE {host}` compares it with yours and pins it"
+    )
 
 
 def verify_state_mark(address: str, mark: StateMark, root: x509.Certificate) -> None:

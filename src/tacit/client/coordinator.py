@@ -271,7 +271,8 @@ class CoordinatorClient:
             return msgspec.json.decode(envelope.data, type=kind)
         except rest.JSON_ERRORS as exc:
             raise PeerError(
-                f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc})"
+                f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc}); is it one? "
+                f"A coordinator's client API is on port {COORDINATOR_PORT} unless it was told otherwise"
             ) from exc
 
 

@@ -3,7 +3,8 @@
     session = tacit.connect("coordinator.example.org:4433")
     labels = session.model("digits", address="server.example.org:8500").predict(images)
 
-What to expect of the coordinator is told once, with `tacit trust`; nothing here weakens it.
+What to expect of the coordinator is told once, with `tacit trust`, and its manifest pinned with `tacit manifest verify`;
+nothing here weakens it, unless a caller says `manifest=None`.
 """
 
 import os
@@ -11,13 +12,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
-from tacit.client.connect import ACCEPTS_MARBLES, NONCE_SIZE, AttestedCoordinator, attest_coordinator
+from tacit.client.connect import (
+    ACCEPTS_MARBLES,
+    NONCE_SIZE,
+    AttestedCoordinator,
+    attest_coordinator,
+    verify_pinned,
+)
 from tacit.client.inference import ServingClient, Signature, fit_to
 from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
 from tacit.errors import InputError, NotSetError
@@ -26,14 +33,24 @@ from tacit.evidence import Tee
 DEFAULT_SIGNATURE = "serving_default"
 
 
-def connect(host: str, *, config: Path | None = None, platform: Path | None = None, timeout: float = 30.0) -> "Session":
+def connect(
+    host: str,
+    *,
+    manifest: Literal["pinned"] | None = "pinned",
+    config: Path | None = None,
+    platform: Path | None = None,
+    timeout: float = 30.0,
+) -> "Session":
     """A session with the coordinator at `host` (`name:port`), which passed every check.
 
     `config` is the folder of `trust.json` (as the command line: $XDG_CONFIG_HOME/tacit or ~/.config/tacit), `platform`
     the simulated platform's ($TACIT_PLATFORM, or below ~/.local/share); `timeout` is seconds for each answer.
+    With `manifest=None` a coordinator will do of which no manifest is pinned: its servers are whatever the one who set
+    its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
     Raises:
-        NotTrustedError: nothing says what to expect; `tacit trust HOST` does.
+        NotTrustedError: nothing says what to expect (`tacit trust HOST` does), or no manifest is pinned
+            (`tacit manifest verify FILE HOST` does that).
         EvidenceError: its evidence is not authentic, or not of this connection.
         AppraisalError: it is another program, or runs in another kind of TEE.
         PinMismatchError: its root or its manifest is not the pinned one.
@@ -48,6 +65,8 @@ def connect(host: str, *, config: Path | None = None, platform: Path | None = No
     )
     if attested.status.code != ACCEPTS_MARBLES:
         raise NotSetError(f"the coordinator at {attested.host} vouches for no server yet: {attested.status.message}")
+    if manifest is not None:
+        verify_pinned(attested)
     return Session(attested)
 
 
@@ -71,6 +90,11 @@ class Session:
     def simulated(self) -> bool:
         """Whether nothing real was proven: a simulated TEE, or none at all."""
         return self.tee == UNATTESTED or Tee(self.tee).is_simulated
+
+    @property
+    def manifest_pinned(self) -> bool:
+        """Whether the coordinator holds the manifest that this client pinned; else anybody may have set it."""
+        return self.coordinator.manifest is not None
 
     def model(
         self, name: str, *, address: str | None = None, version: int | None = None, timeout: float = 60.0
@@ -96,7 +120,8 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<tacit.Session {self.coordinator.host} {self.tee.upper()}>"
+        unpinned = "" if self.manifest_pinned else " ANY MANIFEST"
+        return f"<tacit.Session {self.coordinator.host} {self.tee.upper()}{unpinned}>"
 
 
 class Model:

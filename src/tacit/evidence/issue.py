@@ -123,7 +123,7 @@ def init_platform(folder: Path, *, now: datetime) -> None:
 
 
 def export_platform(folder: Path, file: Path, *, public: bool) -> None:
-    """Write the platform of a folder to one file.
+    """Write the platform of a folder to one file; into a pipe or a device, and through a link to what it names.
 
     The whole makes another machine this platform too; its public part is for those who shall only verify.
 
@@ -136,9 +136,12 @@ def export_platform(folder: Path, file: Path, *, public: bool) -> None:
         raise PlatformError(f"{folder} holds only the public part of a simulated platform; export with --public")
     content = render_platform(platform.public() if public else platform)
     try:
-        _store(file, content)
+        if file.exists() and not file.is_file():
+            file.write_bytes(content)
+        else:
+            _store(file.resolve(), content)
     except OSError as exc:
-        raise FileInputError(f"{file} cannot be written: {exc.strerror}") from exc
+        raise FileInputError(f"{file} cannot be written: {exc.strerror}; name another file") from exc
 
 
 def import_platform(file: Path, folder: Path, *, replace: bool = False) -> None:

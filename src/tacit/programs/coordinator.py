@@ -27,6 +27,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
@@ -36,6 +37,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from tacit import __version__
@@ -64,6 +66,8 @@ GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
 MAX_SCRAPE = 4096  # bytes of a body that nobody needs
 METRICS_ADDR = "EDG_COORDINATOR_PROMETHEUS_ADDR"
+# A wildcard may stand for the first part. Underscores are no host's, but clusters have services with them.
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 FAULT_LEVELS = ("debug", "info", "warn", "error")
 
 
@@ -128,7 +132,6 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
     startup = given.get("EDG_STARTUP_MANIFEST")
-    names = given.get("EDG_COORDINATOR_DNS_NAMES", "localhost").split(",")
     metrics, intel = given.get(METRICS_ADDR), given.get("TACIT_INTEL_COLLATERAL")
     level = given.get("EDG_HTTP_ERROR_LOG_LEVEL", "error").lower()
     if level not in FAULT_LEVELS:
@@ -136,7 +139,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     return Config(
         client=parse_address("EDG_COORDINATOR_CLIENT_ADDR", given.get("EDG_COORDINATOR_CLIENT_ADDR", ":4433")),
         mesh=parse_address("EDG_COORDINATOR_MESH_ADDR", given.get("EDG_COORDINATOR_MESH_ADDR", ":2001")),
-        names=tuple(name.strip() for name in names if name.strip()),
+        names=parse_names("EDG_COORDINATOR_DNS_NAMES", given.get("EDG_COORDINATOR_DNS_NAMES", "localhost")),
         metrics=parse_address(METRICS_ADDR, metrics) if metrics else None,
         seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
@@ -154,6 +157,30 @@ def seal_folder(environ: Mapping[str, str]) -> Path:
     """The folder of the sealed state."""
     named = environ.get("EDG_COORDINATOR_SEAL_DIR")
     return Path(named) if named else Path(environ.get("EDG_CWD") or ".") / "marblerun-coordinator-data"
+
+
+def parse_names(variable: str, text: str) -> tuple[str, ...]:
+    """Names and addresses for a certificate, with commas between them.
+
+    Raises:
+        UsageError: one that no client could connect to, or none at all.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names or (text,):
+        if not _DNS_NAME.fullmatch(name) and not _is_address(name):
+            raise UsageError(
+                f'{variable} is "{text}", and "{name}" in it is neither a name nor an address; expected names with '
+                "commas between them, such as localhost,coordinator.example.org,10.0.0.1"
+            )
+    return names
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_address(variable: str, text: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from tacit.cli.files import FileFormatOption, OutputOption, check_format, say, write_output
-from tacit.cli.trust import HostArgument, InsecureOption, reach
+from tacit.cli.trust import HostArgument, InsecureOption, note_unpinned, reach
 
 app = typer.Typer(no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked.")
 
@@ -40,6 +40,7 @@ def intermediate(
     """
     check_format(form)
     reached = reach(host, insecure=insecure, quiet=form == "json")
+    note_unpinned(reached)
     _write(output or Path("marblerunIntermediateCA.crt"), reached.intermediate_pem, "Intermediate certificate", form)
 
 
@@ -56,6 +57,7 @@ def chain(
     """
     check_format(form)
     reached = reach(host, insecure=insecure, quiet=form == "json")
+    note_unpinned(reached)
     _write(
         output or Path("marblerunChainCA.crt"), reached.intermediate_pem + reached.root_pem, "Certificate chain", form
     )

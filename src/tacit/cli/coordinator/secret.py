@@ -20,7 +20,7 @@ from tacit.cli.files import (
     say,
     write_output,
 )
-from tacit.cli.trust import HostArgument, InsecureOption, reach, while_doing
+from tacit.cli.trust import HostArgument, InsecureOption, note_unpinned, reach, while_doing
 from tacit.client.answers import NewSecret, ReadSecret
 from tacit.client.coordinator import parse_secrets_file
 from tacit.errors import InputError, UsageError
@@ -54,7 +54,8 @@ def set_(
     raw = read_input(file)
     values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
     user = load_key_pair(cert, key)
-    with reach(host, insecure=insecure, quiet=True, cached=True).client(user) as client, while_doing("setting secrets"):
+    reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
+    with reached.client(user) as client, while_doing("setting secrets"):
         client.set_secrets(values)
     typer.echo("Secret successfully set")
 
@@ -79,10 +80,9 @@ def get(
     if not names:
         raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
     user = load_key_pair(cert, key)
-    with (
-        reach(host, insecure=insecure, quiet=True, cached=True).client(user) as client,
-        while_doing("retrieving secrets: retrieving secrets"),
-    ):
+    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    note_unpinned(reached)
+    with reached.client(user) as client, while_doing("retrieving secrets: retrieving secrets"):
         found = client.secrets(names)
     fields = {name: _as_json(value) for name, value in found.items()}
     if output is not None:

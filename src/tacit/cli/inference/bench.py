@@ -224,7 +224,10 @@ def _explain_unavailable(details: str, plan: Bench) -> Exception:
             "(EDG_MARBLE_DNS_NAMES of the server) in --url, and map it to the server's address"
         )
     if "wrong_version_number" in low or "wrong version number" in low:
-        return TlsError(f"{plan.url} does not speak TLS; leave --crt out if that is what you want")
+        return TlsError(
+            f"{plan.url} does not speak TLS: nothing protects what is sent there, and nobody was attested. "
+            "Start the server by tacit-premain or with --ssl_config_file; only to measure it in the clear leave --crt out"
+        )
     if plan.roots is None and any(
         sign in low for sign in ("socket closed", "reset by peer", "settings frame", "broken pipe")
     ):

@@ -12,6 +12,7 @@ from tacit.cli.files import (
     FormatOption,
     OutputOption,
     check_format,
+    check_output,
     load_manifest,
     parse_fingerprint,
     say,
@@ -21,7 +22,8 @@ from tacit.cli.manifest import check, review, update
 from tacit.cli.manifest.display import show_updated
 from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, keep_certificates, open_store, reach, while_doing
-from tacit.errors import InputError, ManifestError
+from tacit.client.coordinator import CoordinatorClient, fingerprint
+from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError
 from tacit.manifest import parse_manifest, parse_manifest_strict
 
 app = typer.Typer(
@@ -31,6 +33,8 @@ app.add_typer(update.app, name="update")
 app.command("check")(check.check)
 app.command("lint")(review.lint)
 app.command("diff")(review.diff)
+
+_WAITS_FOR_MANIFEST, _ACCEPTS_MARBLES = 2, 3
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Manifest, JSON or YAML.")]
 
@@ -49,14 +53,19 @@ def set_(
 
     Example: tacit manifest set manifest.json localhost:4433
     """
+    check_output(recovery, option="-r")  # the secrets are given once
+    loaded = None if insecure else load_manifest(file)  # with -i in MarbleRun's order, as its lines say
     reached = reach(host, insecure=insecure)
     typer.echo("Successfully verified Coordinator, now uploading manifest")
-    raw = load_manifest(file)
+    raw = load_manifest(file) if loaded is None else loaded
     typer.echo(f"Manifest signature: {hashlib.sha256(raw).hexdigest()}")
     if not lenient:
         _refuse_leniency(raw)
     with reached.client() as client, while_doing("setting manifest: setting manifest"):
-        secrets = client.set_manifest(raw)
+        try:
+            secrets = client.set_manifest(raw)
+        except PeerError as exc:
+            raise PeerError(f"{exc}{_about_the_one_there(client, reached.host, raw)}") from exc
     typer.echo("Manifest successfully set")
     _remember(reached, hashlib.sha256(raw).digest())
     if secrets:
@@ -136,7 +145,14 @@ def signature(file: FileArgument, output: FormatOption = "text") -> None:
     Example: tacit manifest signature manifest.json
     """
     check_format(output)
-    digest = hashlib.sha256(load_manifest(file)).hexdigest()
+    raw = load_manifest(file)
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise InputError(
+            f"{file} is no JSON ({exc}), so it is no manifest; one in YAML has a name that ends in .yaml or .yml"
+        ) from exc
+    digest = hashlib.sha256(raw).hexdigest()
     typer.echo(json.dumps({"ManifestSignature": digest}) if output == "json" else digest)
 
 
@@ -189,6 +205,22 @@ def _remember(reached: Reached, digest: bytes) -> None:
     keep_certificates(reached)
 
 
+def _about_the_one_there(client: CoordinatorClient, host: str, raw: bytes) -> str:
+    """Why a coordinator takes no manifest: that it has one, and whose. Empty where it has none."""
+    try:
+        if client.status().code != _ACCEPTS_MARBLES:
+            return ""
+        there = fingerprint(client.manifest().raw)
+    except (ConnectError, NotSetError):
+        return ""
+    if there == fingerprint(raw):
+        return f": this very manifest is set there already; `tacit manifest verify FILE {host}` pins it"
+    return (
+        f": another manifest is set there already (SHA-256 {there.hex()}). If you did not set it, somebody else did: give "
+        f"that coordinator nothing. `tacit manifest get {host}` shows it; `tacit manifest update apply` changes your own"
+    )
+
+
 def _refuse_leniency(raw: bytes) -> None:
     """Refuse what only MarbleRun's lenient reading accepts. Raises: ManifestError."""
     try:
@@ -204,5 +236,12 @@ def _refuse_leniency(raw: bytes) -> None:
 def _fetch(reached: Reached, doing: str) -> tuple[bytes, bytes]:
     """The manifest and its SHA-256, computed here. Raises: ConnectError."""
     with reached.client() as client, while_doing(f"{doing}: retrieving Coordinator manifest"):
-        stored = client.manifest()
+        try:
+            stored = client.manifest()
+        except PeerError as exc:
+            if client.status().code != _WAITS_FOR_MANIFEST:
+                raise
+            raise PeerError(
+                f"{exc}: it has no manifest yet; set one with `tacit manifest set FILE {reached.host}`"
+            ) from exc
     return stored.raw, hashlib.sha256(stored.raw).digest()

@@ -26,7 +26,7 @@ def keep_recovery(secrets: Mapping[str, bytes], target: Path | None, *, output: 
         typer.echo(text)
         return
     try:
-        write_output(target, text.encode())
+        write_output(target, text.encode(), option="-r")
     except FileInputError:
         typer.echo(text)
         raise

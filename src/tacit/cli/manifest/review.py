@@ -36,7 +36,8 @@ def lint(
     limit = _parse_severity(fail_on)
     parsed = _parse(file)
     findings = lint_manifest(parsed.manifest, leniencies=parsed.leniencies)
-    if any(find_defects(parsed.manifest)):
+    refused = any(find_defects(parsed.manifest))
+    if refused:
         typer.echo("Note: a coordinator refuses this manifest; see: tacit manifest check", err=True)
     if output == "json":
         typer.echo(json.dumps([_finding_fields(one) for one in findings], indent=2))
@@ -50,7 +51,7 @@ def lint(
             typer.echo(_printable(f"    better: {one.better}"))
         counts = ", ".join(f"{sum(one.severity is grade for one in findings)} {grade}" for grade in Severity)
         typer.echo(counts)
-    if any(one.severity.rank <= limit.rank for one in findings):
+    if refused or any(one.severity.rank <= limit.rank for one in findings):
         raise typer.Exit(1)
 
 

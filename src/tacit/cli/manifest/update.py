@@ -12,6 +12,7 @@ from tacit.cli.files import (
     FormatOption,
     OutputOption,
     check_format,
+    check_output,
     load_key_pair,
     load_manifest,
     say,
@@ -43,7 +44,8 @@ def apply(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
-    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    check_output(recovery, option="-r")
+    reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     with reached.client(user) as client, while_doing("applying update: applying manifest update"):
         outcome = client.update(raw)
     if outcome.needed:
@@ -74,7 +76,8 @@ def acknowledge(
     """
     check_format(output)
     user, raw = load_key_pair(cert, key), load_manifest(file)
-    reached = reach(host, insecure=insecure, quiet=True, cached=True)
+    check_output(recovery, option="-r")
+    reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     doing = "acknowledging update manifest: sending manifest update acknowledgement"
     with reached.client(user) as client, while_doing(doing):
         outcome = client.acknowledge_update(raw)

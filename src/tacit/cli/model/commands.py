@@ -125,9 +125,12 @@ def encrypt(
 
     Example: tacit model encrypt -k model_key -m models/resnet50-v15-fp32/1
     """
-    from tacit.cli.model.encrypt import digest_of, encrypt_capsule, encrypt_legacy
+    from tacit.cli.model.encrypt import MODEL_SUFFIXES, digest_of, encrypt_capsule, encrypt_legacy
 
     _check_format(format_)
+    if model.is_file() and model.suffix not in MODEL_SUFFIXES:
+        known = ", ".join(MODEL_SUFFIXES)
+        typer.echo(f"Warning: {model} has not the name of a model that tacit-serve reads ({known}).", err=True)
     if format_ == CTR:
         if not unauthenticated:
             raise UsageError(

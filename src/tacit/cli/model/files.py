@@ -88,6 +88,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
     Raises: FileInputError.
     """
+    made = _missing_above(path)
     make_folder(path.parent)
     temporary: Path | None = None
     try:
@@ -105,6 +106,19 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # it holds what was written, or what somebody else put there
+                folder.rmdir()
+
+
+def _missing_above(path: Path) -> list[Path]:
+    """The folders above that are not there yet, the innermost first."""
+    missing = []
+    for folder in path.parents:
+        if folder.exists():
+            break
+        missing.append(folder)
+    return missing
 
 
 @contextmanager

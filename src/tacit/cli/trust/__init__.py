@@ -7,6 +7,6 @@ one line that says why it was not believed.
 from tacit.cli.trust.command import trust
 from tacit.cli.trust.reach import HostArgument as HostArgument
 from tacit.cli.trust.reach import InsecureOption as InsecureOption
-from tacit.cli.trust.reach import Reached, keep_certificates, open_store, reach, while_doing
+from tacit.cli.trust.reach import Reached, keep_certificates, note_unpinned, open_store, reach, while_doing
 
-__all__ = ["Reached", "keep_certificates", "open_store", "reach", "trust", "while_doing"]
+__all__ = ["Reached", "keep_certificates", "note_unpinned", "open_store", "reach", "trust", "while_doing"]

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, parse_fingerprint
+from tacit.cli.files import FormatOption, check_format, load_manifest, parse_fingerprint
 from tacit.cli.platform import platform_folder
 from tacit.cli.trust.reach import open_store
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import load_simulated_expectation
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
-from tacit.errors import InputError, NotTrustedError, UsageError
+from tacit.errors import InputError, ManifestError, NotTrustedError, UsageError
 from tacit.evidence import INTEL, Tee
-from tacit.manifest import Package
+from tacit.manifest import Package, parse_manifest
+from tacit.manifest.check import check_manifest
 
 
 def trust(
@@ -63,7 +64,7 @@ def trust(
     expectation = None
     if tee is not None:  # built before anything is forgotten, so that a mistake in it loses nothing
         named = _named_package(tee, unique_id, signer_id, product_id, security_version)
-        expectation = _expectation(tee, named, platform, None if manifest is None else parse_fingerprint(manifest))
+        expectation = _expectation(tee, named, platform, None if manifest is None else _pin(manifest))
     if forget:
         _forget(store, address, missing_is_fine=expectation is not None)
     if expectation is None:
@@ -74,6 +75,19 @@ def trust(
         typer.echo("SIMULATED: this proves nothing about a real machine.")
     if tee == UNATTESTED:
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
+
+
+def _pin(text: str) -> bytes:
+    """The SHA-256 to pin, of a file that is a manifest or as it was given. Raises: FileInputError, InputError, ManifestError."""
+    path = Path(text)
+    if path.exists():
+        try:
+            check_manifest(parse_manifest(load_manifest(path)).manifest)
+        except ManifestError as exc:
+            raise ManifestError(
+                f"{path} is no manifest that a coordinator could hold: {exc}; every defect: tacit manifest check {path}"
+            ) from exc
+    return parse_fingerprint(text)
 
 
 def _list_known(output: str) -> None:

@@ -21,7 +21,13 @@ from tacit.cli.platform import platform_folder
 from tacit.cli.trust.era import ThisOnce, load_era_config
 from tacit.cli.trust.flags import Flags, current_flags
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, fetch_unverified
+from tacit.client.connect import (
+    NONCE_SIZE,
+    AttestedCoordinator,
+    attest_coordinator,
+    fetch_unverified,
+    verify_pinned,
+)
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import Expectation, TrustStore, default_trust_folder
 from tacit.errors import (
@@ -56,13 +62,15 @@ InsecureOption = Annotated[
 class Reached:
     """A coordinator whose certificates are known: `intermediate_pem` and `root_pem`, and a client that trusts that root alone.
 
-    `tee` is the kind of TEE that was proven, or `unattested`, `certificate`, `unverified`: how little was.
+    `tee` is the kind of TEE that was proven, or `unattested`, `certificate`, `unverified`: how little was. `pinned` tells
+    that it holds the manifest that was pinned.
     """
 
     host: str
     intermediate_pem: bytes
     root_pem: bytes
     tee: str
+    pinned: bool = False
 
     def client(self, certificate: KeyPair | None = None) -> CoordinatorClient:
         """Calls of its client API, as the user of `certificate` where one is given."""
@@ -82,6 +90,7 @@ def reach(
     cached: bool = False,
     pinned: bool = True,
     recovering: bool = False,
+    sending: bool = False,
 ) -> Reached:
     """Check the coordinator at `host` and give the way to talk to it.
 
@@ -89,7 +98,9 @@ def reach(
     `quiet` on standard error. `cached` tells that the verb is one for which that one asks for no evidence, and goes by
     the certificates that it keeps: then those are taken where nothing else is known. Without
     `pinned` another manifest than the pinned one is let pass, for the verbs that look at the manifest themselves; with
-    `recovering` a coordinator in recovery mode is enough, which has a root and no manifest of its own yet.
+    `recovering` a coordinator in recovery mode is enough, which has a root and no manifest of its own yet. `sending` tells
+    that something secret is to go there, for which a manifest has to be pinned; certificates stand for one, as they were
+    kept when the manifest was set or verified.
     Raises: NotTrustedError, EvidenceError, AppraisalError, RollbackError, ConnectError, InputError.
     """
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
@@ -112,10 +123,22 @@ def reach(
         found = _attest(address, ThisOnce(store, flags, era=era, pinned=False, rooted=False), flags)
         if found.status.code != _IN_RECOVERY:
             raise
+    if sending:
+        verify_pinned(found)
     if found.tee not in (Tee.SGX, Tee.TDX, Tee.SNP):
         typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
     _save_quote(flags, found.evidence)
-    return Reached(address, found.intermediate_pem, found.root_pem, found.tee)
+    return Reached(address, found.intermediate_pem, found.root_pem, found.tee, found.manifest is not None)
+
+
+def note_unpinned(reached: Reached) -> None:
+    """Say of a coordinator that was attested that nobody compared its manifest."""
+    if not reached.pinned and reached.tee not in ("unverified", "certificate"):
+        typer.echo(
+            f"Note: no manifest is pinned for {reached.host}, so anybody may have set the one that it holds; "
+            f"`tacit manifest verify FILE {reached.host}` compares it with yours and pins it.",
+            err=True,
+        )
 
 
 def _attest(address: str, memory: ThisOnce, flags: Flags) -> AttestedCoordinator:

@@ -21,7 +21,7 @@ from tacit.cli.up.examples import describe
 from tacit.cli.up.interrupts import Interrupts
 from tacit.cli.up.ports import Ports
 from tacit.cli.up.processes import Program, Programs
-from tacit.cli.up.source import find_model, seal_model
+from tacit.cli.up.source import check_content, find_model, seal_model
 from tacit.cli.up.stage import KEY_NAME, Stage
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.answers import NewSecret
@@ -55,6 +55,7 @@ def up(
     """
     sources = find_model(model)
     served_as = _served_name(model, name)
+    check_content(sources)
     with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
         with interrupts.held():
             platform = ensure_platform()
@@ -91,7 +92,7 @@ def _serve(stage: Stage, programs: Programs, model: Path, sources: Sequence[Sour
     server = stage.start_server(programs)
     stage.wait_for_server(server)
     typer.echo(f"[4/5] server attested: gRPC at {stage.server}, REST at https://{stage.rest}")
-    typer.echo(describe(stage, stage.roots))
+    typer.echo(f"[5/5] ask it:\n\n{describe(stage, stage.roots)}")
     return coordinator, server
 
 

@@ -1,21 +1,31 @@
 """How to talk to what `tacit up` started: examples that work when pasted."""
 
+import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tacit.cli.up.stage import Stage
-from tacit.client.inference import ServingClient, Signature
+from tacit.client.inference import ServingClient, Signature, TensorSpec
 from tacit.client.session import DEFAULT_SIGNATURE
-from tacit.errors import PeerError
+from tacit.errors import PeerError, RequestError
 
 # TensorFlow's type numbers whose JSON value is a whole number; the rest of the numeric ones take a decimal.
 _WHOLE = frozenset({3, 4, 5, 6, 9, 17, 22, 23})
 _BOOL, _STRING = 10, 7
+# What is tried for a free first size and for the other free ones, until the model takes it: a convolution with free
+# height and width needs more than 1.
+_FREE_SIZES = ((1, 1), (1, 8), (1, 32), (1, 224), (8, 8), (32, 32))
+_MAX_VALUES = 1 << 22  # in one input of an example
 _NUMPY = {
     1: "float32",
     2: "float64",
@@ -24,7 +34,7 @@ _NUMPY = {
     5: "int16",
     6: "int8",
     9: "int64",
-    10: "bool",
+    10: "bool_",  # numpy 1.24 to 1.26 have no `bool`
     19: "float16",
 }
 
@@ -32,18 +42,23 @@ _NUMPY = {
 def describe(stage: Stage, roots: Path) -> str:
     """A Python, a curl and a TensorFlow Serving example for the model that is being served.
 
-    Inputs are zeros of the model's own shapes, free sizes as 1. Raises: ConnectError.
+    Inputs are zeros of the model's own shapes; for its free sizes stand the first that the model was found to take.
+    Raises: ConnectError.
     """
     with ServingClient(stage.server, roots_pem=roots.read_bytes()) as client:
         signatures = client.signatures(stage.model)
-    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default=DEFAULT_SIGNATURE)
-    if name not in signatures:
-        raise PeerError(f"the server at {stage.server} tells no signature of {stage.model}, so nothing can be asked")
-    signature = signatures[name]
+        name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default=DEFAULT_SIGNATURE)
+        if name not in signatures:
+            raise PeerError(
+                f"the server at {stage.server} tells no signature of {stage.model}, so nothing can be asked"
+            )
+
+        def ask(inputs: Mapping[str, NDArray[Any]]) -> None:
+            client.predict(stage.model, inputs, signature_name=name)
+
+        signature = settle_sizes(signatures[name], ask)
     return "\n".join(
         (
-            "[5/5] ask it:",
-            "",
             "# Python, with tacit: the coordinator is checked first",
             _python(stage, name, signature),
             "",
@@ -57,8 +72,37 @@ def describe(stage: Stage, roots: Path) -> str:
     )
 
 
+def settle_sizes(signature: Signature, ask: Callable[[Mapping[str, NDArray[Any]]], None]) -> Signature:
+    """The signature with a number for each free size, such that `ask` takes zeros of these shapes.
+
+    Where none that are tried will do, they are 1. Raises: ConnectError, as `ask` does.
+    """
+    tried = set()
+    for rows, others in _FREE_SIZES:
+        specs = {name: _settled(spec, rows, others) for name, spec in signature.inputs.items()}
+        shapes = tuple(spec.shape or () for spec in specs.values())
+        if shapes in tried or any(prod(shape) > _MAX_VALUES for shape in shapes):
+            continue
+        tried.add(shapes)
+        with contextlib.suppress(RequestError):
+            ask({name: _array(spec) for name, spec in specs.items()})
+            return replace(signature, inputs=specs)
+    return replace(signature, inputs={name: _settled(spec, 1, 1) for name, spec in signature.inputs.items()})
+
+
+def _settled(spec: TensorSpec, rows: int, others: int) -> TensorSpec:
+    sizes = enumerate(spec.shape or ())
+    return replace(spec, shape=tuple(size if size > 0 else others if at else rows for at, size in sizes))
+
+
+def _array(spec: TensorSpec) -> NDArray[Any]:
+    if spec.dtype == _STRING:
+        return np.full(spec.shape or (), "text")
+    return np.zeros(spec.shape or (), dtype=_NUMPY.get(spec.dtype, "float32"))
+
+
 def _sizes(shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    return tuple(max(size, 1) for size in shape or ())
+    return shape or ()
 
 
 def _arrays(signature: Signature) -> Mapping[str, str]:

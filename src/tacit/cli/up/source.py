@@ -1,15 +1,18 @@
 """The files of the model that somebody named: found, looked at from outside, and encrypted into a capsule.
 
-Names and sizes are all that is judged here. Whether the content is a model says the engine, in the server.
+Names and sizes are judged here, and of an ONNX file its inputs. Whether the content is a model says the engine, in the
+server.
 """
 
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tacit.cli.model.progress import Advance
-from tacit.errors import FileInputError, InputError
+from tacit.errors import FileInputError, InputError, ModelFormatError
+from tacit.graph.onnx import string_inputs
 from tacit.vault import CapsuleInfo
 from tacit.vault.capsule import Source, write_capsule
 from tacit.vault.files import list_sources, require_space
@@ -40,6 +43,33 @@ def find_model(model: Path) -> Sequence[Source]:
             else f"{model}: {empty[0]} is empty; {_WANTED}"
         )
     return sources
+
+
+def check_content(sources: Sequence[Source]) -> None:
+    """Refuse what the server could not serve either, where that can be told before anything is started.
+
+    Raises: ModelFormatError.
+    """
+    for source in sources:
+        if not source.name.endswith(".onnx"):
+            continue
+        with (
+            source.open() as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as content,
+        ):
+            _check_onnx(source.name, content)
+
+
+def _check_onnx(name: str, content: memoryview) -> None:
+    try:
+        texts = string_inputs(content)
+    except ModelFormatError as exc:
+        reason = str(exc)  # and not the error, whose frames hold on to the mapped file
+    else:
+        reason = f"string inputs are not served: {', '.join(texts)}" if texts else ""
+    if reason:
+        raise ModelFormatError(f"{name}: {reason}; {_WANTED}")
 
 
 def seal_model(

@@ -9,8 +9,8 @@ Source: onnx/onnx.proto, ModelProto, GraphProto, NodeProto, AttributeProto, Tens
 from collections.abc import Iterator, Sequence
 
 from tacit.errors import ModelFormatError
+from tacit.graph.protobuf import fields
 from tacit.serving.bundle import Layout, check_name
-from tacit.serving.engines.protobuf import fields
 
 _WHAT = "an ONNX model"
 _MAX_DEPTH = 64  # of graphs inside nodes; real models have two or three
@@ -38,7 +38,10 @@ def external_files(content: bytes, layout: Layout, names: Sequence[str]) -> tupl
     for location in outside:
         check_name(location)
         if layout.root + location not in names:
-            raise ModelFormatError(f"{layout.entry} has tensors in {location!r}, which is not among the model's files")
+            raise ModelFormatError(
+                f"{layout.entry} has tensors in {location!r}, which is not among the model's files; "
+                "give the folder that holds both"
+            )
     return outside
 
 

@@ -7,6 +7,7 @@ Numbers: floating-point layers run in the precision that the options state. The 
 32 bits, which is enough for indices and token numbers.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ from tacit.serving.engines.signatures import read_signatures
 from tacit.serving.engines.staging import staged
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
+_SOURCE_PLACE = re.compile(r"\S+\.(?:cpp|hpp|cc|c|h):\d+:?\s*")  # in the engine's own source
 _MAX_REASON = 300  # characters of the engine's own words in an error
 
 # OpenVINO's names for element types, in TensorFlow's numbers.
@@ -63,7 +65,7 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
         _expose_outputs(model, declared)
         compiled = core.compile_model(model, "CPU", _properties(options))
     except RuntimeError as exc:
-        raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {_reason(exc)}") from exc
+        raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {reason_of(exc)}") from exc
     return OpenVinoEngine(library, compiled, declared)
 
 
@@ -100,7 +102,7 @@ class OpenVinoEngine:
             self._request = self._compiled.create_infer_request()
             shapes = ", ".join(f"{alias} {list(tensor.shape)}" for alias, tensor in sorted(inputs.items()))
             raise RequestError(
-                Status.INVALID_ARGUMENT, f"the model does not take these shapes ({shapes}): {_reason(exc)}"
+                Status.INVALID_ARGUMENT, f"the model does not take these shapes ({shapes}): {reason_of(exc)}"
             ) from exc
 
     def close(self) -> None:
@@ -196,11 +198,12 @@ def _host_processors() -> int | None:
     return os.cpu_count()
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
     """The engine's own words without its source lines, on one line."""
     lines = [line.strip() for line in str(exc).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    text = " ".join(said or [line for line in lines if line] or ["no reason given"])
+    text = " ".join(said or [line for line in lines if line])
+    text = _SOURCE_PLACE.sub("", text).strip() or "no reason given"
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
 
 

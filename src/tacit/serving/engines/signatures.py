@@ -5,9 +5,9 @@ Source: tensorflow/core/protobuf/{saved_model,meta_graph}.proto.
 
 from collections.abc import Mapping
 
+from tacit.graph.protobuf import fields, tagged
 from tacit.graph.savedmodel import parse_saved_model
 from tacit.graph.signature import Signature
-from tacit.serving.engines.protobuf import fields, tagged
 
 _WHAT = "a SavedModel"
 _META_GRAPHS, _META_INFO, _SIGNATURES = 2, 1, 5  # fields of SavedModel, and two of MetaGraphDef
