@@ -167,6 +167,15 @@ def test_certificates_are_written_root_intermediate_and_chain(demo: Done) -> Non
     demo.person.types("openssl verify -CAfile r.crt i.crt")
 
 
+def test_the_log_says_who_got_the_key_and_its_copy_is_whole(demo: Done) -> None:
+    said = follow(demo.person, "8.")
+    released = [line for line in said.splitlines() if "marble activated" in line]
+    assert released
+    assert all("tf-server" in line and "model_key" in line for line in released)
+    assert "Entries 1 to " in said
+    assert "are whole and signed" in said
+
+
 def test_bench_prints_the_originals_lines_and_summary(demo: Done) -> None:
     rest = demo.printed["7"].splitlines()
     assert len([line for line in rest if QUERY.fullmatch(line)]) == 10
