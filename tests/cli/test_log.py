@@ -113,7 +113,7 @@ def test_an_export_is_private_and_checked_without_the_coordinator(place: Place) 
     assert run_main("certificate", "root", place.host, "-o", "root.crt").code == 0
     assert run_main("log", "verify", "log.jsonl", "--root", "root.crt").code == 0
     lines = file.read_text().splitlines()
-    assert place.log("--json").out.splitlines()[: len(lines) - 1] == lines[:-1]
+    assert place.log("--format", "json").out.splitlines()[: len(lines) - 1] == lines[:-1]
 
 
 def test_t62_an_export_that_was_tampered_with_is_refused(place: Place) -> None:

@@ -12,7 +12,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from typer.core import TyperGroup
 
 from tacit.cli.coordinator.secret import CertificateOption, KeyOption
-from tacit.cli.files import OutputOption, load_key_pair, read_input, write_output
+from tacit.cli.files import (
+    FileFormatOption,
+    FormatOption,
+    OutputOption,
+    check_format,
+    load_key_pair,
+    read_input,
+    write_output,
+)
 from tacit.cli.trust import HostArgument, InsecureOption, open_store, reach, while_doing
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.log import export_log, verify_export
@@ -53,15 +61,14 @@ def show(
     key: KeyOption,
     output: OutputOption = None,
     after: AfterOption = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines on standard output, with the signed mark.")
-    ] = False,
+    form: FileFormatOption = "text",
     insecure: InsecureOption = False,
 ) -> None:
     """Print the log, or export it as JSON lines that `tacit log verify` checks. The word `show` may be left out.
 
     Example: tacit log show localhost:4433 --cert officer.crt --key officer.key -o log.jsonl
     """
+    check_format(form)
     user = load_key_pair(cert, key)
     with reach(host, insecure=insecure, quiet=True).client(user) as client, while_doing("reading the log"):
         lines = export_log(client.log, after)
@@ -71,7 +78,7 @@ def show(
             typer.echo(f"Log written to {output}; check it with: tacit log verify {output} {host}")
             return
         for line in lines:
-            text = line.decode() if as_json else _for_a_person(line)
+            text = line.decode() if form == "json" else _for_a_person(line)
             if text:
                 typer.echo(text)
 
@@ -86,6 +93,7 @@ def verify(
         Path | None, typer.Option("--root", help="The root certificate (PEM), in place of HOST:PORT.")
     ] = None,
     after: Annotated[int, typer.Option("--after", min=0, help="The export begins after this entry.")] = 0,
+    output: FormatOption = "text",
 ) -> None:
     """Check an export: nothing is missing, moved or altered, and the coordinator's root key signed its end.
 
@@ -93,11 +101,15 @@ def verify(
 
     Example: tacit log verify log.jsonl localhost:4433
     """
+    check_format(output)
     certificate = _root(host, root)
     seen = open_store().load_sighting(certificate.public_bytes(Encoding.DER))
     verified = verify_export(_lines(file), certificate, after=after, seen=None if seen is None else seen.log)
     first = verified.begins.number + 1
-    typer.echo(f"Entries {first} to {verified.ends.number} are whole and signed, with state {verified.epoch}")
+    if output == "json":
+        typer.echo(json.dumps({"first": first, "last": verified.ends.number, "epoch": verified.epoch}))
+    else:
+        typer.echo(f"Entries {first} to {verified.ends.number} are whole and signed, with state {verified.epoch}")
     if seen is None or seen.log is None:
         typer.echo("Nothing was remembered of this coordinator, so a log that ends too early cannot be told", err=True)
 
