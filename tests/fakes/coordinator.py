@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import socket
 import ssl
 import tempfile
 import threading
@@ -70,8 +71,7 @@ class FakeCoordinator:
         class Handler(_Handler):
             coordinator = fake
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         shown = self.shown or self.root
         with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +86,7 @@ class FakeCoordinator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server.shutdown()
+        self._server.cut()
         self._server.server_close()
         self._thread.join()
 
@@ -155,6 +156,30 @@ class FakeCoordinator:
         self.manifest = base64.b64decode(json.loads(body)["manifest"]) if newer else body
         self.code = 3
         return {"RecoverySecrets": {}} if newer else None
+
+
+class _Server(ThreadingHTTPServer):
+    """Its threads end with it: one that is inside OpenSSL while the interpreter ends takes the process down."""
+
+    daemon_threads = False
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """End the connections that clients keep open."""
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # below TLS, which another thread is using
 
 
 class _Handler(BaseHTTPRequestHandler):
