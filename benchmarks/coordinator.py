@@ -1,11 +1,16 @@
 """How many marbles, requests and secrets a coordinator takes a second: ours, or any by its address.
 
     benchmarks/coordinator.py [--quick]                                      starts ours, unattested, in a folder of its own
+    benchmarks/coordinator.py --beside PROGRAM                               starts another one too, and compares
     benchmarks/coordinator.py --client localhost:4433 --mesh localhost:2001  drives one that runs and has no manifest yet
 
 The manifest has one marble type, or 1,000, each with four files and four secrets behind them, and one type whose
 activations are counted, so that each is stored before it is answered. Clients are processes of their own on the same
 processors. Signing requests are a hundred different ones, taking turns: what is remembered of one helps nobody.
+
+The first row is no coordinator's: it is what the cryptography of one activation allows on one thread (a key, the check
+of the request's signature, a certificate, all on P-384), as a measure of the machine. PROGRAM takes the variables
+EDG_COORDINATOR_* and runs in simulation; it gets our environment.
 """
 
 import argparse
@@ -13,6 +18,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import socket
 import ssl
 import statistics
@@ -21,7 +27,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +40,9 @@ import psutil
 from tacit.cli.up.ports import reserved_ports
 from tacit.cli.up.processes import Programs, clean_environment, find_program
 from tacit.pki import KeyPair, issue_self_signed
-from tacit.pki.csr import create_csr
+from tacit.pki.csr import create_csr, parse_csr
 from tacit.pki.keys import generate_key
+from tacit.pki.leaf import issue_leaf
 from tacit.pki.tls import unverified_client_context
 from tacit.wire.pb.marble_pb2 import ActivationRequest
 
@@ -43,6 +50,7 @@ ACTIVATE = "/rpc.Marble/Activate"
 CSRS = 100
 TYPES = 1000
 START = 60.0  # seconds
+OURS = (find_program("tacit-coordinator"), "--unattested")
 PARAMETERS = {
     "Argv": ["tensorflow_model_server", "--port=8500", "--model_name=resnet50"],
     "Env": {"KEY": "{{ hex .Secrets.shared }}", "OWN": "{{ hex .Secrets.own }}"},
@@ -253,23 +261,43 @@ def rows_of(target: Target, *, types: int, quick: bool) -> dict[str, dict[str, f
     } | stored | secret  # fmt: skip
 
 
+def cryptography_alone(seconds: float) -> dict[str, float]:
+    """What one thread can do of an activation's cryptography."""
+    issuer = issue_self_signed(["localhost"], common_name="benchmark", now=datetime.now(UTC))
+    csr = create_csr(generate_key(), ["localhost"])
+    spent: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        begin = time.perf_counter()
+        leaf = issue_leaf(
+            parse_csr(csr), issuer=issuer, uuid="x", marble_type="m", allowed_names=None, now=datetime.now(UTC)
+        )
+        if not (leaf.certificate_pem and leaf.key_pem):
+            raise SystemExit("Error: a certificate without content")
+        spent.append(time.perf_counter() - begin)
+    ordered = sorted(spent)
+    p95 = ordered[int(len(ordered) * 0.95)] * 1000
+    return {"rate": len(spent) / sum(spent), "p50_ms": statistics.median(ordered) * 1000, "p95_ms": p95}
+
+
 @contextmanager
-def running(folder: Path, owner: KeyPair, *, seconds: float) -> Iterator[tuple[Target, float, psutil.Process]]:
-    """Our coordinator with its state in `folder`: the target, seconds until it answered, and its process."""
+def running(
+    folder: Path, owner: KeyPair, *, seconds: float, command: Sequence[str]
+) -> Iterator[tuple[Target, float, psutil.Process]]:
+    """A coordinator with its state in `folder`: the target, seconds until it answered, and its process."""
     with reserved_ports([0, 0]) as (client, mesh), Programs(folder / "logs") as programs:
         begin = time.perf_counter()
         program = programs.start(
             "coordinator",
-            [find_program("tacit-coordinator"), "--unattested"],
-            env=clean_environment(
-                {
-                    "EDG_COORDINATOR_CLIENT_ADDR": f"127.0.0.1:{client}",
-                    "EDG_COORDINATOR_MESH_ADDR": f"127.0.0.1:{mesh}",
-                    "EDG_COORDINATOR_SEAL_DIR": str(folder / "seal"),
-                }
-            ),
+            command,
+            env={
+                **(clean_environment({}) if command == OURS else os.environ),
+                "EDG_COORDINATOR_CLIENT_ADDR": f"127.0.0.1:{client}",
+                "EDG_COORDINATOR_MESH_ADDR": f"127.0.0.1:{mesh}",
+                "EDG_COORDINATOR_SEAL_DIR": str(folder / "seal"),
+            },
         )
-        program.wait_until(lambda: program.says("client API listening"), seconds=START)
+        program.wait_until(lambda: answers(client) and answers(mesh), seconds=START)
         started = time.perf_counter() - begin
         yield (
             Target(f"127.0.0.1:{client}", f"127.0.0.1:{mesh}", owner, seconds=seconds),
@@ -278,26 +306,34 @@ def running(folder: Path, owner: KeyPair, *, seconds: float) -> Iterator[tuple[T
         )
 
 
-def measure_ours(folder: Path, owner: KeyPair, *, quick: bool) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """All rows for our own coordinator, and what can be said of a process that one has started oneself."""
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def measure_program(
+    folder: Path, owner: KeyPair, command: Sequence[str], *, quick: bool
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """All rows for a coordinator's program, and what can be said of a process that one has started oneself."""
     seconds = 1.0 if quick else 5.0
     rows: dict[str, dict[str, float]] = {}
     said: list[str] = []
     for types in (1, TYPES):
         place = folder / str(types)
         place.mkdir()
-        with running(place, owner, seconds=seconds) as (target, started, _):
+        with running(place, owner, seconds=seconds, command=command) as (target, started, _):
             said.append(f"Started with an empty folder, it answered after {started:.2f} s.")
             target.set_manifest(types)
             rows |= rows_of(target, types=types, quick=quick)
         sealed = sum(file.stat().st_size for file in (place / "seal").iterdir())
-        with running(place, owner, seconds=seconds) as (_, started, _):
+        with running(place, owner, seconds=seconds, command=command) as (_, started, _):
             said.append(
                 f"Started with the sealed state of {counted(types)} ({sealed / 1e6:.1f} MB), it answered after {started:.2f} s."
             )
     growth = folder / "growth"
     growth.mkdir()
-    with running(growth, owner, seconds=seconds) as (target, _, process):
+    with running(growth, owner, seconds=seconds, command=command) as (target, _, process):
         target.set_manifest(1)
         sizes = []
         for count in (100, 400) if quick else (1000, 9000):
@@ -309,10 +345,21 @@ def measure_ours(folder: Path, owner: KeyPair, *, quick: bool) -> tuple[dict[str
     return rows, said[:2] + said[3:]
 
 
+def print_table(rows: dict[str, dict[str, float]], other: dict[str, dict[str, float]]) -> None:
+    """One row a measurement; with another coordinator's rate and how many times that ours is, where it was measured."""
+    more = (" the other, a second | ratio |", "---|---|") if other else ("", "")
+    print(f"| unattested coordinator | a second | p50, ms | p95, ms |{more[0]}\n|---|---|---|---|{more[1]}")
+    for name, row in rows.items():
+        beside = other.get(name)
+        extra = f" {beside['rate']:,.0f} | {row['rate'] / beside['rate']:.2f} |" if beside else " | |" if other else ""
+        print(f"| {name} | {row['rate']:,.0f} | {row['p50_ms']:.2f} | {row['p95_ms']:.2f} |{extra}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
     parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--beside", metavar="PROGRAM", help="another coordinator, measured in the same run")
     parser.add_argument("--client", help="client API of a coordinator that runs and has no manifest yet")
     parser.add_argument("--mesh", help="its mesh API")
     parser.add_argument("--marbles", type=int, default=1, help="marble types of the manifest that it gets")
@@ -325,16 +372,23 @@ def main() -> None:
         return
     owner = issue_self_signed([], common_name="owner", now=datetime.now(UTC))
     said: list[str] = []
+    other: dict[str, dict[str, float]] = {}
     if options.client and options.mesh:
         target = Target(options.client, options.mesh, owner, seconds=options.seconds)
         target.set_manifest(options.marbles)
         rows = rows_of(target, types=options.marbles, quick=options.quick)
     else:
         with tempfile.TemporaryDirectory(prefix="tacit-bench-") as folder:
-            rows, said = measure_ours(Path(folder), owner, quick=options.quick)
-    print("| unattested coordinator | a second | p50, ms | p95, ms |\n|---|---|---|---|")
-    for name, row in rows.items():
-        print(f"| {name} | {row['rate']:,.0f} | {row['p50_ms']:.2f} | {row['p95_ms']:.2f} |")
+            rows = {
+                "cryptography of an activation alone, one thread": cryptography_alone(1.0 if options.quick else 5.0)
+            }
+            measured, said = measure_program(Path(folder), owner, OURS, quick=options.quick)
+            rows |= measured
+            if options.beside:
+                Path(folder, "beside").mkdir()
+                other, told = measure_program(Path(folder, "beside"), owner, [options.beside], quick=options.quick)
+                said += ["The other one:", *told]
+    print_table(rows, other)
     if said:
         print("\n" + " ".join(said))
     if options.json:
