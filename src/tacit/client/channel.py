@@ -81,7 +81,8 @@ class HttpsChannel:
         except ssl.SSLError as exc:
             raise _tls_error(self._address, exc) from exc
         except (OSError, HTTPException) as exc:
-            detail = str(exc) or type(exc).__name__
+            # It may hold whatever the other side sent, line ends and all.
+            detail = " ".join(str(exc).split())[:200] or type(exc).__name__
             raise PeerError(f"{method} {url}: the connection broke before a whole answer came ({detail})") from exc
         else:
             return answer
