@@ -106,6 +106,7 @@ def keep_as_marblerun_does(stage: Stage, entry: Entry) -> None:
         assert run_main("certificate", "chain", stage.host, "-i", "-o", theirs).code == 0
 
 
+@pytest.mark.slow
 def test_each_recorded_command_gives_the_recorded_lines(stage: Stage, shared_vectors: Path) -> None:
     recorded = entries(shared_vectors)
     assert len(recorded) == COUNT

@@ -182,6 +182,7 @@ def check(recorded: Recorded, moment: Moment, folder: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_nothing_that_was_answered_is_lost_wherever_it_is_cut(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_what_a_change_writes_does_not_grow_with_the_manifest(tmp_path: Path, mo
     assert max(cost[1000]) < 1000
 
 
+@pytest.mark.slow
 def test_over_time_snapshots_cost_no_more_than_the_changes_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
