@@ -1,8 +1,7 @@
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -28,23 +27,6 @@ RUNS = ["sh", "-c", "true"]
 KEY_TEXT = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PREMAIN = Path(sys.executable).parent / "tacit-premain"
 Mesh = Callable[..., AbstractContextManager[int]]
-
-
-@pytest.fixture(scope="module")
-def tee() -> FakeTee:
-    return FakeTee(product_id=2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="test-") as name:
-        yield Path(name)
 
 
 @pytest.fixture
