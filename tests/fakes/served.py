@@ -7,6 +7,7 @@ import numpy as np
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
+from tacit.serving.batching import Statistics
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.wire.tensor import Tensor
 
@@ -27,6 +28,12 @@ class FakeServed:
         self.version = version
         self.signatures = signatures
         self._compute = compute
+        self.statistics = Statistics()
+        self.platform = "fake"
+        self.max_batch = 0
+
+    def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
+        return None
 
     def submit(
         self,
@@ -35,6 +42,7 @@ class FakeServed:
         outputs: Sequence[str],
         *,
         deadline: float | None = None,
+        client: bytes | None = None,
     ) -> Future[dict[str, Tensor]]:
         future: Future[dict[str, Tensor]] = Future()
         try:
@@ -50,6 +58,7 @@ class FakeModels:
     def __init__(self, served: FakeServed, *, labels: Mapping[str, int] | None = None) -> None:
         self._served = served
         self._labels = labels or {}
+        self.loads: list[str] = []
 
     def find(self, selector: Selector) -> FakeServed:
         served = self._served
@@ -62,6 +71,21 @@ class FakeModels:
             wanted = f"Latest({selector.model})" if version is None else f"Specific({selector.model}, {version})"
             raise RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
         return served
+
+    ready = True
+
+    def names(self) -> Sequence[str]:
+        return (self._served.name,)
+
+    def load_model(self, model: str) -> None:
+        if model != self._served.name:
+            raise RequestError(Status.NOT_FOUND, f"no model {model} is configured")
+        self.loads.append(f"load {model}")
+
+    def unload_model(self, model: str) -> None:
+        if model != self._served.name:
+            raise RequestError(Status.NOT_FOUND, f"no model {model} is configured")
+        self.loads.append(f"unload {model}")
 
     def statuses(self, model: str) -> Sequence[VersionStatus]:
         if model != self._served.name:

@@ -233,7 +233,7 @@ async def test_a_deadline_reaches_the_engines_queue() -> None:
     served = models.find(Selector("half_plus_two"))
     submit = served.submit
 
-    def remember(*arguments: Any, deadline: float | None = None) -> Any:
+    def remember(*arguments: Any, deadline: float | None = None, **_more: Any) -> Any:
         asked.append(deadline)
         return submit(*arguments)
 

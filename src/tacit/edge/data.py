@@ -4,7 +4,7 @@ grpcio sees no client certificate that it does not verify, and has no TLS export
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tacit.edge.listener import GrpcCall, GrpcHandler, Listener, bind, cut
+from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcMethods, GrpcStreaming, Listener, bind, cut
 from tacit.errors import PkiError, PortInUseError, RequestError
 from tacit.pki.keys import Credentials, parse_certificates, parse_key_pair
 
@@ -23,9 +23,12 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """Finds the handler of a path; messages stay bytes."""
 
-    def __init__(self, handlers: Mapping[str, GrpcHandler]) -> None:
+    def __init__(self, handlers: GrpcMethods) -> None:
         self._methods = {
-            path: grpc.unary_unary_rpc_method_handler(_adapt(path, handler)) for path, handler in handlers.items()
+            path: grpc.stream_stream_rpc_method_handler(_adapt_stream(path, method))
+            if isinstance(method, GrpcStreaming)
+            else grpc.unary_unary_rpc_method_handler(_adapt(path, method))
+            for path, method in handlers.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -34,18 +37,39 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
 
 def _adapt(path: str, handler: GrpcHandler) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def call(message: bytes, context: Any) -> bytes:
-        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            return await handler(message, GrpcCall(path, metadata, _certificate(context), context.time_remaining()))
-        except RequestError as exc:
-            code, text = _STATUS[int(exc.status)], cut(str(exc))
-        except Exception:
-            # The caller learns nothing about our inside; our log has it.
-            _LOG.exception("a handler failed", extra={"method": path})
-            code, text = grpc.StatusCode.INTERNAL, "internal error"
+            return await handler(message, _call(path, context))
+        except Exception as exc:
+            code, text = _refusal(path, exc)
         return await context.abort(code, text)  # type: ignore[no-any-return]  # it raises
 
     return call
+
+
+def _adapt_stream(path: str, method: GrpcStreaming) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+    async def call(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        try:
+            async for answer in method.handler(messages, _call(path, context)):
+                yield answer
+            return
+        except Exception as exc:
+            code, text = _refusal(path, exc)
+        await context.abort(code, text)
+
+    return call
+
+
+def _call(path: str, context: Any) -> GrpcCall:
+    metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return GrpcCall(path, metadata, _certificate(context), context.time_remaining())
+
+
+def _refusal(path: str, exc: Exception) -> tuple[grpc.StatusCode, str]:
+    if isinstance(exc, RequestError):
+        return _STATUS[int(exc.status)], cut(str(exc))
+    # The caller learns nothing about our inside; our log has it.
+    _LOG.error("a handler failed", exc_info=exc, extra={"method": path})
+    return grpc.StatusCode.INTERNAL, "internal error"
 
 
 def _certificate(context: Any) -> bytes | None:
@@ -69,7 +93,7 @@ class _DataListener:
 
 
 async def serve_grpc_data(
-    handlers: Mapping[str, GrpcHandler],
+    handlers: GrpcMethods,
     *,
     host: str,
     port: int,
@@ -77,7 +101,7 @@ async def serve_grpc_data(
     client_roots: bytes | None,
     max_message: int,
 ) -> Listener:
-    """Serve unary `handlers`; plaintext without `credentials`, and mutual TLS with `client_roots` (PEM).
+    """Serve `handlers`; plaintext without `credentials`, and mutual TLS with `client_roots` (PEM).
 
     `max_message` is bytes, for both directions; -1 is no limit. Other methods get UNIMPLEMENTED, a handler's
     RequestError goes to the caller, any other exception becomes INTERNAL without its text.

@@ -202,7 +202,7 @@ class Http1:
             self._held += size
             self._body.add(body)
         else:
-            raise _RefusedError(503, "the server holds as many requests as it can; try again later")
+            raise _RefusedError(503, self._service.full())
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -298,7 +298,7 @@ class Http1:
         return _RefusedError(431, f"request line and headers are larger than {self._service.limits.head} bytes")
 
     def _body_too_large(self) -> _RefusedError:
-        return _RefusedError(413, f"the body is larger than {self._service.max_body} bytes")
+        return _RefusedError(413, self._service.too_large())
 
     def _too_large_answer(self) -> HttpResponse:
         return text_answer(413, str(self._body_too_large()))

@@ -24,6 +24,8 @@ class Limits:
     head: int = 64 << 10  # request line and headers of HTTP/1.1
     discard: int = 64 << 20  # of a refused HTTP/1.1 body, taken so that its sender gets to read the refusal
     bodies: int = 1 << 30  # of all requests that are being received or handled together; at least the largest one
+    size_flag: str = ""  # that moves the size of one request; named where one is refused
+    bodies_flag: str = ""  # that moves `bodies`
     http2: Rules = field(default_factory=Rules)
 
     def look_every(self) -> float:
@@ -70,9 +72,22 @@ class Service:
     budget: Budget
     date: Date = field(default_factory=Date)
 
+    def full(self) -> str:
+        """The refusal of a request for which there is no room."""
+        return f"the server holds as many requests as it can{named(self.limits.bodies_flag)}; try again later"
+
+    def too_large(self) -> str:
+        """The refusal of an HTTP body above `max_body`."""
+        return f"the body is larger than {self.max_body} bytes{named(self.limits.size_flag)}"
+
     def speaks_http1(self) -> bool:
         """Whether HTTP/1.1 is spoken, which gRPC alone cannot use."""
         return self.http is not None
+
+
+def named(flag: str) -> str:
+    """What a refusal says of the flag that moves its limit; nothing where there is none."""
+    return f" ({flag})" if flag else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,17 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import structlog
 
-from tacit.edge import Listener
+from tacit.edge import GrpcMethods, Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
 from tacit.pki import parse_key_pair
+from tacit.programs.doors import Doors, edge_limits, oip_handlers, open_doors
 from tacit.programs.memory import keep_memory_private
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
 from tacit.serving.private import remove_private_folder
-from tacit.serving.repository import ModelConfig, Observer, Repository, VersionPolicy
+from tacit.serving.repository import ModelConfig, Observer, Queueing, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format, ModelRule, load_key, parse_rules
 from tacit.serving.tfs.config import Credentials, ModelEntry, load_text, parse_model_config, parse_ssl_config
 from tacit.serving.tfs.flags import Flags, parse_flags, usage
@@ -109,11 +110,12 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
         options=engine_options(flags),
         observe=observer(log),
         warm=flags.switch("enable_model_warmup"),
+        queueing=Queueing(max_waiting=flags.number("max_waiting_requests")),
     )
     plane = Plane(repository)
     stop = asyncio.Event()
     catch_signals(stop)
-    listeners = await listen(flags, plane, credentials)
+    listeners = await listen(flags, plane, credentials, open_doors(flags, environ))
     halt = threading.Event()
     try:
         ports = {name: each.port for name, each in listeners.items()}
@@ -130,7 +132,7 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     log.info("stopped")
 
 
-async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) -> dict[str, Listener]:
+async def listen(flags: Flags, plane: Plane, credentials: Credentials | None, doors: Doors) -> dict[str, Listener]:
     """Open the ports that are wanted. Raises: PortInUseError, UsageError."""
     grpc_port, rest_port = flags.number("port"), flags.number("rest_api_port")
     if not grpc_port and not rest_port:
@@ -138,25 +140,37 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
     if grpc_port == rest_port != _ANY_PORT:
         raise UsageError(f"--port and --rest_api_port are both {grpc_port}; give them different ports")
     listeners: dict[str, Listener] = {}
+    methods, oip = oip_handlers(plane, flags)
     if grpc_port:
-        listeners["grpc"] = await _listen_for_grpc(flags, plane, credentials, max(0, grpc_port))
+        listeners["grpc"] = await _listen_for_grpc(flags, plane, credentials, doors, methods, port=max(0, grpc_port))
     if rest_port:
         rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
         listeners["rest"] = await serve_http(
-            rest.handle,
+            doors.http(rest.handle, oip),
             host=flags.text("host"),
             port=max(0, rest_port),
-            tls=_tls(credentials, "h2", "http/1.1"),
+            tls=_tls(flags, credentials, "h2", "http/1.1"),
             max_body=flags.number("max_message_bytes"),
+            limits=edge_limits(flags),
         )
     return listeners
 
 
-async def _listen_for_grpc(flags: Flags, plane: Plane, credentials: Credentials | None, port: int) -> Listener:
+async def _listen_for_grpc(
+    flags: Flags, plane: Plane, credentials: Credentials | None, doors: Doors, methods: GrpcMethods, *, port: int
+) -> Listener:
     service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
-    host, limit, handlers = flags.text("host"), flags.number("max_message_bytes"), service.handlers()
+    host, limit = flags.text("host"), flags.number("max_message_bytes")
+    handlers = doors.grpc(service.handlers(), methods)
     if flags.text("edge") == "tacit":
-        return await serve_grpc(handlers, host=host, port=port, tls=_tls(credentials, "h2"), max_message=limit)
+        return await serve_grpc(
+            handlers,
+            host=host,
+            port=port,
+            tls=_tls(flags, credentials, "h2"),
+            max_message=limit,
+            limits=edge_limits(flags),
+        )
     if flags.text("edge") != "grpcio":
         raise UsageError(f"--edge={flags.text('edge')}: expected tacit or grpcio")
     from tacit.edge.data import serve_grpc_data
@@ -171,15 +185,19 @@ async def _listen_for_grpc(flags: Flags, plane: Plane, credentials: Credentials 
     )
 
 
-def _tls(credentials: Credentials | None, *protocols: str) -> "ServerContext | None":
+def _tls(flags: Flags, credentials: Credentials | None, *protocols: str) -> "ServerContext | None":
     if credentials is None:
         return None
-    from tacit.pki.tls import server_context
+    from tacit.pki.tls import ClientCertificates, server_context
 
     chain_and_key = (credentials.chain, credentials.key)
+    by_certificate = ("management_clients", "max_client_requests", "max_client_rate")
+    wanted: ClientCertificates = "request" if any(flags.values[name] for name in by_certificate) else "none"
+    if credentials.client_roots:
+        wanted = "require"
     return server_context(
         lambda: chain_and_key,
-        client_certificates="require" if credentials.client_roots else "none",
+        client_certificates=wanted,
         client_roots=credentials.client_roots,
         alpn=protocols,
     )

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
-from tacit.serving.batch import QueueClosedError
+from tacit.serving.batching import QueueClosedError, Statistics
 from tacit.wire.tensor import Tensor, type_name
 
 Wire = TypeVar("Wire")
@@ -78,8 +78,31 @@ class Served(Protocol):
         outputs: Sequence[str],
         *,
         deadline: float | None = None,
+        client: bytes | None = None,
     ) -> Future[dict[str, Tensor]]:
-        """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError."""
+        """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError.
+
+        `client` is the certificate of who asks, for batches that are not to mix clients.
+        """
+
+    def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor] | None:
+        """The outputs at once, from a model that is quicker than any queue; None where it is to be asked by `submit`.
+
+        Raises:
+            RequestError: the model's refusal.
+        """
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done since it was loaded."""
+
+    @property
+    def platform(self) -> str:
+        """Which engine runs it."""
+
+    @property
+    def max_batch(self) -> int:
+        """Rows of the largest batch, 0 where requests are not batched."""
 
 
 class Models(Protocol):
@@ -90,6 +113,19 @@ class Models(Protocol):
 
     def statuses(self, model: str) -> Sequence[VersionStatus]:
         """All versions that are known, highest first; empty for an unknown model."""
+
+    def names(self) -> Sequence[str]:
+        """The models that are to be served."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model, and every one has a version that answers."""
+
+    def load_model(self, model: str) -> None:
+        """Look for the model's versions now, and wait for them; blocks. Raises: RequestError."""
+
+    def unload_model(self, model: str) -> None:
+        """Take the model away until it is loaded again; blocks. Raises: RequestError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +143,11 @@ class Plane:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+
+    @property
+    def models(self) -> Models:
+        """What is served."""
+        return self._models
 
     def find(self, selector: Selector) -> Served:
         """The loaded version that is meant; version 0 means the latest where there is no version 0.
@@ -147,6 +188,7 @@ class Plane:
         decode: Callable[[str, Wire], Tensor],
         output_filter: Sequence[str] = (),
         deadline: float | None = None,
+        client: bytes | None = None,
     ) -> Prediction:
         """A whole prediction, steps (1) to (8); `decode` turns one input of the protocol's kind into a tensor.
 
@@ -163,7 +205,7 @@ class Plane:
         check_aliases(signature, inputs)  # (3) (4)
         tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
         outputs = choose_outputs(signature, output_filter)  # (6)
-        return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline)
+        return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline, client=client)
 
     async def run(
         self,
@@ -174,6 +216,7 @@ class Plane:
         *,
         outputs: Sequence[str],
         deadline: float | None = None,
+        client: bytes | None = None,
     ) -> Prediction:
         """Steps (7) and (8), for inputs that are decoded and named already.
 
@@ -181,13 +224,15 @@ class Plane:
             RequestError: wrong types, a shape that the model refuses, a queue that is full, or a deadline that passed.
         """
         check_types(served.signatures[signature_key], inputs)  # (7)
-        try:
-            waiting = served.submit(signature_key, inputs, outputs, deadline=deadline)  # (8)
-        except QueueClosedError:
-            # Unloaded after it was found: whoever took its place answers, or nobody does and that is the answer.
-            served = self.find(selector)
-            waiting = served.submit(signature_key, inputs, outputs, deadline=deadline)
-        result = await asyncio.wrap_future(waiting)
+        result = served.attempt(signature_key, inputs, outputs)  # (8)
+        if result is None:
+            try:
+                waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
+            except QueueClosedError:
+                # Unloaded after it was found: whoever took its place answers, or nobody does and that is the answer.
+                served = self.find(selector)
+                waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
+            result = await asyncio.wrap_future(waiting)
         return Prediction(served.name, served.version, signature_key, result)
 
 

@@ -11,10 +11,8 @@ Readers never wait: each look publishes new tables in place of the old ones.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -27,13 +25,13 @@ from tacit.errors import (
     TacitError,
     VaultError,
 )
-from tacit.graph.signature import Signature
-from tacit.serving.batch import EngineQueue
+from tacit.graph.signature import SERVING_DEFAULT, Signature
+from tacit.serving.batching import MAX_WAITING, QUICK_NS, BatchRules, ModelQueue, Statistics, measure_pace
+from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources, open_source
-from tacit.serving.warmup import warm_up
-from tacit.wire.tensor import Tensor
+from tacit.serving.warmup import warm_up, zeros_for
 
 _MAX_ENDED = 32  # versions that ended and are still told of
 
@@ -74,26 +72,49 @@ class Observer(Protocol):
         """Take one event."""
 
 
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    """How requests wait: joined by `rules` or one by one, and `max_waiting` of them per version at most."""
+
+    rules: BatchRules | None = None
+    max_waiting: int = MAX_WAITING
+
+
 class LoadedModel:
     """A version in memory: its engine behind a queue."""
 
-    def __init__(self, name: str, version: int, engine: Engine) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        engine: Engine,
+        *,
+        queueing: Queueing | None = None,
+        quick: bool = False,
+    ) -> None:
+        queueing = queueing or Queueing()
         self.name = name
         self.version = version
         self.signatures: Mapping[str, Signature] = engine.signatures
+        self.platform = engine.platform
+        joinable = [key for key, signature in engine.signatures.items() if is_by_rows(signature)]
+        self.max_batch = queueing.rules.max_batch if queueing.rules and joinable else 0
         self._engine = engine
-        self._queue: EngineQueue[dict[str, Tensor]] = EngineQueue(f"{name}/{version}")
+        self._queue = ModelQueue(
+            f"{name}/{version}",
+            engine,
+            rules=queueing.rules,
+            joinable=joinable,
+            max_waiting=queueing.max_waiting,
+            quick=quick,
+        )
+        self.attempt = self._queue.attempt
+        self.submit = self._queue.submit
 
-    def submit(
-        self,
-        signature: str,
-        inputs: Mapping[str, Tensor],
-        outputs: Sequence[str],
-        *,
-        deadline: float | None = None,
-    ) -> Future[dict[str, Tensor]]:
-        """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError."""
-        return self._queue.submit(partial(self._engine.infer, signature, inputs, outputs), deadline=deadline)
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done since it was loaded."""
+        return self._queue.statistics
 
     def close(self) -> None:
         """Answer what waits, then give the memory back."""
@@ -122,12 +143,16 @@ class Repository:
         options: EngineOptions,
         observe: Observer,
         warm: bool = True,
+        queueing: Queueing | None = None,
     ) -> None:
         self._configs = {config.name: config for config in models}
         self._load = load
         self._options = options
         self._observe = observe
         self._warm = warm
+        self._queueing = queueing
+        self._busy = threading.RLock()  # one look at the storage at a time
+        self._held: set[str] = set()  # models that a client unloaded
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
 
@@ -161,7 +186,45 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
-        return all(any(entry.loaded for entry in table.values()) for table in self._tables.values())
+        return bool(self._tables) and all(
+            any(entry.loaded for entry in table.values()) for table in self._tables.values()
+        )
+
+    def names(self) -> Sequence[str]:
+        """The models that are to be served."""
+        return tuple(self._tables)
+
+    # -- what a client asks who manages it
+
+    def load_model(self, model: str) -> None:
+        """Look for the model's versions now; returns when one answers. Raises: RequestError."""
+        config = self._configs.get(model)
+        if config is None:
+            raise RequestError(
+                Status.NOT_FOUND,
+                f"no model {model} is configured; this server serves {', '.join(self._configs) or 'none'}",
+            )
+        with self._busy:
+            self._held.discard(model)
+            # What failed before is tried again: somebody asked for it.
+            kept = {version: entry for version, entry in self._tables[model].items() if entry.loaded}
+            self._tables[model] = MappingProxyType(kept)
+            self._poll_model(config)
+            if any(entry.loaded for entry in self._tables[model].values()):
+                return
+            failed = [status.message for status in self.statuses(model) if status.message]
+        raise RequestError(
+            Status.INVALID_ARGUMENT, f"failed to load {model}: {failed[0] if failed else 'it has no version yet'}"
+        )
+
+    def unload_model(self, model: str) -> None:
+        """Take the model away until it is loaded again. Raises: RequestError."""
+        if model not in self._configs:
+            raise RequestError(Status.NOT_FOUND, f"no model {model} is configured")
+        with self._busy:
+            self._held.add(model)
+            for version in sorted(self._tables[model]):
+                self._unload_version(model, version)
 
     # -- what the storage says
 
@@ -182,20 +245,25 @@ class Repository:
     def poll(self) -> None:
         """Look at the storage once: load what is new, unload what is no longer wanted."""
         for config in self._configs.values():
-            try:
-                sources = list_sources(config.base, config.access)
-            except TacitError as exc:
-                self._tell(config.name, "model-storage-failed", str(exc))
-                continue
-            if not sources and not self._tables[config.name]:
-                self._tell(
-                    config.name,
-                    "model-awaited",
-                    f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
-                )
-                continue
-            if sources or config.base.exists():
-                self._follow(config, config.policy.choose(sources))
+            with self._busy:
+                if config.name not in self._held:
+                    self._poll_model(config)
+
+    def _poll_model(self, config: ModelConfig) -> None:
+        try:
+            sources = list_sources(config.base, config.access)
+        except TacitError as exc:
+            self._tell(config.name, "model-storage-failed", str(exc))
+            return
+        if not sources and not self._tables[config.name]:
+            self._tell(
+                config.name,
+                "model-awaited",
+                f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
+            )
+            return
+        if sources or config.base.exists():
+            self._follow(config, config.policy.choose(sources))
 
     def close(self) -> None:
         """Unload everything; what waits in the queues is answered first."""
@@ -225,7 +293,8 @@ class Repository:
         try:
             with closing(open_source(source, config.access)) as bundle:
                 engine = self._load(bundle, self._options)
-            loaded = LoadedModel(name, version, engine)
+                engine, quick = self._fit(engine, bundle)
+            loaded = LoadedModel(name, version, engine, queueing=self._queueing, quick=quick)
         except Exception as exc:  # whatever a hostile or half-written model sets off, the others go on being served
             message = _describe(exc)
             self._publish(name, _Entry(VersionStatus(version, State.END, _status_of(exc), message), source.stamp))
@@ -246,6 +315,27 @@ class Repository:
             signatures=sorted(loaded.signatures),
             seconds=round(time.monotonic() - begin, 3),
         )
+
+    def _fit(self, engine: Engine, bundle: Bundle) -> tuple[Engine, bool]:
+        """The engine that suits the model, and whether it is quicker than a queue: tiny ones get one thread."""
+        key = min(engine.signatures, key=lambda key: (key != SERVING_DEFAULT, key), default=None)
+        if key is None or not self._warm:
+            return engine, False
+        signature = engine.signatures[key]
+
+        def pace(engine: Engine) -> int:
+            return measure_pace(engine, key, zeros_for(signature), tuple(signature.outputs))
+
+        try:
+            if pace(engine) >= QUICK_NS:
+                return engine, False
+            if self._options.threads is None:
+                alone = self._load(bundle, replace(self._options, threads=1))
+                engine.close()
+                engine = alone
+            return engine, pace(engine) < QUICK_NS
+        except Exception:  # zeros may be what it was never meant to take; the warm-up says so
+            return engine, False
 
     def _unload_version(self, name: str, version: int) -> None:
         loaded = self._tables[name][version].loaded
@@ -268,6 +358,12 @@ class Repository:
         if self._told.get(name) != message:
             self._told[name] = message
             self._observe(event, model=name, message=message)
+
+
+def is_by_rows(signature: Signature) -> bool:
+    """Whether the first dimension of everything is free, or unknown: then requests may be joined along it."""
+    specs = (*signature.inputs.values(), *signature.outputs.values())
+    return all(spec.shape is None or (len(spec.shape) > 0 and spec.shape[0] < 0) for spec in specs)
 
 
 def _not_found(model: str, version: int | None) -> RequestError:

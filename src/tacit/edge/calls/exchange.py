@@ -12,12 +12,11 @@ from tacit.edge.http import BODILESS, answer, fields_of, text_answer
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
-from tacit.edge.service import Peer, Service, ascii_metadata
+from tacit.edge.service import Peer, Service, ascii_metadata, named
 from tacit.errors import RequestError, Status
 
 _SMALL = 16 << 10  # bytes of a message that is joined with its prefix rather than sent after it
 _UNSENT = 256 << 10  # bytes of messages that a client has not taken, before the handler waits for it
-_FULL = "the server holds as many requests as it can; try again later"
 _LOG = logging.getLogger("tacit.edge")
 
 
@@ -57,7 +56,7 @@ class Exchange:
         size = len(piece)
         if size:
             if not self._line.service.budget.take(size):
-                self.refuse(Status.RESOURCE_EXHAUSTED, _FULL)
+                self.refuse(Status.RESOURCE_EXHAUSTED, self._line.service.full())
                 return
             self.got += size
             self._add(piece)
@@ -102,7 +101,7 @@ class _GrpcExchange(Exchange):
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         super().__init__(line, stream, request)
-        self._reader = messages.MessageReader(line.service.max_message)
+        self._reader = messages.MessageReader(line.service.max_message, named(line.service.limits.size_flag))
         self._begun = False  # whether the answer's head was sent
         self._deadline: float | None = None
         timeout = request.headers.get("grpc-timeout")
@@ -318,7 +317,7 @@ class PlainRequest(Exchange):
 
     def _too_large(self) -> None:
         self._body.drop()
-        self.respond(text_answer(413, f"the body is larger than {self._line.service.max_body} bytes"))
+        self.respond(text_answer(413, self._line.service.too_large()))
 
     def _add(self, piece: bytes | memoryview) -> None:
         self._body.add(piece)

@@ -72,9 +72,10 @@ class MessageReader:
     A message is judged by its announced length, before a byte of it is kept.
     """
 
-    def __init__(self, max_message: int) -> None:
-        """Take messages of up to `max_message` bytes; -1 is no limit."""
+    def __init__(self, max_message: int, flag: str = "") -> None:
+        """Take messages of up to `max_message` bytes; -1 is no limit. `flag` ends the refusal of a larger one."""
         self._max = max_message
+        self._flag = flag
         self._head = bytearray()
         self._pieces = Pieces()
         self.missing = 0  # bytes of the begun message that are still to come
@@ -124,5 +125,5 @@ class MessageReader:
         if compressed:
             raise RequestError(Status.UNIMPLEMENTED, _COMPRESSED)
         if 0 <= self._max < length:
-            text = f"grpc: received message larger than max ({length} vs. {self._max})"
+            text = f"grpc: received message larger than max ({length} vs. {self._max}){self._flag}"
             raise RequestError(Status.RESOURCE_EXHAUSTED, text)

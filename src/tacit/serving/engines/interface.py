@@ -30,6 +30,10 @@ class Engine(Protocol):
     """One loaded model. Never called by two threads at once."""
 
     @property
+    def platform(self) -> str:
+        """Which engine this is, in one word."""
+
+    @property
     def signatures(self) -> Mapping[str, Signature]:
         """The signatures that it can run."""
 

@@ -72,6 +72,8 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
 class OpenVinoEngine:
     """A compiled model with one infer request, whose input buffers are kept from call to call."""
 
+    platform = "openvino"
+
     def __init__(self, library: Any, compiled: Any, declared: Mapping[str, Signature]) -> None:
         self._library = library
         self._compiled = compiled

@@ -65,6 +65,17 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
     "max_message_bytes": Flag(1 << 30, "largest request or answer", least=1),
+    "max_json_bytes": Flag(
+        256 << 20, "largest JSON of a REST request; tensors as binary data are not counted", least=1
+    ),
+    "max_inflight_bytes": Flag(1 << 30, "what all requests of a port may hold together", least=1),
+    "max_waiting_requests": Flag(1024, "requests that wait for one model version", least=1),
+    "max_client_requests": Flag(0, "requests of one client certificate at once; 0 is no limit", least=0),
+    "max_client_rate": Flag(0, "requests of one client certificate in a second; 0 is no limit", least=0),
+    "management_clients": Flag(
+        "",
+        "SHA-256 fingerprints of the certificates that may load and unload models; an attested server lets nobody else",
+    ),
     "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"

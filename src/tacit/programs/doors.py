@@ -1,0 +1,115 @@
+"""Both protocols behind two doors: which handlers a port has, and who gets to them.
+
+TensorFlow Serving's interfaces and the Open Inference Protocol share the gRPC port and the REST port, over one plane.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tacit.edge import GrpcMethods, HttpHandler, HttpRequest, HttpResponse
+from tacit.edge.calls.admission import Gate, Turnstile, refusal
+from tacit.edge.service import Limits
+from tacit.errors import RequestError, Status, UsageError
+from tacit.serving.oip import rest as oip_rest
+from tacit.serving.oip import service as oip_service
+from tacit.serving.oip.bodies import HEADER
+from tacit.serving.plane import Plane
+from tacit.serving.tfs.flags import Flags
+
+MANAGEMENT = frozenset(
+    (
+        *oip_service.MANAGEMENT,
+        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+    )
+)
+"""gRPC methods that change what is served."""
+
+_FLAG = "--management_clients"
+_FINGERPRINT = 64  # hex digits
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The gate and the turnstile that stand before the handlers of both ports."""
+
+    gate: Gate | None
+    turnstile: Turnstile
+    max_json: int
+
+    def grpc(self, *methods: GrpcMethods) -> GrpcMethods:
+        """The methods of all protocols, behind their doors."""
+        joined: GrpcMethods = {path: method for each in methods for path, method in each.items()}
+        if self.gate:
+            joined = self.gate.around_grpc(joined)
+        return self.turnstile.around_grpc(joined)
+
+    def http(self, tfs: HttpHandler, oip: HttpHandler) -> HttpHandler:
+        """The handler of the REST port: what is below /v2 is the Open Inference Protocol's."""
+        largest = self.max_json
+
+        async def handle(request: HttpRequest) -> HttpResponse:
+            path = request.path
+            size = len(request.body)
+            if size > largest and _json_size(request) > largest:
+                return refusal(
+                    RequestError(
+                        Status.RESOURCE_EXHAUSTED,
+                        f"the JSON has {_json_size(request)} bytes, more than the {largest} of --max_json_bytes; "
+                        "send tensors as binary data or by gRPC",
+                    )
+                )
+            if path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/"):
+                return await oip(request)
+            return await tfs(request)
+
+        return self.turnstile.around_http(self.gate.around_http(handle) if self.gate else handle)
+
+
+def _json_size(request: HttpRequest) -> int:
+    header = request.headers.get(HEADER, "")
+    if header.isascii() and header.isdigit() and len(header) < 20:
+        return min(int(header), len(request.body))
+    return len(request.body)
+
+
+def open_doors(flags: Flags, environ: Mapping[str, str]) -> Doors:
+    """The doors that the command line and the manifest want. Raises: UsageError."""
+    named = parse_fingerprints(flags.text("management_clients"))
+    gate = None
+    if named or "TACIT_TEE" in environ:
+        gate = Gate(named, MANAGEMENT, oip_rest.is_management, _FLAG)
+    turnstile = Turnstile(at_once=flags.number("max_client_requests"), rate=flags.number("max_client_rate"))
+    return Doors(gate, turnstile, flags.number("max_json_bytes"))
+
+
+def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
+    """The Open Inference Protocol's gRPC methods, and its REST."""
+    rest = oip_rest.OipRest(plane, max_inflated=flags.number("max_message_bytes"))
+    return oip_service.OipService(plane).handlers(), rest.handle
+
+
+def edge_limits(flags: Flags) -> Limits:
+    """What all requests of a port together may hold, and the flags that the edge's refusals name."""
+    return Limits(
+        bodies=flags.number("max_inflight_bytes"),
+        size_flag="--max_message_bytes",
+        bodies_flag="--max_inflight_bytes",
+    )
+
+
+def parse_fingerprints(text: str) -> frozenset[bytes]:
+    """SHA-256 fingerprints as hex, with colons or without, separated by commas. Raises: UsageError."""
+    found = set()
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        plain = part.replace(":", "")
+        try:
+            digest = bytes.fromhex(plain)
+        except ValueError:
+            digest = b""
+        if len(plain) != _FINGERPRINT or len(digest) * 2 != _FINGERPRINT:
+            raise UsageError(
+                f"{_FLAG}: {part[:80]!r} is no SHA-256 of a certificate; "
+                "`openssl x509 -noout -fingerprint -sha256 -in FILE` prints it"
+            )
+        found.add(digest)
+    return frozenset(found)

@@ -1,0 +1,349 @@
+"""One inference in flight per model.
+
+A model on two cores gains nothing from two inferences at once and loses its latency: so every model has one engine
+thread, and what arrives meanwhile waits in its queue. No timer delays a lone request.
+
+(1) A request joins the queue, if there is room; where its rows are more than a batch may have, it is split when it runs.
+(2) The engine's thread takes the first, and with batching all that fit to it. With a timeout it waits for more until
+    the first has waited so long.
+(3) Who was cancelled, or whose deadline passed, is not run; a cancelled one leaves the queue at once.
+(4) The engine runs the batch. Where it refuses, each request is run alone, so that nobody pays for another.
+(5) Each gets its rows.
+
+A model that answers faster than a thread wakes up is run by whoever asks, if nobody else runs it (`attempt`).
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from tacit.errors import RequestError, Status
+from tacit.serving.batching.rows import count_rows, join, row_key, stack, take_rows
+from tacit.serving.batching.rules import BatchRules
+from tacit.serving.batching.statistics import Statistics
+from tacit.wire.tensor import Tensor
+
+MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is far below what a queue could take
+_ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more rows take longer than one
+_ATTEMPT_NS = 5_000_000  # an attempt that took longer was the last one
+
+Outputs = dict[str, Tensor]
+
+
+class QueueClosedError(Exception):
+    """The model was unloaded between being found and being asked; the caller looks it up again."""
+
+
+class Runner(Protocol):
+    """What runs: an engine. Never called by two threads at once."""
+
+    def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Outputs:
+        """The outputs asked for."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request in the queue. `key` is None where it is never joined to another."""
+
+    signature: str
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    deadline: float | None
+    rows: int
+    key: Hashable
+    since: int
+    future: Future[Outputs] = field(default_factory=Future)
+    taken: bool = False  # by the engine's thread, or by its own end
+
+
+class ModelQueue:
+    """Runs requests one after another, or together where `rules` say so, in the order in which they came.
+
+    `quick` says that the model answers faster than a thread wakes up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runner: Runner,
+        *,
+        rules: BatchRules | None = None,
+        joinable: Iterable[str] = (),
+        max_waiting: int = MAX_WAITING,
+        quick: bool = False,
+        wall_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.statistics = Statistics()
+        self._name, self._runner, self._rules = name, runner, rules
+        self._joinable = set(joinable)
+        self._max_waiting = max_waiting
+        self._quick = quick
+        self._wall_clock = wall_clock
+        self._items: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._gate = threading.Lock()
+        self._running = threading.Lock()
+        self._waiting = self._rows = 0
+        self._closed = self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
+        self._thread.start()
+
+    def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Outputs | None:
+        """The outputs, computed right here where that is the quickest way; None where the request had better `submit`.
+
+        Raises:
+            RequestError: the model's refusal.
+        """
+        if not self._quick or self._waiting or sum(t.array.nbytes for t in inputs.values()) > _ATTEMPT_BYTES:
+            return None
+        if not self._running.acquire(blocking=False):
+            return None
+        try:
+            if self._closed:
+                return None
+            begin = time.perf_counter_ns()
+            try:
+                found = self._runner.infer(signature, inputs, outputs)
+            except Exception:
+                self.statistics.fail.add(time.perf_counter_ns() - begin)
+                raise
+            took = time.perf_counter_ns() - begin
+            self._count(count_rows(inputs) or 1, took)
+            self.statistics.success.add(took)
+            if took > _ATTEMPT_NS:
+                self._quick = False
+            return found
+        finally:
+            self._running.release()
+
+    def submit(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        *,
+        deadline: float | None = None,
+        client: bytes | None = None,
+    ) -> Future[Outputs]:
+        """The future of a request, which will run on the engine's thread unless `deadline` (monotonic seconds) passes first.
+
+        The future then fails with DEADLINE_EXCEEDED. Cancelling it makes room for another at once.
+
+        Raises:
+            QueueClosedError: `close` was called before.
+            RequestError: UNAVAILABLE, too many wait already; INVALID_ARGUMENT, more rows than a batch may have.
+        """
+        item = self._enter(signature, inputs, outputs, deadline, client)
+        with self._gate:
+            if self._closed:
+                raise QueueClosedError
+            self._check_room(item.rows)
+            self._waiting += 1
+            self._rows += item.rows
+            self._items.put(item)
+        item.future.add_done_callback(lambda future: self._leave(item) if future.cancelled() else None)
+        return item.future
+
+    def close(self) -> None:
+        """Take no more requests, run those that wait, and return when the last one is done."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._items.put(None)
+        self._thread.join()
+        with self._running:  # an attempt may still run
+            pass
+
+    # ---- joining the queue
+
+    def _enter(
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        deadline: float | None,
+        client: bytes | None,
+    ) -> _Waiting:
+        rules, rows, key = self._rules, count_rows(inputs), None
+        if rules is not None and rows and signature in self._joinable:
+            if rows > rules.max_batch and not rules.split:
+                raise RequestError(
+                    Status.INVALID_ARGUMENT,
+                    f"Task size {rows} is larger than maximum input batch size {rules.max_batch}; "
+                    f"max_batch_size in --batching_parameters_file moves it, enable_large_batch_splitting splits",
+                )
+            if rules.mix_clients or client:
+                whose = None if rules.mix_clients else client
+                key = (signature, tuple(outputs), whose, row_key(inputs, pad=rules.pad))
+        return _Waiting(signature, inputs, outputs, deadline, rows or 1, key, time.perf_counter_ns())
+
+    def _check_room(self, rows: int) -> None:
+        rules = self._rules
+        if rules is not None and self._rows and self._rows + rows > rules.max_enqueued * rules.max_batch:
+            raise RequestError(
+                Status.UNAVAILABLE,
+                f"The batch scheduling queue to which this task was submitted is full: {self._rows} rows wait for "
+                f"{self._name}, and max_enqueued_batches is {rules.max_enqueued} (--batching_parameters_file)",
+            )
+        if self._waiting >= self._max_waiting:
+            raise RequestError(
+                Status.UNAVAILABLE,
+                f"{self._max_waiting} requests wait for {self._name} already (--max_waiting_requests); try again later",
+            )
+
+    def _leave(self, item: _Waiting) -> None:
+        """It waits no longer: it runs, or it was cancelled, and then it holds nothing any more."""
+        with self._gate:
+            if item.taken:
+                return
+            item.taken = True
+            self._waiting -= 1
+            self._rows -= item.rows
+        if item.future.cancelled():
+            item.inputs = {}
+
+    # ---- the engine's thread
+
+    def _run(self) -> None:
+        ahead: deque[_Waiting] = deque()
+        while True:
+            if not ahead:
+                if self._ended:
+                    return
+                self._receive(ahead, None)
+                continue
+            batch = self._take(ahead)
+            live = [item for item in batch if self._is_wanted(item)]
+            if live:
+                with self._running:
+                    self._answer(live)
+            # Waiting for the next request must not keep the last one's tensors alive.
+            batch.clear()
+            live.clear()
+
+    def _receive(self, ahead: deque[_Waiting], wait: float | None) -> None:
+        """Take all that has come, and wait for the first of it: for ever with None."""
+        try:
+            item = self._items.get(wait is None or wait > 0, wait)
+            while item is not None:
+                ahead.append(item)
+                item = self._items.get_nowait()
+            self._ended = True
+        except Empty:
+            return
+
+    def _take(self, ahead: deque[_Waiting]) -> list[_Waiting]:
+        """The next batch, (2): the first that waits and those that fit to it."""
+        first, rules = ahead.popleft(), self._rules
+        batch = [first]
+        if rules is not None and first.key is not None:
+            if not self._ended:
+                self._receive(ahead, 0)
+            rows = self._gather(ahead, batch, first.rows, rules)
+            until = first.since + int(rules.timeout * 1e9)
+            while rows < rules.max_batch and not self._ended and (left := until - time.perf_counter_ns()) > 0:
+                self._receive(ahead, left / 1e9)
+                rows = self._gather(ahead, batch, rows, rules)
+        for item in batch:
+            self._leave(item)
+        return batch
+
+    def _gather(self, ahead: deque[_Waiting], batch: list[_Waiting], rows: int, rules: BatchRules) -> int:
+        """Move those that fit from `ahead` into the batch, which has `rows`; how many it has then."""
+        if not ahead or rows >= rules.max_batch:
+            return rows
+        key, kept = batch[0].key, []
+        for item in ahead:
+            if item.key == key and rows + item.rows <= rules.max_batch and not item.future.cancelled():
+                batch.append(item)
+                rows += item.rows
+            else:
+                kept.append(item)
+        ahead.clear()
+        ahead.extend(kept)
+        return rows
+
+    def _is_wanted(self, item: _Waiting) -> bool:
+        """Whether a request is still to be run, (3)."""
+        if not item.future.set_running_or_notify_cancel():
+            return False
+        if item.deadline is not None and time.monotonic() >= item.deadline:
+            self._fail(
+                item,
+                RequestError(
+                    Status.DEADLINE_EXCEEDED, f"the deadline passed while the request waited for {self._name}"
+                ),
+            )
+            return False
+        self.statistics.queue.add(time.perf_counter_ns() - item.since)
+        return True
+
+    def _answer(self, items: Sequence[_Waiting]) -> None:
+        """Run requests and answer them, (4) and (5)."""
+        try:
+            answers = self._infer(items)
+        except BaseException as exc:
+            if len(items) == 1:
+                self._fail(items[0], exc)
+                return
+            for item in items:
+                self._answer([item])
+            return
+        now = time.perf_counter_ns()
+        for item, answer in zip(items, answers, strict=True):
+            self.statistics.success.add(now - item.since)
+            item.future.set_result(answer)
+
+    def _fail(self, item: _Waiting, exc: BaseException) -> None:
+        self.statistics.fail.add(time.perf_counter_ns() - item.since)
+        item.future.set_exception(exc)
+
+    def _infer(self, items: Sequence[_Waiting]) -> list[Outputs]:
+        first, rules = items[0], self._rules
+        rows = sum(item.rows for item in items)
+        whole = len(items) == 1 and (first.signature not in self._joinable or first.key is None)
+        if rules is None or whole or (len(items) == 1 and rules.size_for(rows) == rows <= rules.largest):
+            return [self._call(first.signature, first.inputs, first.outputs, rows)]
+        begin = time.perf_counter_ns()
+        joined = join([item.inputs for item in items], rows) if len(items) > 1 else first.inputs
+        self.statistics.joined.add(time.perf_counter_ns() - begin)
+        found = stack([self._slice(first, joined, at, rows, rules) for at in range(0, rows, rules.largest)])
+        begin = time.perf_counter_ns()
+        answers, at = [], 0
+        for item in items:
+            answers.append(take_rows(found, at, at + item.rows))
+            at += item.rows
+        self.statistics.parted.add(time.perf_counter_ns() - begin)
+        return answers
+
+    def _slice(
+        self, asked: _Waiting, inputs: Mapping[str, Tensor], begin: int, rows: int, rules: BatchRules
+    ) -> Outputs:
+        """One run of at most `rules.largest` rows, from `begin`, filled up to a size that is allowed."""
+        count = min(rows - begin, rules.largest)
+        part = take_rows(inputs, begin, begin + count)
+        size = rules.size_for(count)
+        found = self._call(asked.signature, join([part], size) if size > count else part, asked.outputs, count)
+        if count_rows(found) != size:
+            # What is no answer by rows belongs to the request as a whole: it is run alone from now on.
+            self._joinable.discard(asked.signature)
+            raise RequestError(
+                Status.FAILED_PRECONDITION,
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+                "tensors; such a signature is not batched, send the request again",
+            )
+        return take_rows(found, 0, count) if size > count else found
+
+    def _call(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], rows: int) -> Outputs:
+        begin = time.perf_counter_ns()
+        found = self._runner.infer(signature, inputs, outputs)
+        self._count(rows, time.perf_counter_ns() - begin)
+        return found
+
+    def _count(self, rows: int, ns: int) -> None:
+        self.statistics.ran(rows, ns)
+        self.statistics.last = self._wall_clock() // 1_000_000

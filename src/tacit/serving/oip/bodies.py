@@ -1,0 +1,248 @@
+"""Inferences as HTTP bodies: JSON, with the tensors in it or as raw bytes behind it.
+
+    {"id": ..., "parameters": {...}, "inputs": [{"name", "shape", "datatype", "parameters", "data"}], "outputs": [...]}
+
+With the header `Inference-Header-Content-Length: N` the first N bytes are the JSON, and the tensors whose parameter
+`binary_data_size` says so follow in its order. N = 0: the whole body is the one input of the model.
+
+Source: open-inference-protocol, inference_rest.md; Triton's extension_binary_data.md.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from tacit.errors import RequestError, Status
+from tacit.graph.signature import Signature
+from tacit.serving.oip.datatypes import count_elements, datatype_of, dtype_of, encode_raw, parse_raw
+from tacit.serving.oip.question import (
+    SHARED_MEMORY,
+    Found,
+    Question,
+    Wanted,
+    refuse_shared_memory,
+    whole_number,
+)
+from tacit.serving.plane import Selector
+from tacit.serving.tfs.values import encode_value, parse_json, parse_value
+from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor
+
+HEADER = "inference-header-content-length"
+_BINARY = {"content-type": "application/octet-stream"}
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an answer is written: which outputs go behind the JSON (None: all that are not named), and the request's id."""
+
+    binary: Mapping[str, bool]
+    otherwise: bool = False
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """One input: values of JSON, or raw bytes."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any
+    raw: memoryview | None
+
+
+def inflate(body: bytes, encoding: str, *, limit: int) -> bytes:
+    """A body without its Content-Encoding, gzip or deflate. Raises: RequestError."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise RequestError(Status.UNIMPLEMENTED, f"Content-Encoding {encoding[:32]} is not read; gzip and deflate are")
+    inflater = zlib.decompressobj(wbits=47)  # a header of either kind
+    try:
+        inflated = inflater.decompress(body, limit)
+    except zlib.error as exc:
+        raise _refusal(f"the body is not {encoding}, though Content-Encoding says so: {exc}") from exc
+    if inflater.unconsumed_tail:
+        raise RequestError(
+            Status.RESOURCE_EXHAUSTED,
+            f"the body is more than {limit} bytes once inflated (--max_message_bytes); send it uncompressed or in parts",
+        )
+    if not inflater.eof:
+        raise _refusal(f"the {encoding} body was cut short")
+    return inflated
+
+
+def read_question(selector: Selector, body: bytes, header: str | None) -> tuple[Question[_Input], Form]:
+    """What a body asks, and how the answer is wanted. Raises: RequestError."""
+    length = len(body)
+    if header is not None:
+        length = whole_number("Inference-Header-Content-Length", header)
+        if length > len(body):
+            raise _refusal(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
+    document = parse_json(body[:length])
+    if not isinstance(document, dict):
+        raise _refusal("the request is no JSON object")
+    parameters = _object(document, "parameters")
+    inputs = _read_inputs(document, memoryview(body)[length:])
+    wanted, binary = _read_outputs(document)
+    asked = Question(selector, inputs, wanted, timeout=whole_number("timeout", parameters.get("timeout", 0)))
+    found = document.get("id")
+    if found is not None and not isinstance(found, str):
+        raise _refusal("'id' is no text")
+    return asked, Form(binary, otherwise=_flag(parameters, "binary_data_output") or False, id=found)
+
+
+def raw_question(selector: Selector, body: bytes, signature: Signature) -> tuple[Question[_Input], Form]:
+    """A body that is nothing but the model's one input; a free size of its shape follows from the bytes.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    if len(signature.inputs) != 1:
+        raise _refusal(f"a body of raw bytes is for models with one input; this one has {sorted(signature.inputs)}")
+    ((alias, spec),) = signature.inputs.items()
+    shape = [1] if spec.shape is None else list(spec.shape)
+    free = [place for place, size in enumerate(shape) if size < 0]
+    raw = memoryview(body)
+    if spec.dtype == DT_STRING:
+        # The whole body is one element, without a length before it.
+        raw = memoryview(len(body).to_bytes(4, "little") + body)
+        shape = [1 if size < 0 else size for size in shape]
+    elif len(free) > 1:
+        raise _refusal(f"input '{alias}' has shape {shape}: raw bytes do not say which of the free sizes are which")
+    elif free:
+        row = math.prod(size for size in shape if size >= 0) * ELEMENT_TYPES[spec.dtype].memory.itemsize
+        shape[free[0]] = len(body) // row if row else 0
+    given = _Input(datatype_of(spec.dtype), tuple(shape), None, raw)
+    return Question(selector, {alias: given}), Form({}, otherwise=True)
+
+
+def decode(name: str, given: _Input) -> Tensor:
+    """The tensor of one input. Raises: RequestError."""
+    dtype = dtype_of(given.datatype, name=name)
+    if given.raw is not None:
+        return parse_raw(given.raw, dtype, given.shape, name=name)
+    count = count_elements(given.shape, name=name)
+    tensor = parse_value(given.data, dtype)
+    if tensor.array.size != count:
+        raise _refusal(
+            f"input '{name}' has {tensor.array.size} values, and its shape {list(given.shape)} has {count} elements"
+        )
+    return Tensor(dtype, tensor.array.reshape(given.shape))
+
+
+def write_answer(found: Found, form: Form) -> tuple[bytes, dict[str, str]]:
+    """An answer's body and headers. Raises: RequestError for an output that JSON cannot carry."""
+    entries, behind = [], []
+    for name, tensor in found.outputs.items():
+        head = {"name": name, "datatype": datatype_of(tensor.dtype), "shape": tensor.shape}
+        if form.binary.get(name, form.otherwise):
+            raw = encode_raw(tensor)
+            behind.append(raw)
+            entries.append(orjson.dumps({**head, "parameters": {"binary_data_size": len(raw)}}))
+        else:
+            entries.append(orjson.dumps(head)[:-1] + b',"data":' + _encode(name, tensor) + b"}")
+    about: dict[str, Any] = {"model_name": found.model, "model_version": str(found.version)}
+    if form.id is not None:
+        about["id"] = form.id
+    text = orjson.dumps(about)[:-1] + b',"outputs":[' + b",".join(entries) + b"]}"
+    if not behind:
+        return text, _JSON
+    return b"".join((text, *behind)), {**_BINARY, HEADER: str(len(text))}
+
+
+def _encode(name: str, tensor: Tensor) -> bytes:
+    if tensor.dtype == DT_STRING:
+        try:
+            for value in tensor.array.flat:
+                value.decode()
+        except UnicodeDecodeError as exc:
+            raise _refusal(f"output '{name}' has bytes that are no text; ask for it with binary_data") from exc
+    return encode_value(Tensor(tensor.dtype, tensor.array.reshape(-1)), as_bytes=False)
+
+
+# ---- the parts of a request
+
+
+def _read_inputs(document: Mapping[str, Any], behind: memoryview) -> dict[str, _Input]:
+    inputs: dict[str, _Input] = {}
+    for entry in _list(document, "inputs", needed=True):
+        name = _text(entry, "name", "an input")
+        if name in inputs:
+            raise _refusal(f"input '{name}' is given twice")
+        parameters = _object(entry, "parameters")
+        if SHARED_MEMORY in parameters:
+            raise refuse_shared_memory(name)
+        raw = None
+        if "binary_data_size" in parameters:
+            size = whole_number("binary_data_size", parameters["binary_data_size"])
+            if "data" in entry:
+                raise _refusal(f"input '{name}' has both 'data' and 'binary_data_size'")
+            if size > len(behind):
+                raise _refusal(f"input '{name}' says {size} binary bytes, and {len(behind)} are left of the body")
+            raw, behind = behind[:size], behind[size:]
+        elif not isinstance(entry.get("data"), list):
+            raise _refusal(f"input '{name}' has no 'data', which is a list, and no 'binary_data_size'")
+        inputs[name] = _Input(_text(entry, "datatype", f"input '{name}'"), _shape(entry, name), entry.get("data"), raw)
+    if behind:
+        raise _refusal(f"the body has {len(behind)} bytes beyond its inputs")
+    return inputs
+
+
+def _read_outputs(document: Mapping[str, Any]) -> tuple[list[Wanted], dict[str, bool]]:
+    wanted, binary = [], {}
+    for entry in _list(document, "outputs"):
+        name = _text(entry, "name", "an output")
+        parameters = _object(entry, "parameters")
+        if SHARED_MEMORY in parameters:
+            raise refuse_shared_memory(name)
+        wanted.append(Wanted(name, whole_number("classification", parameters.get("classification", 0))))
+        flag = _flag(parameters, "binary_data")
+        if flag is not None:
+            binary[name] = flag
+    return wanted, binary
+
+
+def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or any(type(size) is not int or not -1 <= size < 2**63 for size in shape):
+        raise _refusal(f"input '{name}' has no 'shape', which is a list of whole numbers")
+    return tuple(shape)
+
+
+def _list(document: Mapping[str, Any], key: str, *, needed: bool = False) -> list[Mapping[str, Any]]:
+    found = document.get(key, None if needed else [])
+    if not isinstance(found, list) or any(not isinstance(entry, dict) for entry in found):
+        raise _refusal(f"'{key}' is no list of objects")
+    return found
+
+
+def _object(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = document.get(key)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise _refusal(f"'{key}' is no object")
+    return found
+
+
+def _text(entry: Mapping[str, Any], key: str, what: str) -> str:
+    found = entry.get(key)
+    if not isinstance(found, str):
+        raise _refusal(f"{what} has no '{key}', which is text")
+    return found
+
+
+def _flag(parameters: Mapping[str, Any], key: str) -> bool | None:
+    found = parameters.get(key)
+    if found is not None and not isinstance(found, bool):
+        raise _refusal(f"'{key}' is true or false")
+    return found
+
+
+def _refusal(message: str) -> RequestError:
+    return RequestError(Status.INVALID_ARGUMENT, message)

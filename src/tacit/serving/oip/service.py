@@ -1,0 +1,247 @@
+"""The protocol's gRPC methods: bytes in, bytes out.
+
+Source: open-inference-protocol, grpc_service.proto; Triton's, which adds the methods beyond the first six.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from tacit.edge import GrpcCall, GrpcMethods, GrpcStreaming
+from tacit.errors import RequestError, Status
+from tacit.serving.oip import about
+from tacit.serving.oip.contents import UNTYPED, encode_contents, parse_contents
+from tacit.serving.oip.datatypes import datatype_of, dtype_of, encode_raw, parse_raw
+from tacit.serving.oip.question import (
+    SHARED_MEMORY,
+    Question,
+    Wanted,
+    answer,
+    find,
+    refuse_shared_memory,
+    select,
+    whole_number,
+)
+from tacit.serving.plane import Plane
+from tacit.wire.pb import inference_pb2 as wire
+from tacit.wire.tensor import Tensor
+
+PATH = "/inference.GRPCInferenceService/"
+MANAGEMENT = frozenset(PATH + name for name in ("RepositoryModelLoad", "RepositoryModelUnload"))
+"""Methods that change what is served."""
+
+_SHARED_MEMORY = [
+    kind + name for kind in ("SystemSharedMemory", "CudaSharedMemory") for name in ("Status", "Register", "Unregister")
+]
+_FINAL = "triton_final_response"
+
+Parsed = TypeVar("Parsed", bound=Message)
+_Input = tuple[wire.InferTensor, bytes | None]
+
+
+class OipService:
+    """Answers all methods but those of shared memory, which are refused by name."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def handlers(self) -> GrpcMethods:
+        """One handler per method path."""
+        answered = {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ModelReady": self.model_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelMetadata": self.model_metadata,
+            "ModelInfer": self.model_infer,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self.repository_index,
+            "RepositoryModelLoad": self.repository_load,
+            "RepositoryModelUnload": self.repository_unload,
+            "TraceSetting": self.trace_setting,
+            "LogSettings": self.log_settings,
+        }
+        methods: dict[str, Any] = {PATH + name: handler for name, handler in answered.items()}
+        methods[PATH + "ModelStreamInfer"] = GrpcStreaming(self.model_stream_infer)
+        return methods | dict.fromkeys((PATH + name for name in _SHARED_MEMORY), _no_shared_memory)
+
+    async def server_live(self, _message: bytes, _call: GrpcCall) -> bytes:
+        """Whoever hears it is told that we live."""
+        return wire.ServerLiveResponse(live=True).SerializeToString()
+
+    async def server_ready(self, _message: bytes, _call: GrpcCall) -> bytes:
+        """Whether every model answers."""
+        return wire.ServerReadyResponse(ready=self._plane.models.ready).SerializeToString()
+
+    async def model_ready(self, message: bytes, _call: GrpcCall) -> bytes:
+        """Whether one model answers."""
+        request = _read(wire.ModelRequest, message)
+        ready = about.is_ready(self._plane, select(request.name, request.version))
+        return wire.ModelReadyResponse(ready=ready).SerializeToString()
+
+    async def server_metadata(self, _message: bytes, _call: GrpcCall) -> bytes:
+        """Name, version and extensions."""
+        return wire.ServerMetadataResponse(**about.server()).SerializeToString()
+
+    async def model_metadata(self, message: bytes, _call: GrpcCall) -> bytes:
+        """A model's tensors."""
+        request = _read(wire.ModelRequest, message)
+        served = find(self._plane, select(request.name, request.version))
+        return wire.ModelMetadataResponse(**about.metadata(self._plane, served)).SerializeToString()
+
+    async def model_config(self, message: bytes, _call: GrpcCall) -> bytes:
+        """A model's configuration."""
+        request = _read(wire.ModelRequest, message)
+        served = find(self._plane, select(request.name, request.version))
+        return wire.ModelConfigResponse(config=about.config(served)).SerializeToString()
+
+    async def model_statistics(self, message: bytes, _call: GrpcCall) -> bytes:
+        """What one model, or every model, has done."""
+        request = _read(wire.ModelRequest, message)
+        selector = select(request.name, request.version) if request.name else None
+        return wire.ModelStatisticsResponse(**about.statistics(self._plane, selector)).SerializeToString()
+
+    async def repository_index(self, message: bytes, _call: GrpcCall) -> bytes:
+        """All versions and their states."""
+        request = _read(wire.RepositoryIndexRequest, message)
+        models = about.index(self._plane, ready=request.ready)
+        return wire.RepositoryIndexResponse(models=models).SerializeToString()
+
+    async def repository_load(self, message: bytes, _call: GrpcCall) -> bytes:
+        """Load a model that is configured."""
+        request = _read(wire.RepositoryModelRequest, message)
+        about.refuse_overrides(list(request.parameters))
+        await asyncio.to_thread(self._plane.models.load_model, request.model_name)
+        return b""
+
+    async def repository_unload(self, message: bytes, _call: GrpcCall) -> bytes:
+        """Take a model away."""
+        request = _read(wire.RepositoryModelRequest, message)
+        await asyncio.to_thread(self._plane.models.unload_model, request.model_name)
+        return b""
+
+    async def trace_setting(self, message: bytes, _call: GrpcCall) -> bytes:
+        """How requests are traced."""
+        request = _read(wire.TraceSetting, message)
+        changes = {
+            name: list(setting.value) if name == "trace_level" else "".join(setting.value)
+            for name, setting in request.settings.items()
+            if setting.value
+        }
+        response = wire.TraceSetting()
+        for name, value in about.trace_settings(changes).items():
+            response.settings[name].value.extend(value if isinstance(value, list) else [value])
+        return response.SerializeToString()
+
+    async def log_settings(self, message: bytes, _call: GrpcCall) -> bytes:
+        """What is logged."""
+        request = _read(wire.LogSettings, message)
+        changes = {name: _parameter(setting) for name, setting in request.settings.items()}
+        response = wire.LogSettings()
+        for name, value in about.log_settings(changes).items():
+            kind = (
+                "bool_param"
+                if isinstance(value, bool)
+                else "uint32_param"
+                if isinstance(value, int)
+                else "string_param"
+            )
+            setattr(response.settings[name], kind, value)
+        return response.SerializeToString()
+
+    async def model_infer(self, message: bytes, call: GrpcCall) -> bytes:
+        """ModelInferRequest to ModelInferResponse."""
+        return (await self._infer(_read(wire.ModelInferRequest, message), call)).SerializeToString()
+
+    async def model_stream_infer(self, messages: AsyncIterator[bytes], call: GrpcCall) -> AsyncGenerator[bytes, None]:
+        """Inferences one after the other; a refusal is told in its place, and the stream goes on."""
+        async for message in messages:
+            request, answered = wire.ModelInferRequest(), wire.ModelStreamInferResponse()
+            try:
+                request = _read(wire.ModelInferRequest, message)
+                answered.infer_response.CopyFrom(await self._infer(request, call))
+                answered.infer_response.parameters[_FINAL].bool_param = True
+            except RequestError as exc:
+                answered.error_message = str(exc).encode("utf-8", "replace").decode()
+                answered.infer_response.id = request.id
+            yield answered.SerializeToString()
+
+    async def _infer(self, request: wire.ModelInferRequest, call: GrpcCall) -> wire.ModelInferResponse:
+        found = await answer(
+            self._plane,
+            read_question(request),
+            decode=_decode,
+            deadline=None if call.deadline is None else time.monotonic() + call.deadline,
+            client=call.peer_certificate,
+        )
+        response = wire.ModelInferResponse(model_name=found.model, model_version=str(found.version), id=request.id)
+        typed = not request.raw_input_contents and bool(request.inputs)
+        typed = typed and not any(tensor.dtype in UNTYPED for tensor in found.outputs.values())
+        for name, tensor in found.outputs.items():
+            entry = response.outputs.add(name=name, datatype=datatype_of(tensor.dtype), shape=tensor.shape)
+            if typed:
+                encode_contents(tensor, entry.contents)
+            else:
+                response.raw_output_contents.append(encode_raw(tensor))
+        return response
+
+
+def read_question(request: wire.ModelInferRequest) -> Question[_Input]:
+    """What a message asks. Raises: RequestError."""
+    raws = list(request.raw_input_contents)
+    if raws and len(raws) != len(request.inputs):
+        raise _refusal(f"expected {len(request.inputs)} raw inputs to be provided, one per input, but got {len(raws)}")
+    inputs: dict[str, _Input] = {}
+    for number, tensor in enumerate(request.inputs):
+        if SHARED_MEMORY in tensor.parameters:
+            raise refuse_shared_memory(tensor.name)
+        if raws and tensor.HasField("contents"):
+            raise _refusal(
+                f"contents field must not be specified when using raw_input_contents for '{tensor.name}' "
+                f"for model '{request.model_name}'"
+            )
+        if tensor.name in inputs:
+            raise _refusal(f"input '{tensor.name}' is given twice")
+        inputs[tensor.name] = (tensor, raws[number] if raws else None)
+    wanted = []
+    for output in request.outputs:
+        if SHARED_MEMORY in output.parameters:
+            raise refuse_shared_memory(output.name)
+        classes = _parameter(output.parameters["classification"]) if "classification" in output.parameters else 0
+        wanted.append(Wanted(output.name, whole_number("classification", classes)))
+    timeout = _parameter(request.parameters["timeout"]) if "timeout" in request.parameters else 0
+    return Question(
+        select(request.model_name, request.model_version), inputs, wanted, timeout=whole_number("timeout", timeout)
+    )
+
+
+def _decode(name: str, given: _Input) -> Tensor:
+    tensor, raw = given
+    dtype = dtype_of(tensor.datatype, name=name)
+    return parse_contents(tensor, dtype) if raw is None else parse_raw(raw, dtype, tuple(tensor.shape), name=name)
+
+
+def _parameter(parameter: Any) -> Any:
+    choice = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, choice) if choice else None
+
+
+async def _no_shared_memory(_message: bytes, call: GrpcCall) -> bytes:
+    raise refuse_shared_memory(call.method.rpartition("/")[2])
+
+
+def _refusal(message: str) -> RequestError:
+    return RequestError(Status.INVALID_ARGUMENT, message)
+
+
+def _read(kind: type[Parsed], message: bytes) -> Parsed:
+    found = kind()
+    try:
+        found.ParseFromString(message)
+    except DecodeError as exc:
+        raise RequestError(Status.INTERNAL, "Exception deserializing request!") from exc
+    return found

@@ -1,0 +1,219 @@
+"""Both protocols on both ports, and what stands before them: the real server, with its command line."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import numpy as np
+import pytest
+
+from fakes import models
+from tacit.edge.calls.admission import fingerprint
+from tacit.errors import UsageError
+from tacit.pki import KeyPair, issue_self_signed
+from tacit.pki.tls import client_context
+from tacit.programs.doors import MANAGEMENT, parse_fingerprints
+from tacit.serving.oip.service import PATH
+from tacit.wire.pb import inference_pb2 as oip
+
+ROWS = np.ones((2, 4), np.float32)
+EXPECTED = ROWS @ models.WEIGHTS
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(models.onnx_model())
+    return folder.parent
+
+
+def flags_for(plain: Path, *more: str) -> list[str]:
+    return ["--model_name=m", f"--model_base_path={plain}", *more]
+
+
+async def until_ready(channel: grpc.aio.Channel) -> None:
+    for _ in range(200):
+        if oip.ServerReadyResponse.FromString(await channel.unary_unary(PATH + "ServerReady")(b"")).ready:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the model did not become available")
+
+
+def infer_message(rows: np.ndarray = ROWS) -> bytes:
+    message = oip.ModelInferRequest(model_name="m", raw_input_contents=[rows.tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=rows.shape)
+    return message.SerializeToString()
+
+
+def infer_json(rows: np.ndarray = ROWS) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}]}
+
+
+@pytest.mark.parametrize("edge", ["tacit", "grpcio"])
+async def test_both_protocols_answer_on_both_ports(serving: Any, plain: Path, edge: str) -> None:
+    async with serving(flags_for(plain, f"--edge={edge}"), {}) as ports:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            await until_ready(channel)
+            answer = oip.ModelInferResponse.FromString(await channel.unary_unary(PATH + "ModelInfer")(infer_message()))
+            found = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(answer.outputs[0].shape)
+            np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
+            stream = channel.stream_stream(PATH + "ModelStreamInfer")(iter([infer_message()] * 3))
+            streamed = [oip.ModelStreamInferResponse.FromString(raw) async for raw in stream]
+            assert [each.infer_response.raw_output_contents[0] for each in streamed] == [
+                answer.raw_output_contents[0]
+            ] * 3
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client:
+            v2 = (await client.post("/v2/models/m/infer", json=infer_json())).json()
+            np.testing.assert_allclose(v2["outputs"][0]["data"], EXPECTED.ravel(), rtol=1e-6)
+            v1 = (await client.post("/v1/models/m:predict", json={"instances": ROWS.tolist()})).json()
+            np.testing.assert_allclose(v1["predictions"], EXPECTED, rtol=1e-6)
+            stats = (await client.get("/v2/models/m/stats")).json()["model_stats"][0]
+            assert stats["inference_stats"]["success"]["count"] >= 6
+            assert (await client.get("/no")).status_code == 404
+
+
+async def test_a_server_without_models_that_answer_is_not_ready(serving: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    async with (
+        serving(flags_for(tmp_path / "empty"), {}) as ports,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client,
+    ):
+        assert (await client.get("/v2/health/live")).status_code == 200
+        assert (await client.get("/v2/health/ready")).status_code == 503
+        assert (await client.get("/v2/models/m/ready")).status_code == 503
+        assert (await client.post("/v2/models/m/infer", json=infer_json())).status_code == 404
+
+
+async def test_a_model_is_unloaded_and_loaded_again(serving: Any, plain: Path) -> None:
+    async with serving(flags_for(plain, "--file_system_poll_wait_seconds=1"), {}) as ports:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            await until_ready(channel)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client:
+            assert (await client.post("/v2/repository/models/m/unload")).status_code == 200
+            await asyncio.sleep(1.2)  # a look at the storage brings back nothing that a client took away
+            assert (await client.post("/v2/models/m/infer", json=infer_json())).status_code == 404
+            assert (await client.get("/v2/health/ready")).status_code == 503
+            assert (await client.post("/v2/repository/index")).json()[0]["state"] == "UNAVAILABLE"
+            assert (await client.post("/v2/repository/models/m/load")).status_code == 200
+            assert (await client.post("/v2/models/m/infer", json=infer_json())).status_code == 200
+            (plain / "1" / "model.onnx").write_bytes(b"no model")
+            assert (await client.post("/v2/repository/models/m/unload")).status_code == 200
+            failed = await client.post("/v2/repository/models/m/load")
+            assert (failed.status_code, "failed to load" in failed.json()["error"]) == (400, True)
+
+
+def attested(identity: KeyPair) -> dict[str, str]:
+    return {
+        "TACIT_TEE": "unattested",
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": identity.key_pem.decode(),
+    }
+
+
+ROUTES = [
+    "POST /v2/repository/models/m/load",
+    "POST /v2/repository/models/m/unload",
+    "POST /v2/repository/other/models/m/load",
+    *sorted(MANAGEMENT),
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("who", ["named", "other", "nobody"])
+async def test_t47_an_attested_server_is_managed_only_by_whom_its_command_line_names(
+    serving: Any, plain: Path, server_identity: KeyPair, route: str, who: str
+) -> None:
+    now = datetime.now(UTC)
+    named = issue_self_signed([], common_name="manager", now=now)
+    shown = {"named": named, "other": issue_self_signed([], common_name="manager", now=now), "nobody": None}[who]
+    flags = flags_for(plain, f"--management_clients={fingerprint(named.certificate_der).hex()}")
+    async with serving(flags, attested(server_identity)) as ports:
+        status = await manage(route, ports, server_identity, shown)
+    if who == "named":
+        assert status not in (403, grpc.StatusCode.PERMISSION_DENIED)
+    else:
+        assert status in (403, grpc.StatusCode.PERMISSION_DENIED)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_t47_an_attested_server_is_managed_by_nobody_unless_somebody_is_named(
+    serving: Any, plain: Path, server_identity: KeyPair, route: str
+) -> None:
+    async with serving(flags_for(plain), attested(server_identity)) as ports:
+        assert await manage(route, ports, server_identity, None) in (403, grpc.StatusCode.PERMISSION_DENIED)
+
+
+async def manage(route: str, ports: dict[str, int], server: KeyPair, shown: KeyPair | None) -> Any:
+    if not route.startswith("POST "):
+        credentials = grpc.ssl_channel_credentials(
+            server.certificate_pem, shown.key_pem if shown else None, shown.certificate_pem if shown else None
+        )
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            await until_ready(channel)
+            try:
+                await channel.unary_unary(route)(oip.RepositoryModelRequest(model_name="m").SerializeToString())
+            except grpc.aio.AioRpcError as exc:
+                return exc.code()
+            return grpc.StatusCode.OK
+    trusted = client_context(roots_pem=server.certificate_pem, certificate=shown)
+    async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+        return (await client.post(f"https://localhost:{ports['rest']}{route.removeprefix('POST ')}")).status_code
+
+
+async def test_refusals_of_size_name_their_flags(serving: Any, plain: Path) -> None:
+    flags = flags_for(plain, "--max_json_bytes=300", "--max_message_bytes=1000")
+    async with serving(flags, {}) as ports:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client:
+            for path, body in (
+                ("/v2/models/m/infer", infer_json),
+                ("/v1/models/m:predict", lambda r: {"inputs": r.tolist()}),
+            ):
+                refused = await client.post(path, json=body(np.ones((20, 4), np.float32)))
+                assert (refused.status_code, "--max_json_bytes" in json.loads(refused.text)["error"]) == (429, True)
+                refused = await client.post(path, json=body(np.ones((100, 4), np.float32)))
+                assert (refused.status_code, "--max_message_bytes" in refused.text) == (413, True)
+            head = json.dumps(
+                {
+                    "inputs": [
+                        {"name": "x", "datatype": "FP32", "shape": [40, 4], "parameters": {"binary_data_size": 640}}
+                    ]
+                }
+            )
+            length = {"Inference-Header-Content-Length": str(len(head))}
+            raw = head.encode() + np.ones((40, 4), np.float32).tobytes()
+            answered = await client.post("/v2/models/m/infer", content=raw, headers=length)
+            assert answered.status_code in (200, 404)  # not too much JSON, whether or not the model is there yet
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError, match="--max_message_bytes") as refusal:
+                await channel.unary_unary(PATH + "ModelInfer")(infer_message(np.ones((100, 4), np.float32)))
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_t57_a_client_beyond_its_rate_is_refused_on_both_ports(serving: Any, plain: Path) -> None:
+    async with serving(flags_for(plain, "--max_client_rate=1"), {}) as ports:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client:
+            codes = [(await client.get("/v2/health/live")).status_code for _ in range(3)]
+            assert 429 in codes
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            live = channel.unary_unary(PATH + "ServerLive")
+            answers = await asyncio.gather(*(live(b"") for _ in range(3)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert refused
+    assert all("--max_client_rate" in str(refusal.details()) for refusal in refused)
+
+
+@pytest.mark.parametrize("text", ["abc", "zz" * 32, "ab" * 31, "ab" * 33])
+def test_a_fingerprint_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="SHA-256"):
+        parse_fingerprints(text)
+
+
+def test_fingerprints_are_read_with_colons_and_commas() -> None:
+    plain = bytes(range(32))
+    assert parse_fingerprints(f"{plain.hex(':').upper()}, {plain.hex()},") == {plain}

@@ -1,0 +1,327 @@
+"""The Open Inference Protocol's REST routes, in memory."""
+
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes.served import FakeModels, example
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import RequestError, Status
+from tacit.serving.oip.datatypes import DATATYPES
+from tacit.serving.oip.rest import OipRest, is_management
+from tacit.serving.plane import Plane
+from tacit.wire.tensor import ELEMENT_TYPES, Tensor
+
+LENGTH = "inference-header-content-length"
+MODEL = "/v2/models/half_plus_two"
+
+
+async def call(
+    method: str,
+    path: str,
+    body: bytes | Mapping[str, Any] = b"",
+    models: FakeModels | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> HttpResponse:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = HttpRequest(method, path, "", headers or {}, raw, None)
+    return await OipRest(Plane(models or example()), max_inflated=1 << 20).handle(request)
+
+
+async def answer(method: str, path: str, body: Any = b"", models: FakeModels | None = None) -> tuple[int, Any]:
+    response = await call(method, path, body, models)
+    assert response.headers["content-type"] == "application/json"
+    return response.status, json.loads(response.body) if response.body else None
+
+
+def question(data: Any, shape: list[int], datatype: str = "FP32", **more: Any) -> dict[str, Any]:
+    return {"id": "42", "inputs": [{"name": "x", "shape": shape, "datatype": datatype, "data": data}], **more}
+
+
+def echo(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"y": inputs["x"]}
+
+
+async def test_health_is_told_in_json_and_by_the_status() -> None:
+    assert await answer("GET", "/v2/health/live") == (200, {"live": True})
+    assert await answer("GET", "/v2/health/ready") == (200, {"ready": True})
+    assert await answer("GET", f"{MODEL}/ready") == (200, {"name": "half_plus_two", "ready": True})
+    models = example()
+    models.ready = False
+    assert await answer("GET", "/v2/health/ready", models=models) == (503, {"ready": False})
+    assert (await answer("GET", "/v2/models/no/ready"))[0] == 404
+    assert (await answer("GET", f"{MODEL}/versions/7/ready"))[0] == 404
+
+
+async def test_the_server_and_its_models_are_told_of() -> None:
+    status, server = await answer("GET", "/v2")
+    assert (status, server["name"], "binary_tensor_data" in server["extensions"]) == (200, "tacit", True)
+    assert (await answer("GET", "/v2/"))[1] == server
+    assert await answer("GET", "/v2/models") == (200, {"models": ["half_plus_two"]})
+    for path in (MODEL, MODEL + "/", MODEL + "/versions/123"):
+        status, metadata = await answer("GET", path)
+        assert (status, metadata["name"], metadata["versions"]) == (200, "half_plus_two", ["123"])
+        assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]
+    status, config = await answer("GET", f"{MODEL}/config")
+    assert (status, config["input"]) == (200, [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}])
+    for path in (f"{MODEL}/stats", f"{MODEL}/versions/123/stats", "/v2/models/stats"):
+        status, statistics = await answer("GET", path)
+        assert (status, statistics["model_stats"][0]["version"]) == (200, "123")
+
+
+@pytest.mark.parametrize("data", [[1, 2], [[1], [2]], [1.0, 2.0]])
+async def test_values_may_be_flat_or_nested(data: Any) -> None:
+    status, found = await answer("POST", f"{MODEL}/infer", question(data, [2, 1]))
+    assert status == 200
+    assert found == {
+        "model_name": "half_plus_two",
+        "model_version": "123",
+        "id": "42",
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 1], "data": [2.5, 3.0]}],
+    }
+
+
+async def test_a_version_in_the_path_is_the_one_that_answers() -> None:
+    status, found = await answer("POST", f"{MODEL}/versions/123/infer", question([1], [1]))
+    assert (status, found["model_version"]) == (200, "123")
+    assert (await answer("POST", f"{MODEL}/versions/7/infer", question([1], [1])))[0] == 404
+    assert (await answer("POST", f"{MODEL}/versions/x/infer", question([1], [1])))[0] == 400
+
+
+def binary(head: Mapping[str, Any], *raws: bytes) -> tuple[bytes, dict[str, str]]:
+    text = json.dumps(head).encode()
+    return b"".join((text, *raws)), {LENGTH: str(len(text))}
+
+
+def parted(response: HttpResponse) -> tuple[Any, bytes]:
+    assert response.headers["content-type"] == "application/octet-stream"
+    length = int({name.lower(): value for name, value in response.headers.items()}[LENGTH])
+    return json.loads(response.body[:length]), response.body[length:]
+
+
+@pytest.mark.parametrize("dtype", [number for number in DATATYPES if number != 7])
+async def test_every_datatype_travels_as_binary_data(dtype: int) -> None:
+    raw = np.array([[0, 1, 1]]).astype(ELEMENT_TYPES[dtype].memory).tobytes()
+    entry = {"name": "x", "shape": [1, 3], "datatype": DATATYPES[dtype], "parameters": {"binary_data_size": len(raw)}}
+    body, headers = binary({"inputs": [entry], "parameters": {"binary_data_output": True}}, raw)
+    models = example({"x": dtype}, {"y": dtype}, echo)
+    head, behind = parted(await call("POST", f"{MODEL}/infer", body, models, headers))
+    assert behind == raw
+    assert head["outputs"][0]["parameters"] == {"binary_data_size": len(raw)}
+    assert (head["outputs"][0]["datatype"], head["outputs"][0]["shape"]) == (DATATYPES[dtype], [1, 3])
+
+
+async def test_what_an_output_says_of_itself_wins_over_the_request() -> None:
+    outputs = [{"name": "y", "parameters": {"binary_data": False}}]
+    asked = question([1], [1], outputs=outputs, parameters={"binary_data_output": True})
+    status, found = await answer("POST", f"{MODEL}/infer", asked)
+    assert (status, found["outputs"][0]["data"]) == (200, [2.5])
+    outputs[0]["parameters"] = {"binary_data": True}
+    head, behind = parted(await call("POST", f"{MODEL}/infer", question([1], [1], outputs=outputs)))
+    assert (behind, "data" in head["outputs"][0]) == (struct.pack("<f", 2.5), False)
+
+
+async def test_json_and_binary_inputs_stand_side_by_side() -> None:
+    def both(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"y": Tensor(1, inputs["a"].array + inputs["b"].array)}
+
+    entries = [
+        {"name": "a", "shape": [2], "datatype": "FP32", "data": [1, 2]},
+        {"name": "b", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}},
+    ]
+    body, headers = binary({"inputs": entries}, struct.pack("<2f", 10, 20))
+    response = await call("POST", f"{MODEL}/infer", body, example({"a": 1, "b": 1}, compute=both), headers)
+    assert json.loads(response.body)["outputs"][0]["data"] == [11, 22]
+
+
+async def test_a_header_length_of_zero_is_one_raw_input() -> None:
+    response = await call("POST", f"{MODEL}/infer", struct.pack("<3f", 1, 2, 5), headers={LENGTH: "0"})
+    head, behind = parted(response)
+    assert (head["outputs"][0]["shape"], behind) == ([3, 1], struct.pack("<3f", 2.5, 3, 4.5))
+    words = example({"x": 7}, {"y": 7}, echo)
+    head, behind = parted(await call("POST", f"{MODEL}/infer", b"hello", words, {LENGTH: "0"}))
+    assert behind == b"\x05\x00\x00\x00hello"
+    two = await call("POST", f"{MODEL}/infer", b"1234", example({"a": 1, "b": 1}), {LENGTH: "0"})
+    assert (two.status, "one input" in two.body.decode()) == (400, True)
+    odd = await call("POST", f"{MODEL}/infer", b"12345", headers={LENGTH: "0"})
+    assert odd.status == 400
+
+
+async def test_text_is_bytes_and_bytes_that_are_no_text_are_refused_as_json() -> None:
+    words = example({"x": 7}, {"y": 7}, echo)
+    status, found = await answer("POST", f"{MODEL}/infer", question(["a", "ü"], [2], "BYTES"), words)
+    assert (status, found["outputs"][0]["data"]) == (200, ["a", "ü"])
+    raw = b"\x01\x00\x00\x00\xff"
+    entry = {"name": "x", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+    body, headers = binary({"inputs": [entry]}, raw)
+    response = await call("POST", f"{MODEL}/infer", body, words, headers)
+    assert (response.status, "binary_data" in response.body.decode()) == (400, True)
+
+
+async def test_numbers_that_json_does_not_have_are_bare_words() -> None:
+    body = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [NaN, -Infinity]}]}'
+    response = await call("POST", f"{MODEL}/infer", body)
+    assert b'"data":[NaN,-Infinity]' in response.body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_may_be_compressed(encoding: str) -> None:
+    raw = json.dumps(question([1], [1])).encode()
+    packed = gzip.compress(raw) if encoding == "gzip" else zlib.compress(raw)
+    headers = {"content-encoding": encoding}
+    assert (await call("POST", f"{MODEL}/infer", packed, headers=headers)).status == 200
+    assert (await call("POST", f"{MODEL}/infer", packed[:-4], headers=headers)).status == 400
+    assert (await call("POST", f"{MODEL}/infer", raw, headers=headers)).status == 400
+    assert (await call("POST", f"{MODEL}/infer", raw, headers={"content-encoding": "br"})).status == 501
+
+
+async def test_t44_a_compressed_body_is_bounded_and_the_refusal_names_the_flag() -> None:
+    bomb = gzip.compress(bytes(8 << 20))
+    response = await call("POST", f"{MODEL}/infer", bomb, headers={"content-encoding": "gzip"})
+    assert (response.status, "--max_message_bytes" in response.body.decode()) == (429, True)
+
+
+BAD = {
+    "no object": b"[]",
+    "no JSON": b"{",
+    "empty": b"",
+    "no inputs": {"id": "1"},
+    "inputs are no list": {"inputs": {}},
+    "an input is no object": {"inputs": [1]},
+    "no name": {"inputs": [{"shape": [1], "datatype": "FP32", "data": [1]}]},
+    "no shape": {"inputs": [{"name": "x", "datatype": "FP32", "data": [1]}]},
+    "a shape of text": {"inputs": [{"name": "x", "shape": ["1"], "datatype": "FP32", "data": [1]}]},
+    "a free size": {"inputs": [{"name": "x", "shape": [-1], "datatype": "FP32", "data": [1]}]},
+    "no datatype": {"inputs": [{"name": "x", "shape": [1], "data": [1]}]},
+    "an unknown datatype": question([1], [1], "FP31"),
+    "another datatype": question([1], [1], "INT32"),
+    "too few values": question([1], [2]),
+    "too many values": question([1, 2, 3], [2]),
+    "ragged": question([[1], [1, 2]], [3]),
+    "no data": {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]},
+    "data is no list": question(1, [1]),
+    "text for a number": question(["1"], [1]),
+    "a bool for a number": question([True], [1]),
+    "twice": {"inputs": question([1], [1])["inputs"] * 2},
+    "an unknown input": {"inputs": [{"name": "z", "shape": [1], "datatype": "FP32", "data": [1]}]},
+    "an unknown output": question([1], [1], outputs=[{"name": "z"}]),
+    "outputs are no list": question([1], [1], outputs={}),
+    "an id of a number": {**question([1], [1]), "id": 7},
+    "parameters are no object": question([1], [1], parameters=[]),
+    "a flag of text": question([1], [1], parameters={"binary_data_output": "yes"}),
+    "a negative timeout": question([1], [1], parameters={"timeout": -1}),
+    "gigabytes claimed": question([1], [2**31, 2**31]),
+    "beyond the memory": question([1], [2**62, 2**62, 0]),
+    "binary data that is not there": {
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]
+    },
+}
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD)
+async def test_t13_a_bad_question_is_a_bad_request(body: Any) -> None:
+    status, found = await answer("POST", f"{MODEL}/infer", body)
+    assert (status, list(found)) == (400, ["error"])
+    assert found["error"]
+
+
+@pytest.mark.parametrize("header", ["-1", "x", "9" * 30, "1e3", "10000"])
+async def test_a_header_length_that_cannot_be_is_a_bad_request(header: str) -> None:
+    response = await call("POST", f"{MODEL}/infer", question([1], [1]), headers={LENGTH: header})
+    assert response.status == 400
+
+
+async def test_bytes_beyond_the_inputs_are_refused() -> None:
+    body, headers = binary(question([1], [1]), b"1234")
+    assert (await call("POST", f"{MODEL}/infer", body, headers=headers)).status == 400
+
+
+async def test_shared_memory_is_refused_by_name() -> None:
+    entry = {"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}}
+    for method, path, body in (
+        ("POST", f"{MODEL}/infer", {"inputs": [entry]}),
+        ("GET", "/v2/systemsharedmemory/status", {}),
+        ("POST", "/v2/systemsharedmemory/region/r/register", {"key": "/etc", "byte_size": 1}),
+        ("POST", "/v2/cudasharedmemory/region/r/register", {}),
+        ("POST", "/v2/cudasharedmemory/unregister", {}),
+    ):
+        status, found = await answer(method, path, body)
+        assert (status, "shared memory" in found["error"]) == (501, True)
+
+
+async def test_the_repository_is_listed_loaded_and_unloaded() -> None:
+    models = example()
+    listed = [{"name": "half_plus_two", "version": "123", "state": "READY", "reason": ""}]
+    assert await answer("POST", "/v2/repository/index", {}, models) == (200, listed)
+    assert await answer("POST", "/v2/repository/index", {"ready": True}, models) == (200, listed)
+    for verb in ("load", "unload"):
+        assert (await answer("POST", f"/v2/repository/models/half_plus_two/{verb}", b"", models))[0] == 200
+        assert (await answer("POST", f"/v2/repository/models/no/{verb}", b"", models))[0] == 404
+        assert (await answer("GET", f"/v2/repository/models/half_plus_two/{verb}", b"", models))[0] == 400
+        assert is_management("POST", f"/v2/repository/models/half_plus_two/{verb}")
+    assert models.loads == ["load half_plus_two", "unload half_plus_two"]
+    sent = {"parameters": {"config": "{}"}}
+    assert (await answer("POST", "/v2/repository/models/half_plus_two/load", sent, models))[0] == 501
+    assert not is_management("POST", "/v2/repository/index")
+
+
+async def test_settings_are_told_and_not_changed() -> None:
+    for path in ("/v2/trace/setting", f"{MODEL}/trace/setting"):
+        status, settings = await answer("GET", path)
+        assert (status, settings["trace_level"]) == (200, ["OFF"])
+        assert (await answer("POST", path, {"trace_level": ["TENSORS"]}))[0] == 501
+    assert (await answer("GET", "/v2/logging"))[1]["log_verbose_level"] == 0
+    assert (await answer("POST", "/v2/logging", {"log_verbose_level": 1}))[0] == 501
+    assert (await answer("POST", "/v2/logging", {"no": 1}))[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/v2/no", "/v2/models/a/b/c", "/v2/models//infer", "/v2/repository", "/v2/health"])
+async def test_an_unknown_route_is_not_found(path: str) -> None:
+    assert (await answer("GET", path))[0] == 404
+
+
+async def test_generating_is_not_served() -> None:
+    assert (await answer("POST", f"{MODEL}/generate", {}))[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (Status.INVALID_ARGUMENT, 400),
+        (Status.NOT_FOUND, 404),
+        (Status.UNAVAILABLE, 503),
+        (Status.UNIMPLEMENTED, 501),
+        (Status.INTERNAL, 500),
+        (Status.RESOURCE_EXHAUSTED, 429),
+        (Status.DEADLINE_EXCEEDED, 504),
+    ],
+)
+async def test_a_status_becomes_its_code(status: Status, code: int) -> None:
+    def refuse(_inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise RequestError(status, "no\ud800")
+
+    assert (await answer("POST", f"{MODEL}/infer", question([1], [1]), example(compute=refuse))) == (
+        code,
+        {"error": "no?"},
+    )
+
+
+async def test_the_recorded_binary_request_is_read(shared_vectors: Path) -> None:
+    body = (shared_vectors / "serving" / "oip_http_binary_request.body").read_bytes()
+
+    def two(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        assert inputs["input"].array.tolist() == [[0.0, 0.25, 0.5], [0.75, 1.0, 1.25]]
+        return {"predict": Tensor(1, np.array([[0.25, 0.75]], np.float32))}
+
+    models = example({"input": 1}, {"predict": 1}, two)
+    head, behind = parted(await call("POST", f"{MODEL}/infer", body, models, {LENGTH: "173"}))
+    recorded = (shared_vectors / "serving" / "oip_http_binary_response.body").read_bytes()
+    wanted = {**json.loads(recorded[:170]), "model_name": "half_plus_two", "model_version": "123"}
+    assert (head, behind) == (wanted, recorded[170:])
