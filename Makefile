@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench fuzz slow wheel tensorflow clean
+.PHONY: help demo test check bench fuzz slow wheel tensorflow clients clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
 	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
+	@echo 'make clients  the clients that others wrote, against our server'
 	@echo 'make wheel    build the wheel and try it in an environment of its own'
 
 demo:
@@ -17,11 +18,11 @@ demo:
 
 test:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'not slow and not tensorflow' -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) -m 'not slow and not tensorflow and not clients' -n 2 --dist loadfile $(ARGS)
 
 slow:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'slow and not tensorflow' $(ARGS)
+	@$(PYTEST) -m 'slow and not tensorflow and not clients' $(ARGS)
 
 check:
 	@scripts/environment.sh test
@@ -43,5 +44,9 @@ tensorflow:
 	@scripts/environment.sh test
 	@scripts/tensorflow.sh
 
+clients:
+	@scripts/environment.sh test
+	@scripts/clients.sh
+
 clean:
-	rm -rf .venv .venv-tensorflow .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-tensorflow .venv-clients .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

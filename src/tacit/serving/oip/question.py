@@ -60,12 +60,19 @@ async def answer(
 ) -> Found:
     """Run a question. Raises: RequestError."""
     served = find(plane, question.selector)
+    key = signature_of(served)
+    if foreign := [name for name in question.inputs if name not in served.signatures[key].inputs]:
+        raise RequestError(
+            Status.INVALID_ARGUMENT,
+            f"unexpected inference input '{foreign[0]}' for model '{served.name}', whose inputs are "
+            f"{', '.join(served.signatures[key].inputs)}",
+        )
     if question.timeout:
         ours = time.monotonic() + question.timeout / 1e6
         deadline = ours if deadline is None else min(deadline, ours)
     prediction = await plane.predict(
         question.selector,
-        signature_of(served),
+        key,
         question.inputs,
         decode=decode,
         output_filter=[wanted.name for wanted in question.wanted],
