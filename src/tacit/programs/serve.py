@@ -39,7 +39,7 @@ from tacit.serving.sources import Access, Format, ModelRule, load_key, parse_rul
 from tacit.serving.tfs.config import Credentials, ModelEntry, load_text, parse_model_config, parse_ssl_config
 from tacit.serving.tfs.flags import Flags, parse_flags, usage
 from tacit.serving.tfs.rest import RestOptions, TfsRest
-from tacit.serving.tfs.service import TfsService
+from tacit.serving.tfs.service import GrpcOptions, TfsService
 from tacit.wire.release import MODELS_ENV
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
     if grpc_port:
         listeners["grpc"] = await _listen_for_grpc(flags, plane, credentials, max(0, grpc_port))
     if rest_port:
-        rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
+        rest = TfsRest(plane, _rest_options(flags))
         listeners["rest"] = await serve_http(
             rest.handle,
             host=flags.text("host"),
@@ -152,8 +152,19 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
     return listeners
 
 
+def _rest_options(flags: Flags) -> RestOptions:
+    return RestOptions(
+        cors=flags.switch("rest_api_enable_cors_support"),
+        check_methods=flags.switch("enable_signature_method_name_check"),
+    )
+
+
 async def _listen_for_grpc(flags: Flags, plane: Plane, credentials: Credentials | None, port: int) -> Listener:
-    service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
+    checks = flags.switch("enable_signature_method_name_check")
+    service = TfsService(
+        plane,
+        GrpcOptions(as_content=flags.switch("enable_serialization_as_tensor_content"), check_methods=checks),
+    )
     host, limit, handlers = flags.text("host"), flags.number("max_message_bytes"), service.handlers()
     if flags.text("edge") == "tacit":
         return await serve_grpc(handlers, host=host, port=port, tls=_tls(credentials, "h2"), max_message=limit)

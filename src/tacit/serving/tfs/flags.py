@@ -55,6 +55,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "tensorflow_intra_op_parallelism": _threads("the same"),
     "enable_serialization_as_tensor_content": Flag(False, "answer with tensor_content in place of typed values"),
     "enable_model_warmup": Flag(True, "run a new version once on zeros before it answers"),
+    "enable_signature_method_name_check": Flag(False, "hold classify and regress to signatures exported for them"),
     "version": Flag(False, "print the version and end"),
     "help": Flag(False, "print this and end"),
     # ours
@@ -92,7 +93,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "grpc_max_threads": _accepted(0),
     "num_request_iterations_for_warmup": _accepted(0),
     "monitoring_config_file": _accepted(""),
-    "enable_signature_method_name_check": _accepted(False),
     "enable_profiler": _accepted(True),
     "enable_grpc_healthcheck_service": _accepted(False),
     "per_process_gpu_memory_fraction": _accepted(0.0),

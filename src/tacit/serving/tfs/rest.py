@@ -1,8 +1,9 @@
-"""TensorFlow Serving's REST interface: status, metadata and predict.
+"""TensorFlow Serving's REST interface: status, metadata, predict, classify and regress.
 
     GET  /v1/models/NAME[/versions/N or /labels/L]             states of the versions
     GET  the same + /metadata                                   signatures
     POST the same + :predict                                    a prediction, row by row or by column
+    POST the same + :classify, :regress                         labels with scores, or numbers, for examples
 
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc, tensorflow.org/tfx/serving/api_rest.
 """
@@ -21,7 +22,9 @@ from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.plane import Plane, Selector
-from tacit.serving.tfs.values import encode_value, parse_json, parse_value
+from tacit.serving.tfs.examples import parse_json_examples
+from tacit.serving.tfs.inference import Inference
+from tacit.serving.tfs.values import encode_float, encode_text, encode_value, parse_json, parse_value
 from tacit.wire.pb.tensorflow_pb2 import DataType
 from tacit.wire.tensor import DT_STRING, Tensor
 
@@ -53,9 +56,10 @@ _JSON_HEADERS = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class RestOptions:
-    """`cors` adds the headers that let a web page of any origin call."""
+    """`cors` adds the headers that let a web page of any origin call; `check_methods` as in gRPC."""
 
     cors: bool = False
+    check_methods: bool = False
 
 
 class TfsRest:
@@ -64,6 +68,7 @@ class TfsRest:
     def __init__(self, plane: Plane, options: RestOptions | None = None) -> None:
         self._plane = plane
         self._options = options or RestOptions()
+        self._inference = Inference(plane, check_methods=self._options.check_methods)
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors are JSON with one key, `error`."""
@@ -96,7 +101,7 @@ class TfsRest:
             if found["verb"] == "predict":
                 return await self._predict(_selector(found), _body(request))
             if found["verb"] in ("classify", "regress"):
-                raise RequestError(Status.UNIMPLEMENTED, f":{found['verb']} is not served here yet; :predict is")
+                return await self._infer(_selector(found), found["verb"], _body(request))
         elif request.method == "GET":
             if path.lower().rstrip("/") == "/v1/models":
                 raise RequestError(Status.INVALID_ARGUMENT, "Missing model name in request.")
@@ -128,13 +133,8 @@ class TfsRest:
 
     async def _predict(self, selector: Selector, body: bytes) -> bytes:
         served = self._plane.find(selector)
-        document = parse_json(body)
-        if not isinstance(document, dict):
-            raise _refusal("Request data is not valid. Is not object")
-        key = document.get("signature_name", "")
-        if not isinstance(key, str):
-            raise _refusal("'signature_name' key must be a string value.")
-        key = key or SERVING_DEFAULT
+        document = _parse_object(body)
+        key = _signature_name(document) or SERVING_DEFAULT
         signature = served.signatures.get(key)
         if signature is None:
             raise _refusal(f'Serving signature name: "{key}" not found in signature def')
@@ -143,12 +143,39 @@ class TfsRest:
         prediction = await self._plane.run(selector, served, key, inputs, outputs=tuple(signature.outputs))
         return _encode_rows(prediction.outputs) if in_rows else _encode_columns(prediction.outputs)
 
+    async def _infer(self, selector: Selector, verb: str, body: bytes) -> bytes:
+        document = _parse_object(body)
+        key, examples = _signature_name(document), parse_json_examples(document)
+        if verb == "classify":
+            classified = await self._inference.classify(selector, key, examples)
+            rows = [
+                b"[" + b",".join(b"[" + encode_text(label) + b"," + encode_float(score) + b"]" for label, score in row)
+                for row in classified.rows
+            ]
+            return b'{"results":[' + b",".join(row + b"]" for row in rows) + b"]}"
+        regressed = await self._inference.regress(selector, key, examples)
+        return b'{"results":[' + b",".join(map(encode_float, regressed.values)) + b"]}"
+
 
 def _refusal(message: str) -> RequestError:
     return RequestError(Status.INVALID_ARGUMENT, message)
 
 
 # ---- requests
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    document = parse_json(body)
+    if not isinstance(document, dict):
+        raise _refusal("Request data is not valid. Is not object")
+    return document
+
+
+def _signature_name(document: Mapping[str, Any]) -> str:
+    key = document.get("signature_name", "")
+    if not isinstance(key, str):
+        raise _refusal("'signature_name' key must be a string value.")
+    return key
 
 
 def _selector(found: re.Match[str]) -> Selector:
