@@ -14,13 +14,14 @@ server's status and leading words, since clients match on them.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.batch import QueueClosedError
+from tacit.serving.callers import Caller, Callers
 from tacit.wire.tensor import Tensor, type_name
 
 Wire = TypeVar("Wire")
@@ -49,11 +50,12 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which model: by version, by label, or the latest where both are None."""
+    """Which model: by version, by label, or the latest where both are None. `caller` is who asks for it."""
 
     model: str
     version: int | None = None
     label: str | None = None
+    caller: Caller | None = None
 
 
 class Served(Protocol):
@@ -103,21 +105,23 @@ class Prediction:
 
 
 class Plane:
-    """Answers status, metadata and predictions from the models that it is given."""
+    """Answers status, metadata and predictions from the models that it is given, to whom `callers` let."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, callers: Callers | None = None) -> None:
         self._models = models
+        self.callers = callers or Callers()
 
     def find(self, selector: Selector) -> Served:
         """The loaded version that is meant; version 0 means the latest where there is no version 0.
 
         Raises:
-            RequestError: NOT_FOUND or INVALID_ARGUMENT.
+            RequestError: NOT_FOUND or INVALID_ARGUMENT; who may not call it learns no more than that.
         """
         if not selector.model:
             raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        self.callers.check_model(selector.model, selector.caller)
         if selector.version == 0 and all(s.version != 0 for s in self._models.statuses(selector.model)):
-            selector = Selector(selector.model)
+            selector = replace(selector, version=None)
         return self._models.find(selector)
 
     def statuses(self, selector: Selector) -> Sequence[VersionStatus]:
@@ -128,6 +132,7 @@ class Plane:
         """
         if not selector.model:
             raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        self.callers.check_model(selector.model, selector.caller)
         found = self._models.statuses(selector.model)
         if not found:
             raise RequestError(Status.NOT_FOUND, f"Could not find any versions of model {selector.model}")

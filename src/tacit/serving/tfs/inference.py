@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.plane import Plane, Prediction, Selector, Served
+from tacit.serving.tfs.meter import Meter, NoMeter
 from tacit.wire.examples import Feature, parse_examples
 from tacit.wire.tensor import DT_FLOAT, DT_STRING, Tensor, type_name
 
@@ -42,8 +43,9 @@ class Regressed:
 class Inference:
     """Both methods, over the data plane. `check_methods` holds a signature to the method that it was exported for."""
 
-    def __init__(self, plane: Plane, *, check_methods: bool = False) -> None:
+    def __init__(self, plane: Plane, *, check_methods: bool = False, meter: Meter | None = None) -> None:
         self._plane = plane
+        self._meter = meter or NoMeter()
         self._check_methods = check_methods
 
     async def classify(
@@ -96,7 +98,8 @@ class Inference:
     ) -> Prediction:
         if not examples:
             raise _refusal("Input is empty.")
-        inputs = _inputs(served.signatures[key], examples)
+        self._meter.examples(served.name, len(examples))
+        inputs = example_inputs(served.signatures[key], examples)
         return await self._plane.run(selector, served, key, inputs, outputs=outputs, deadline=deadline)
 
 
@@ -128,7 +131,8 @@ def _refusal(message: str) -> RequestError:
 # ---- inputs
 
 
-def _inputs(signature: Signature, examples: Sequence[bytes]) -> dict[str, Tensor]:
+def example_inputs(signature: Signature, examples: Sequence[bytes]) -> dict[str, Tensor]:
+    """Inputs of a signature from serialized examples: as they are, or by their features. Raises: RequestError."""
     strings = [alias for alias, spec in signature.inputs.items() if spec.dtype == DT_STRING]
     if len(signature.inputs) == 1 and strings:
         serialized = np.empty(len(examples), dtype=object)

@@ -13,8 +13,11 @@ from google.protobuf.message import DecodeError, Message
 from tacit.edge import GrpcCall, GrpcHandler
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Prediction, Selector
 from tacit.serving.tfs.inference import CLASSIFY, REGRESS, Classified, Inference, Regressed, check_tasks
+from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
@@ -23,6 +26,10 @@ _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
+
+
+Reload = Callable[[config_wire.ModelServerConfig, float | None], Awaitable[None]]
+"""Puts a configuration into force, within seconds. Raises: RequestError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,20 @@ class GrpcOptions:
 class TfsService:
     """Answers PredictionService and ModelService; SessionService is UNIMPLEMENTED, as in the original."""
 
-    def __init__(self, plane: Plane, options: GrpcOptions | None = None) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        options: GrpcOptions | None = None,
+        *,
+        reload: Reload | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         options = options or GrpcOptions()
         self._plane = plane
         self._as_content = options.as_content
-        self._inference = Inference(plane, check_methods=options.check_methods)
+        self._reload = reload
+        self._meter = meter or NoMeter()
+        self._inference = Inference(plane, check_methods=options.check_methods, meter=self._meter)
 
     def handlers(self) -> Mapping[str, GrpcHandler]:
         """One handler per method path."""
@@ -51,60 +67,67 @@ class TfsService:
             _PREDICTION + "MultiInference": self.multi_inference,
             _PREDICTION + "GetModelMetadata": self.get_model_metadata,
             _MODEL + "GetModelStatus": self.get_model_status,
+            _MODEL + "HandleReloadConfigRequest": self.handle_reload_config,
         }
 
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
-        request = wire.PredictRequest()
-        _read(request, message)
-        prediction = await self._plane.predict(
-            _selector(request.model_spec),
-            request.model_spec.signature_name,
-            request.inputs,
-            decode=_decode,
-            output_filter=request.output_filter,
-            deadline=_deadline(call),
-        )
-        return self._response(prediction)
+        with measured(self._meter, "Predict", "GRPC") as seen:
+            request = wire.PredictRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            prediction = await self._plane.predict(
+                _selector(request.model_spec, call),
+                request.model_spec.signature_name,
+                request.inputs,
+                decode=decode_tensor,
+                output_filter=request.output_filter,
+                deadline=_deadline(call),
+            )
+            return self._response(prediction)
 
     async def classify(self, message: bytes, call: GrpcCall) -> bytes:
         """ClassificationRequest to ClassificationResponse."""
-        request = wire.ClassificationRequest()
-        _read(request, message)
-        _require_spec(request.HasField("model_spec"))
-        spec = request.model_spec
-        found = await self._inference.classify(
-            _selector(spec), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
-        )
-        response = wire.ClassificationResponse(model_spec=_made_by(found.made_by))
-        _write_classes(found, response.result)
-        return response.SerializeToString()
+        with measured(self._meter, "Classify", "GRPC") as seen:
+            request = wire.ClassificationRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            _require_spec(request.HasField("model_spec"))
+            spec = request.model_spec
+            found = await self._inference.classify(
+                _selector(spec, call), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
+            )
+            response = wire.ClassificationResponse(model_spec=_made_by(found.made_by))
+            _write_classes(found, response.result)
+            return response.SerializeToString()
 
     async def regress(self, message: bytes, call: GrpcCall) -> bytes:
         """RegressionRequest to RegressionResponse."""
-        request = wire.RegressionRequest()
-        _read(request, message)
-        _require_spec(request.HasField("model_spec"))
-        spec = request.model_spec
-        found = await self._inference.regress(
-            _selector(spec), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
-        )
-        response = wire.RegressionResponse(model_spec=_made_by(found.made_by))
-        _write_values(found, response.result)
-        return response.SerializeToString()
+        with measured(self._meter, "Regress", "GRPC") as seen:
+            request = wire.RegressionRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            _require_spec(request.HasField("model_spec"))
+            spec = request.model_spec
+            found = await self._inference.regress(
+                _selector(spec, call), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
+            )
+            response = wire.RegressionResponse(model_spec=_made_by(found.made_by))
+            _write_values(found, response.result)
+            return response.SerializeToString()
 
     async def multi_inference(self, message: bytes, call: GrpcCall) -> bytes:
         """MultiInferenceRequest to MultiInferenceResponse; the tasks run side by side, on one version."""
         request = wire.MultiInferenceRequest()
-        _read(request, message)
+        read_message(request, message)
         first = request.tasks[0].model_spec if request.tasks else wire.ModelSpec()
-        served = self._plane.find(_selector(first))
+        served = self._plane.find(_selector(first, call))
         tasks = [
             (task.model_spec.name, task.model_spec.signature_name or SERVING_DEFAULT, task.method_name)
             for task in request.tasks
         ]
         check_tasks(tasks, served.signatures)
-        selector = replace(_selector(first), version=served.version, label=None)
+        selector = replace(_selector(first, call), version=served.version, label=None)
         examples, deadline = serialized_examples(request.input), _deadline(call)
         methods: dict[str, Callable[..., Awaitable[Classified | Regressed]]] = {
             CLASSIFY: self._inference.classify,
@@ -122,10 +145,10 @@ class TfsService:
                 _write_values(found, result.regression_result)
         return response.SerializeToString()
 
-    async def get_model_metadata(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def get_model_metadata(self, message: bytes, call: GrpcCall) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; `signature_def` is the one field there is."""
         request = wire.GetModelMetadataRequest()
-        _read(request, message)
+        read_message(request, message)
         _require_spec(request.HasField("model_spec"))
         if not request.metadata_field:
             raise RequestError(
@@ -134,7 +157,7 @@ class TfsService:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise RequestError(Status.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-        served = self._plane.find(_selector(request.model_spec))
+        served = self._plane.find(_selector(request.model_spec, call))
         response = wire.GetModelMetadataResponse()
         response.model_spec.name = served.name
         response.model_spec.version.value = served.version
@@ -144,17 +167,29 @@ class TfsService:
         definition.value = signature_map(served.signatures).SerializeToString()
         return response.SerializeToString()
 
-    async def get_model_status(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def get_model_status(self, message: bytes, call: GrpcCall) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse, highest version first."""
         request = wire.GetModelStatusRequest()
-        _read(request, message)
+        read_message(request, message)
         _require_spec(request.HasField("model_spec"))
         response = wire.GetModelStatusResponse()
-        for status in self._plane.statuses(_selector(request.model_spec)):
+        for status in self._plane.statuses(_selector(request.model_spec, call)):
             entry = response.model_version_status.add(version=status.version, state=status.state)
             entry.status.SetInParent()
             entry.status.error_code = status.code
             entry.status.error_message = status.message
+        return response.SerializeToString()
+
+    async def handle_reload_config(self, message: bytes, call: GrpcCall) -> bytes:
+        """ReloadConfigRequest to ReloadConfigResponse, from who may manage this server."""
+        self._plane.callers.check_management(caller_of(call.peer_certificate, call.metadata))
+        request = wire.ReloadConfigRequest()
+        read_message(request, message)
+        if self._reload is None:
+            raise RequestError(Status.UNIMPLEMENTED, "this server's models do not change while it runs")
+        await self._reload(request.config, call.deadline)
+        response = wire.ReloadConfigResponse()
+        response.status.SetInParent()
         return response.SerializeToString()
 
     def _response(self, prediction: Prediction) -> bytes:
@@ -188,23 +223,26 @@ def _write_spec(spec: TensorSpec, info: tensorflow.TensorInfo) -> None:
             info.tensor_shape.dim.add(size=size)
 
 
-def _decode(alias: str, proto: tensorflow.TensorProto) -> Tensor:
+def decode_tensor(alias: str, proto: tensorflow.TensorProto) -> Tensor:
+    """One input of a request. Raises: RequestError, naming it."""
     try:
         return parse_tensor(proto)
     except RequestError as exc:
         raise RequestError(exc.status, f"tensor parsing error: {alias}: {exc}") from exc
 
 
-def _selector(spec: wire.ModelSpec) -> Selector:
+def _selector(spec: wire.ModelSpec, call: GrpcCall) -> Selector:
     choice = spec.WhichOneof("version_choice")
     return Selector(
         spec.name,
         version=spec.version.value if choice == "version" else None,
         label=spec.version_label if choice == "version_label" else None,
+        caller=caller_of(call.peer_certificate, call.metadata),
     )
 
 
-def _read(into: Message, message: bytes) -> None:
+def read_message(into: Message, message: bytes) -> None:
+    """Fill a message from bytes. Raises: RequestError INTERNAL, as gRPC itself answers."""
     try:
         into.ParseFromString(message)
     except DecodeError as exc:
