@@ -315,8 +315,10 @@ def _bind_declared(
     """The declared signatures that feed every input of the compiled model and ask for outputs that it has."""
     bindings = {}
     for key, signature in declared.items():
-        fed = {alias: _find(inputs, alias, spec) for alias, spec in signature.inputs.items()}
-        asked = {alias: _find(outputs, alias, spec) for alias, spec in signature.outputs.items()}
+        # Another signature may use the same alias for another tensor: only the default one is found by its aliases.
+        known = key == SERVING_DEFAULT or SERVING_DEFAULT not in declared
+        fed = {alias: _find(inputs, alias if known else "", spec) for alias, spec in signature.inputs.items()}
+        asked = {alias: _find(outputs, alias if known else "", spec) for alias, spec in signature.outputs.items()}
         feeds = {alias: port for alias, port in fed.items() if port}
         answers = {alias: port for alias, port in asked.items() if port}
         complete = len(feeds) == len(fed) == len(inputs) and len(answers) == len(asked)
