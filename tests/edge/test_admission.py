@@ -1,4 +1,4 @@
-"""Who gets in: the gate before management, and the turnstile that counts each client."""
+"""Who gets in: the turnstile that counts each client."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tacit.edge import GrpcCall, GrpcStreaming, HttpRequest, HttpResponse
-from tacit.edge.calls.admission import Gate, Turnstile, fingerprint
+from tacit.edge.calls.admission import Turnstile, fingerprint
 from tacit.errors import RequestError, Status
 
 MANAGER, OTHER = b"manager", b"other"
@@ -27,27 +27,6 @@ def call(certificate: bytes | None = None) -> GrpcCall:
 
 def request(certificate: bytes | None = None, path: str = "/load") -> HttpRequest:
     return HttpRequest("POST", path, "", {}, b"", certificate)
-
-
-GATE = Gate({fingerprint(MANAGER)}, {"/a/Method"}, lambda method, path: (method, path) == ("POST", "/load"), "--flag")
-
-
-@pytest.mark.parametrize("certificate", [OTHER, None])
-async def test_t47_who_is_not_named_does_not_manage(certificate: bytes | None) -> None:
-    handler: Any = GATE.around_grpc({"/a/Method": echo, "/a/Other": echo})
-    with pytest.raises(RequestError, match="--flag") as refusal:
-        await handler["/a/Method"](b"x", call(certificate))
-    assert refusal.value.status is Status.PERMISSION_DENIED
-    assert await handler["/a/Other"](b"x", call(certificate)) == b"x"
-    response = await GATE.around_http(page)(request(certificate))
-    assert (response.status, b"--flag" in response.body) == (403, True)
-    assert (await GATE.around_http(page)(request(certificate, "/read"))).status == 200
-
-
-async def test_who_is_named_manages() -> None:
-    handler: Any = GATE.around_grpc({"/a/Method": echo})
-    assert await handler["/a/Method"](b"x", call(MANAGER)) == b"x"
-    assert (await GATE.around_http(page)(request(MANAGER))).status == 200
 
 
 async def test_t57_one_client_has_so_many_requests_at_once_and_takes_nothing_from_another() -> None:

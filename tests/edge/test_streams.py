@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from fakes import frames as f
+from fakes.garbage import no_views_in_cycles
 from tacit.edge import GrpcCall, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.server import serve
 from tacit.edge.service import Limits
@@ -487,3 +488,33 @@ async def test_plain_http_on_a_tls_port_is_told_so(mesh: Any) -> None:
         answer = await client.end()
     assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n")
     assert answer.endswith(b"Client sent an HTTP request to an HTTPS server.\n")
+
+
+# ---- what is left behind
+
+
+async def test_t48_clients_that_leave_in_the_middle_leave_no_view_in_a_cycle(mesh: Any) -> None:
+    """Answers that nobody took, requests that are not whole, handshakes that fail, and the end of the server."""
+
+    async def large(_request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(4 << 20))
+
+    plain = client_context(roots_pem=mesh.root.certificate_pem, alpn=["h2"])
+    stranger = client_context(roots_pem=mesh.user.certificate_pem, alpn=["h2"])
+
+    def visit(port: int, context: ssl.SSLContext, sent: bytes, heard: int) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.settimeout(1)
+            with context.wrap_socket(raw, server_hostname="localhost") as client:
+                client.sendall(sent)
+                client.recv(heard)
+
+    get = ((":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "x"))
+    wanted = f.PREFACE + f.settings() + b"".join(f.headers(stream, *get, end=True) for stream in (1, 3, 5))
+    half = f.PREFACE + f.settings() + f.headers(1) + f.frame(f.DATA, 0, 1, b"\0\0\0\1\0" + bytes(100))
+    with no_views_in_cycles():
+        async with serving(tls_of(mesh), http=large) as port:
+            for sent in (wanted, half, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0\1\2"):
+                await asyncio.to_thread(visit, port, plain, sent, 1000)
+            await asyncio.to_thread(visit, port, stranger, wanted, 1)
+        await asyncio.sleep(0.05)

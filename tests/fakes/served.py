@@ -9,6 +9,7 @@ from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.batching import Statistics
 from tacit.serving.plane import Selector, State, VersionStatus
+from tacit.wire.examples import Feature, parse_examples
 from tacit.wire.tensor import Tensor
 
 Compute = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -91,6 +92,26 @@ class FakeModels:
         if model != self._served.name:
             return ()
         return (VersionStatus(self._served.version, State.AVAILABLE),)
+
+
+def _half_plus_two_of_examples(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every signature of the recorded model: dense, or of serialized examples with a feature x."""
+    if "inputs" in inputs:
+        inputs = parse_examples(inputs["inputs"].array.tolist(), {"x": Feature(1, (1,))})
+    y = half_plus_two(inputs)["y"]
+    return {"y": y, "outputs": y, "scores": y}
+
+
+def recorded() -> FakeModels:
+    """The model of the recorded REST cases: half plus two with its signatures for classify and regress."""
+    floats, strings = TensorSpec("y:0", 1, (-1, 1)), {"inputs": TensorSpec("tf_example:0", 7, None)}
+    signatures = {
+        "serving_default": Signature({"x": TensorSpec("x:0", 1, (-1, 1))}, {"y": floats}),
+        "classify_x_to_y": Signature(strings, {"scores": floats}, "tensorflow/serving/classify"),
+        "regress_x_to_y": Signature(strings, {"outputs": floats}, "tensorflow/serving/regress"),
+    }
+    served = FakeServed("half_plus_two", 123, signatures, _half_plus_two_of_examples)
+    return FakeModels(served, labels={"prod": 123})
 
 
 def example(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tacit.errors import RequestError, Status, UsageError
-from tacit.serving.batching import BatchRules, ModelQueue, QueueClosedError, measure_pace
+from tacit.serving.batching import BatchRules, ModelQueue, QueueClosedError
+from tacit.serving.batching.pace import measure_pace
 from tacit.wire.tensor import Tensor
 
 

@@ -39,7 +39,7 @@ def test_the_demos_own_command_line_is_taken() -> None:
         ]
     )
     assert flags.number("file_system_poll_wait_seconds") == 10
-    assert flags.accepted == ("enable_profiler", "enable_batching")
+    assert flags.accepted == ("enable_profiler",)
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 
 from fakes import models
-from tacit.edge.calls.admission import fingerprint
 from tacit.errors import UsageError
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.pki.tls import client_context
-from tacit.programs.doors import MANAGEMENT, parse_fingerprints
+from tacit.programs.model_server.models import load_batching
+from tacit.serving.batching import BatchRules
 from tacit.serving.oip.service import PATH
+from tacit.serving.tfs.config import parse_batching
+from tacit.serving.tfs.flags import parse_flags
 from tacit.wire.pb import inference_pb2 as oip
 
 ROWS = np.ones((2, 4), np.float32)
@@ -108,37 +111,43 @@ async def test_a_model_is_unloaded_and_loaded_again(serving: Any, plain: Path) -
             assert (failed.status_code, "failed to load" in failed.json()["error"]) == (400, True)
 
 
-def attested(identity: KeyPair) -> dict[str, str]:
+def attested(identity: KeyPair, manager: KeyPair | None = None) -> dict[str, str]:
+    clients = (
+        {"manager": {"certificate": sha256(manager.certificate_der).hexdigest(), "management": True}} if manager else {}
+    )
     return {
         "TACIT_TEE": "unattested",
+        "TACIT_CLIENTS": json.dumps(clients),
         "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": identity.certificate_pem.decode(),
         "MARBLE_PREDEFINED_PRIVATE_KEY": identity.key_pem.decode(),
     }
 
 
+REFUSED = (401, 403, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 ROUTES = [
     "POST /v2/repository/models/m/load",
     "POST /v2/repository/models/m/unload",
     "POST /v2/repository/other/models/m/load",
-    *sorted(MANAGEMENT),
+    PATH + "RepositoryModelLoad",
+    PATH + "RepositoryModelUnload",
+    "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
 ]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("who", ["named", "other", "nobody"])
-async def test_t47_an_attested_server_is_managed_only_by_whom_its_command_line_names(
+async def test_t47_an_attested_server_is_managed_only_by_whom_its_manifest_names(
     serving: Any, plain: Path, server_identity: KeyPair, route: str, who: str
 ) -> None:
     now = datetime.now(UTC)
     named = issue_self_signed([], common_name="manager", now=now)
     shown = {"named": named, "other": issue_self_signed([], common_name="manager", now=now), "nobody": None}[who]
-    flags = flags_for(plain, f"--management_clients={fingerprint(named.certificate_der).hex()}")
-    async with serving(flags, attested(server_identity)) as ports:
+    async with serving(flags_for(plain), attested(server_identity, named)) as ports:
         status = await manage(route, ports, server_identity, shown)
     if who == "named":
-        assert status not in (403, grpc.StatusCode.PERMISSION_DENIED)
+        assert status not in REFUSED
     else:
-        assert status in (403, grpc.StatusCode.PERMISSION_DENIED)
+        assert status in REFUSED
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -146,7 +155,7 @@ async def test_t47_an_attested_server_is_managed_by_nobody_unless_somebody_is_na
     serving: Any, plain: Path, server_identity: KeyPair, route: str
 ) -> None:
     async with serving(flags_for(plain), attested(server_identity)) as ports:
-        assert await manage(route, ports, server_identity, None) in (403, grpc.StatusCode.PERMISSION_DENIED)
+        assert await manage(route, ports, server_identity, None) in REFUSED
 
 
 async def manage(route: str, ports: dict[str, int], server: KeyPair, shown: KeyPair | None) -> Any:
@@ -208,12 +217,40 @@ async def test_t57_a_client_beyond_its_rate_is_refused_on_both_ports(serving: An
     assert all("--max_client_rate" in str(refusal.details()) for refusal in refused)
 
 
-@pytest.mark.parametrize("text", ["abc", "zz" * 32, "ab" * 31, "ab" * 33])
-def test_a_fingerprint_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="SHA-256"):
-        parse_fingerprints(text)
+async def test_what_queues_while_a_model_is_busy_is_one_batch(serving: Any, plain: Path, tmp_path: Path) -> None:
+    (plain / "1" / "batching_params.pbtxt").write_text("max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]")
+    flags = flags_for(plain, "--enable_batching", "--enable_per_model_batching_parameters")
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await until_ready(channel)
+        infer = channel.unary_unary(PATH + "ModelInfer")
+        rows = np.ones((20_000, 4), np.float32)  # beyond a batch, and beyond what is run by who asks
+        answers = [oip.ModelInferResponse.FromString(await infer(infer_message(rows[:count]))) for count in (3, 20_000)]
+        assert [list(answer.outputs[0].shape) for answer in answers] == [[3, 3], [20_000, 3]]
+        config = oip.ModelConfigResponse.FromString(
+            await channel.unary_unary(PATH + "ModelConfig")(oip.ModelRequest(name="m").SerializeToString())
+        ).config
+        assert config.max_batch_size == 8
+        stats = oip.ModelStatisticsResponse.FromString(
+            await channel.unary_unary(PATH + "ModelStatistics")(b"")
+        ).model_stats[0]
+    assert stats.execution_count >= 2500  # the large one was split
 
 
-def test_fingerprints_are_read_with_colons_and_commas() -> None:
-    plain = bytes(range(32))
-    assert parse_fingerprints(f"{plain.hex(':').upper()}, {plain.hex()},") == {plain}
+def test_batching_parameters_are_read_and_checked() -> None:
+    rules = parse_batching(
+        "max_batch_size { value: 32 } batch_timeout_micros { value: 1500 } max_enqueued_batches { value: 7 }"
+        " num_batch_threads { value: 4 } thread_pool_name { value: 'p' } allowed_batch_sizes: 8 allowed_batch_sizes: 16"
+        " pad_variable_length_inputs: true enable_large_batch_splitting { value: false }"
+        " max_execution_batch_size { value: 16 }"
+    )
+    assert rules == BatchRules(32, 0.0015, 7, (8, 16), pad=True, split=False, max_execution=16)
+    assert parse_batching("") == BatchRules()
+    with pytest.raises(UsageError, match="BatchingParameters"):
+        parse_batching("max_batch_size: 1")
+    with pytest.raises(UsageError, match="increase"):
+        parse_batching("allowed_batch_sizes: [4, 2]")
+
+
+def test_parameters_of_batching_without_batching_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--enable_batching"):
+        load_batching(parse_flags([f"--batching_parameters_file={tmp_path / 'b'}"]))

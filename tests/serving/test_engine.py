@@ -15,6 +15,7 @@ from tacit.serving.bundle import MemoryBundle, recognise
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino, reason_of
 from tacit.serving.engines.processors import usable_processors
+from tacit.wire.pb import tensorflow_pb2 as tf
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 ROWS = np.random.default_rng(7).random((5, 4), dtype=np.float32)
@@ -198,3 +199,19 @@ def test_the_engines_words_go_on_without_the_places_in_its_source() -> None:
     )
     assert reason_of(RuntimeError(said)) == "[CPU] Convolution node Doesn't support these sizes"
     assert reason_of(RuntimeError("src/a.cpp:1:")) == "no reason given"
+
+
+def test_a_signature_is_never_answered_by_the_tensor_that_another_calls_by_the_same_name() -> None:
+    saved = tf.SavedModel(saved_model_schema_version=1)
+    meta = saved.meta_graphs.add()
+    meta.meta_info_def.tags.append("serve")
+    meta.graph_def.CopyFrom(models.graph_def())
+    for key, tensor in (("serving_default", "predict:0"), ("raw", "logits:0"), ("missing", "nowhere:0")):
+        signature = meta.signature_def[key]
+        for info, name in ((signature.inputs["input"], "input:0"), (signature.outputs["y"], tensor)):
+            info.name, info.dtype = name, tf.DT_FLOAT
+    engine = load({"saved_model.pb": saved.SerializeToString()})
+    assert set(engine.signatures) == {"serving_default", "raw"}
+    rows = np.ones((1, 4), np.float32)
+    np.testing.assert_allclose(run(engine, "input", rows, "raw")["y"], rows @ models.WEIGHTS, rtol=1e-6)
+    assert run(engine, "input", rows)["y"].sum() == pytest.approx(1.0)

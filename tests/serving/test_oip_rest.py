@@ -5,6 +5,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from fakes.served import FakeModels, example
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
+from tacit.serving.callers import Callers, Client
 from tacit.serving.oip.datatypes import DATATYPES
-from tacit.serving.oip.rest import OipRest, is_management
+from tacit.serving.oip.rest import OipRest
 from tacit.serving.plane import Plane
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
@@ -265,11 +267,30 @@ async def test_the_repository_is_listed_loaded_and_unloaded() -> None:
         assert (await answer("POST", f"/v2/repository/models/half_plus_two/{verb}", b"", models))[0] == 200
         assert (await answer("POST", f"/v2/repository/models/no/{verb}", b"", models))[0] == 404
         assert (await answer("GET", f"/v2/repository/models/half_plus_two/{verb}", b"", models))[0] == 400
-        assert is_management("POST", f"/v2/repository/models/half_plus_two/{verb}")
     assert models.loads == ["load half_plus_two", "unload half_plus_two"]
     sent = {"parameters": {"config": "{}"}}
     assert (await answer("POST", "/v2/repository/models/half_plus_two/load", sent, models))[0] == 501
-    assert not is_management("POST", "/v2/repository/index")
+
+
+async def test_t47_who_may_not_manage_neither_loads_nor_unloads() -> None:
+    models = example()
+    rest = OipRest(Plane(models, Callers(anybody_manages=False)), max_inflated=1 << 20)
+    for path in ("/v2/repository/models/half_plus_two/load", "/v2/repository/models/half_plus_two/unload"):
+        response = await rest.handle(HttpRequest("POST", path, "", {}, b"", None))
+        assert response.status == 403
+    assert models.loads == []
+
+
+async def test_t56_a_caller_learns_nothing_of_models_that_are_not_theirs() -> None:
+    callers = Callers([Client("c", token=sha256(b"secret").digest(), models=frozenset(("other",)))])
+    rest = OipRest(Plane(example(), callers), max_inflated=1 << 20)
+    for name in ("half_plus_two", "none"):
+        for method, path in (("GET", ""), ("GET", "/ready"), ("GET", "/stats"), ("GET", "/config"), ("POST", "/infer")):
+            body = json.dumps(question([1], [1])).encode()
+            response = await rest.handle(HttpRequest(method, f"/v2/models/{name}{path}", "", {}, body, None))
+            assert response.status == 401, path
+    for method, path in (("GET", "/v2/models"), ("GET", "/v2/models/stats"), ("POST", "/v2/repository/index")):
+        assert b"half_plus_two" not in (await rest.handle(HttpRequest(method, path, "", {}, b"", None))).body
 
 
 async def test_settings_are_told_and_not_changed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tacit.errors import FileInputError
-from tacit.serving.private import remove_private_folder
+from tacit.programs.model_server.private import remove_private_folder
 
 MEMORY = Path("/dev/shm")
 
@@ -70,6 +70,6 @@ def test_a_folder_on_a_disk_is_not_the_one_that_was_made(monkeypatch: pytest.Mon
     def refuse(path: Path) -> None:
         raise FileInputError(f"{path} is on a disk")
 
-    monkeypatch.setattr("tacit.serving.private.require_tmpfs", refuse)
+    monkeypatch.setattr("tacit.programs.model_server.private.require_tmpfs", refuse)
     assert not remove_private_folder({"TACIT_KEY_DIR": str(folder / "keys")})
     assert folder.exists()

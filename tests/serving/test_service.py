@@ -13,7 +13,7 @@ from tacit.edge import GrpcCall
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.plane import Plane, Selector
-from tacit.serving.tfs.service import TfsService, signature_map
+from tacit.serving.tfs.service import GrpcOptions, TfsService, signature_map
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
@@ -23,7 +23,7 @@ STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 
 async def call(method: str, message: bytes, models: FakeModels | None = None, *, as_content: bool = False) -> bytes:
-    handlers = TfsService(Plane(models or example()), as_content=as_content).handlers()
+    handlers = TfsService(Plane(models or example()), GrpcOptions(as_content=as_content)).handlers()
     return await handlers[method](message, GrpcCall(method, {}, None, None))
 
 
@@ -199,13 +199,6 @@ async def test_status_of_what_is_not_there_is_not_found(name: str, version: int 
     with pytest.raises(RequestError) as refused:
         await call(STATUS, message.SerializeToString())
     assert (refused.value.status, str(refused.value)) == (Status.NOT_FOUND, text)
-
-
-@pytest.mark.parametrize("method", ["PredictionService/Classify", "ModelService/HandleReloadConfigRequest"])
-async def test_the_protocols_other_methods_are_unimplemented(method: str) -> None:
-    with pytest.raises(RequestError) as refused:
-        await call(f"/tensorflow.serving.{method}", b"")
-    assert refused.value.status is Status.UNIMPLEMENTED
 
 
 def test_recorded_metadata_is_made_again_from_its_signature(shared_vectors: Path) -> None:

@@ -12,7 +12,7 @@ from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino
 from tacit.serving.plane import State
-from tacit.serving.repository import ModelConfig, Repository
+from tacit.serving.repository import Loading, ModelConfig, Repository
 from tacit.serving.sources import Access, Format
 from tacit.serving.warmup import MAX_INPUTS, zeros_for
 from tacit.wire.tensor import Tensor
@@ -79,7 +79,9 @@ def test_a_version_that_fails_on_zeros_is_told_of_and_served(
 
 
 def test_warming_up_can_be_turned_off(config: ModelConfig, events: Any, ran: list[dict[str, Tensor]]) -> None:
-    repository = Repository([config], load=load_openvino, options=EngineOptions(threads=1), observe=events, warm=False)
+    repository = Repository(
+        [config], load=load_openvino, options=EngineOptions(threads=1), observe=events, loading=Loading(warm=False)
+    )
     repository.poll()
     assert (repository.ready, ran) == (True, [])
     repository.close()

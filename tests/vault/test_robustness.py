@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.garbage import no_views_in_cycles
 from tacit.errors import (
     CapsuleChunkError,
     CapsuleFormatError,
@@ -291,3 +292,31 @@ def test_a_capsule_shows_no_key_when_it_is_printed() -> None:
     assert isinstance(capsule, Capsule)
     assert KEY.hex() not in repr(capsule)
     assert repr(capsule).startswith("<Capsule 'm' version 1, 1 files")
+
+
+def test_a_refused_capsule_leaves_no_view_in_a_cycle(large: tuple[bytes, bytes]) -> None:
+    raw = bytearray(large[1])
+    raw[-2000] ^= 1
+    with no_views_in_cycles():
+        capsule = read_capsule(io.BytesIO(bytes(raw)), KEY)
+        for _ in range(3):
+            with pytest.raises(CapsuleChunkError):
+                capsule.read("large")
+            with pytest.raises(CapsuleChunkError), capsule.open("large") as stream:
+                stream.read()
+            with capsule.open("large") as stream:
+                for _again in range(2):
+                    with pytest.raises(CapsuleChunkError):
+                        list(stream)
+        del capsule, stream
+        with pytest.raises(InputError, match="shrank"):
+            write_capsule(io.BytesIO(), [Source("f", 2, lambda: io.BytesIO(b"1"))], KEY, name="m", version=1)
+
+
+def test_a_view_in_a_cycle_is_found() -> None:
+    def leave_one() -> None:
+        holder: list[object] = [memoryview(b"abc")]
+        holder.append(holder)
+
+    with pytest.raises(AssertionError, match="views of \\[3\\] bytes"), no_views_in_cycles():
+        leave_one()

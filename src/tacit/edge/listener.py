@@ -2,13 +2,16 @@
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from tacit.errors import ConnectError, InputError, PortInUseError
 
+UNIX = "unix:"
 BACKLOG = 512  # connections that wait to be accepted
 MAX_ERROR = 1024  # bytes of an error's text on gRPC; longer header lists are refused by clients
 LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
@@ -88,12 +91,14 @@ class Listener(Protocol):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket that listens on `host` and `port` (0: any free one).
+    """A TCP socket that listens on `host` and `port` (0: any free one), or a unix socket for a host of `unix:PATH`.
 
     Raises:
         PortInUseError: somebody else holds the port.
         InputError: there is no such address on this machine, or the port needs more rights.
     """
+    if host.startswith(UNIX):
+        return _bind_unix(Path(host.removeprefix(UNIX)))
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as exc:
@@ -112,6 +117,28 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as exc:
         sock.close()
         raise bind_error(host, port, exc) from exc
+    return sock
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A unix socket at `path`; one that a dead process left there is taken away first."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            try:
+                sock.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)  # nobody answers there
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUseError(f"cannot listen on {path}: another process answers there, or it is a file") from exc
+        raise InputError(f"cannot listen on {path}: {exc.strerror or exc}") from exc
     return sock
 
 

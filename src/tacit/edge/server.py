@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from tacit.edge.calls import Multiplexer
 from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
-from tacit.edge.listener import LINGER, GrpcMethods, HttpHandler, Listener, bind, until
+from tacit.edge.listener import LINGER, UNIX, GrpcMethods, HttpHandler, Listener, bind, until
 from tacit.edge.service import Budget, Limits, Peer, Service
 from tacit.edge.tls import Buffers, Tls
 from tacit.pki.tls import ServerContext, TlsPeer
@@ -156,8 +156,11 @@ class Port:
 
         if tls is not None:
             self.patience = self.service.limits.handshake_time
-        self._server = await self.loop.create_server(connect, sock=sock)
-        self.port = sock.getsockname()[1]
+        if host.startswith(UNIX):
+            self._server = await self.loop.create_unix_server(connect, sock=sock)
+        else:
+            self._server = await self.loop.create_server(connect, sock=sock)
+            self.port = sock.getsockname()[1]
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there is room for one more."""
@@ -216,7 +219,7 @@ async def serve(
     """Serve HTTP, gRPC or both on one port; what a client speaks is told by ALPN, or by its first bytes without TLS.
 
     Args:
-        host: Empty for every address of the machine, of both families.
+        host: Empty for every address of the machine, of both families; `unix:PATH` for a unix socket.
         port: 0 takes a free one.
         tls: A context of `pki.tls.server_context`, None for plaintext.
         http: Answers requests that are not gRPC; a body above `max_body` bytes is answered with 413.

@@ -51,11 +51,14 @@ class Above(Protocol):
 
 
 class Buffers:
-    """Memory that all connections of a port use in turn: what is in it is used up before the next one has its turn."""
+    """Memory that all connections of a port use in turn: what is in it is used up before the next one has its turn.
+
+    Views of it live no longer than a call: up to Python 3.11.7, a view in a cycle of garbage crashes its collector.
+    """
 
     def __init__(self) -> None:
-        self.cipher = memoryview(bytearray(_CIPHER))
-        self.plain = memoryview(bytearray(_PLAIN))
+        self.cipher = bytearray(_CIPHER)
+        self.plain = bytearray(_PLAIN)
         self.plain_pointer = _ffi.from_buffer(self.plain)
 
 
@@ -112,7 +115,7 @@ class Tls(asyncio.BufferedProtocol):
         self._socket = cast("asyncio.Transport", transport)
         self._above.accepted(TlsTransport(self))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> bytearray:
         """Where the socket puts what it reads."""
         return self._buffers.cipher
 
@@ -120,7 +123,7 @@ class Tls(asyncio.BufferedProtocol):
         """Bytes from the client."""
         if self._ending:
             return
-        self._connection.bio_write(self._buffers.cipher[:nbytes])
+        self._connection.bio_write(memoryview(self._buffers.cipher)[:nbytes])
         self._advance()
 
     def eof_received(self) -> bool:
@@ -239,7 +242,7 @@ class Tls(asyncio.BufferedProtocol):
                 break
             size += result
         if size:
-            data = buffers.plain[:size]
+            data = memoryview(buffers.plain)[:size]
             if result > 0:
                 self._above.data_received(data)
                 return True

@@ -18,7 +18,7 @@ from tacit.graph.infer import tensor_spec
 from tacit.graph.signature import PREDICT_METHOD, SERVING_DEFAULT, Signature, TensorSpec
 from tacit.wire.pb import tensorflow_pb2 as tf
 
-__all__ = ["SERVE_TAG", "build_saved_model", "parse_saved_model"]
+__all__ = ["SCHEMA_VERSION", "SERVE_TAG", "build_saved_model", "parse_saved_model", "write_signature"]
 
 SERVE_TAG = "serve"
 SCHEMA_VERSION = 1
@@ -79,7 +79,7 @@ def build_saved_model(
     )
     info = tf.MetaGraphDef(meta_info_def=tf.MetaGraphDef.MetaInfoDef(tags=[SERVE_TAG])).SerializeToString()
     signatures = tf.MetaGraphDef()
-    signatures.signature_def[SERVING_DEFAULT].CopyFrom(_write_signature(signature))
+    signatures.signature_def[SERVING_DEFAULT].CopyFrom(write_signature(signature))
     tail = signatures.SerializeToString(deterministic=True)
     head = _field_head(_GRAPH_DEF_FIELD, len(graph.raw))
     size = len(info) + len(head) + len(graph.raw) + len(tail)
@@ -114,7 +114,8 @@ def _read_tensor(info: tf.TensorInfo) -> TensorSpec:
     return TensorSpec(info.name, int(info.dtype), shape)
 
 
-def _write_signature(signature: Signature) -> tf.SignatureDef:
+def write_signature(signature: Signature) -> tf.SignatureDef:
+    """A signature as the file has it."""
     return tf.SignatureDef(
         inputs={key: _write_tensor(spec) for key, spec in signature.inputs.items()},
         outputs={key: _write_tensor(spec) for key, spec in signature.outputs.items()},

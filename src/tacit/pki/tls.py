@@ -61,7 +61,7 @@ def server_context(
     *,
     client_certificates: ClientCertificates,
     alpn: Sequence[str],
-    client_roots: bytes | None = None,
+    client_roots: bytes | Callable[[], bytes] | None = None,
 ) -> "ServerContext":
     """A context for asyncio servers, backed by pyOpenSSL.
 
@@ -71,15 +71,16 @@ def server_context(
         client_certificates: `request` takes any certificate or none, `require` refuses a client without one. Without
             `client_roots` neither verifies a chain: whoever handles the request judges the certificate's bytes.
         alpn: Protocols in the server's order of preference. A client that offers none of them is served without.
-        client_roots: PEM. A client's certificate must then be one of these or lead to one, be in date, and be made
-            for clients where it says what it is made for; any other ends the handshake.
+        client_roots: PEM, or where it comes from, asked as the credentials are. A client's certificate must then be one
+            of these or lead to one, be in date, and be made for clients where it says what it is made for; any other
+            ends the handshake.
 
     Raises:
         PkiError: The credentials cannot be read or do not belong together, or `client_roots` holds no certificate.
     """
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    roots = parse_certificates(client_roots) if client_roots is not None else ()
-    context.settings = _Settings(credentials, client_certificates, tuple(name.encode() for name in alpn), roots)
+    protocols = tuple(name.encode() for name in alpn)
+    context.settings = _Settings(credentials, client_certificates, protocols, client_roots)
     return context
 
 
@@ -102,12 +103,17 @@ class _Settings:
         credentials: Credentials,
         wanted: ClientCertificates,
         alpn: tuple[bytes, ...],
-        roots: Sequence[x509.Certificate],
+        roots: bytes | Callable[[], bytes] | None,
     ) -> None:
         self._credentials, self._wanted, self._alpn, self._roots = credentials, wanted, alpn, roots
-        self._current = credentials()
+        self._current = self._read()
         self._context = self._build(*self._current)
-        self._refused: tuple[bytes, bytes] | None = None
+        self._refused: tuple[bytes, bytes, bytes | None] | None = None
+
+    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+        """Chain, key and clients' roots as they are now."""
+        chain, key = self._credentials()
+        return chain, key, self._roots() if callable(self._roots) else self._roots
 
     def connection(self) -> "SSL.Connection":
         """A connection over memory, ready to accept."""
@@ -120,7 +126,7 @@ class _Settings:
     def _fresh(self) -> "SSL.Context":
         """The context with the newest credentials that can be used."""
         try:
-            found = self._credentials()
+            found = self._read()
         except Exception:
             # A renewal that fails is no reason to stop serving with what is still valid.
             _LOG.warning("credentials could not be read; the previous certificate stays in use", exc_info=True)
@@ -133,7 +139,7 @@ class _Settings:
                 _LOG.warning("new credentials cannot be used (%s); the previous certificate stays in use", exc)
         return self._context
 
-    def _build(self, chain_pem: bytes, key_pem: bytes) -> "SSL.Context":
+    def _build(self, chain_pem: bytes, key_pem: bytes, roots_pem: bytes | None) -> "SSL.Context":
         from OpenSSL import SSL
 
         pair = parse_key_pair(chain_pem, key_pem)
@@ -148,7 +154,7 @@ class _Settings:
         context.set_tls13_ciphersuites(_TLS13_CIPHERS)
         # A write is finished in one call, as with Python's own objects; asyncio would copy the rest again and again.
         context.clear_mode(_PARTIAL_WRITE)
-        self._judge_clients(context)
+        self._judge_clients(context, parse_certificates(roots_pem) if roots_pem is not None else ())
         if self._alpn:
             context.set_alpn_select_callback(self._select)
         try:
@@ -161,16 +167,16 @@ class _Settings:
             raise PkiError(f"OpenSSL does not take the server's certificate or key: {_reason(exc)}") from exc
         return context
 
-    def _judge_clients(self, context: "SSL.Context") -> None:
+    def _judge_clients(self, context: "SSL.Context", roots: Sequence[x509.Certificate]) -> None:
         """With roots, OpenSSL's own verdict on a client's chain counts; without, every certificate passes."""
         from OpenSSL import SSL, crypto
 
-        if not self._roots:
+        if not roots:
             context.set_verify(self._verify_mode(), lambda *_: True)
             return
         store = cast("crypto.X509Store", context.get_cert_store())  # a context of this kind always has one
         try:
-            for root in self._roots:
+            for root in roots:
                 store.add_cert(crypto.X509.from_cryptography(root))
         except (crypto.Error, SSL.Error) as exc:
             raise PkiError("OpenSSL does not take a root for clients' certificates") from exc

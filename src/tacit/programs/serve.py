@@ -7,6 +7,7 @@ Started by tacit-premain it is attested: its certificate came from the coordinat
 
 - TACIT_TEE: the kind of TEE that this process was attested in; set by premain.
 - TACIT_MODELS: the manifest's rules for models, as JSON. TACIT_KEY_DIR: a folder in memory with one key per model.
+- TACIT_CLIENTS: the manifest's clients, as JSON: who may call which model, and who may manage.
 - MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN, MARBLE_PREDEFINED_PRIVATE_KEY: the identity, unless a file gives one.
 """
 
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,24 +29,35 @@ import structlog
 
 from tacit.edge import GrpcMethods, Listener
 from tacit.edge.server import serve_grpc, serve_http
-from tacit.errors import FileInputError, ModelNotAllowedError, PkiError, TacitError, UsageError
-from tacit.pki import parse_key_pair
-from tacit.programs.doors import Doors, edge_limits, oip_handlers, open_doors
+from tacit.errors import FileInputError, TacitError, UsageError
 from tacit.programs.memory import keep_memory_private
+from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
+from tacit.programs.model_server.models import Log, configure_models, list_entries, load_batching, tell_unbound
+from tacit.programs.model_server.private import remove_private_folder
+from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
+from tacit.serving.callers import Callers, parse_clients
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.plane import Plane
-from tacit.serving.private import remove_private_folder
-from tacit.serving.repository import ModelConfig, Observer, Queueing, Repository, VersionPolicy
-from tacit.serving.sources import Access, Format, ModelRule, load_key, parse_rules
-from tacit.serving.tfs.config import Credentials, ModelEntry, load_text, parse_model_config, parse_ssl_config
+from tacit.serving.repository import Loading, Observer, Repository
+from tacit.serving.tfs.config import (
+    Monitoring,
+    SslFile,
+    check_platform_config,
+    load_text,
+    parse_monitoring_config,
+)
 from tacit.serving.tfs.flags import Flags, parse_flags, usage
+from tacit.serving.tfs.manage.health import Health
+from tacit.serving.tfs.manage.reload import Reloader
+from tacit.serving.tfs.records import read_recorded
 from tacit.serving.tfs.rest import RestOptions, TfsRest
-from tacit.serving.tfs.service import TfsService
-from tacit.wire.release import MODELS_ENV
+from tacit.serving.tfs.service import GrpcOptions, Reload, TfsService
+from tacit.wire.release import CLIENTS_ENV
 
 if TYPE_CHECKING:
-    from tacit.pki.tls import ServerContext
+    from tacit.pki.tls import ClientCertificates, ServerContext
+    from tacit.serving.tfs.manage.metrics import Metrics
 
 # malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
 # cost as much again as all the rest of a call. One arena, because Python's threads take turns anyway.
@@ -97,33 +110,23 @@ def keep_buffers() -> None:
 async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     """Build everything, serve, and drain when a signal says so. Raises: TacitError."""
     log = open_log()
-    tee = environ.get("TACIT_TEE", "")
-    credentials = load_credentials(flags, environ)
-    tell_trust(log, tee, credentials)
-    if flags.accepted:
-        log.info("flags-without-effect", flags=list(flags.accepted))
-    models = configure_models(flags, environ)
-    tell_unbound(log, models, attested="TACIT_TEE" in environ)
-    repository = Repository(
-        models,
-        load=load_engine,
-        options=engine_options(flags),
-        observe=observer(log),
-        warm=flags.switch("enable_model_warmup"),
-        queueing=Queueing(max_waiting=flags.number("max_waiting_requests")),
-    )
-    plane = Plane(repository)
+    identity = load_identity(flags, environ, log)
+    tell_trust(log, environ.get("TACIT_TEE", ""), identity)
+    tell_flags(log, flags)
+    server, repository, reloader = build(flags, environ, identity, log)
     stop = asyncio.Event()
     catch_signals(stop)
-    listeners = await listen(flags, plane, credentials, open_doors(flags, environ))
+    listeners = await listen(server)
     halt = threading.Event()
     try:
-        ports = {name: each.port for name, each in listeners.items()}
+        ports = {name: each.port for name, each in listeners.items() if each.port}
         poller = start_polling(flags, repository, log, ports, halt=halt)
+        follow_config(flags, reloader, halt)
         await stop.wait()
         log.info("draining", seconds=_DRAIN)
     finally:
         halt.set()
+        server.health.draining = True
         await asyncio.gather(*(listener.close(_DRAIN) for listener in listeners.values()))
     # A model that is being loaded right now is not waited for: the thread ends with the process.
     await asyncio.to_thread(poller.join, 1.0)
@@ -132,42 +135,133 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     log.info("stopped")
 
 
-async def listen(flags: Flags, plane: Plane, credentials: Credentials | None, doors: Doors) -> dict[str, Listener]:
+def build(
+    flags: Flags, environ: Mapping[str, str], identity: "Identity | None", log: "Log"
+) -> "tuple[Server, Repository, Reloader]":
+    """What the ports serve, the models behind it, and who exchanges them. Raises: TacitError."""
+    entries = list_entries(flags)
+    models = configure_models(entries, flags, environ)
+    tell_unbound(log, models, attested="TACIT_TEE" in environ)
+    observers: list[Observer] = [observer(log)]
+    repository = Repository(
+        models,
+        load=load_engine,
+        options=engine_options(flags),
+        observe=tell_all(observers),
+        loading=loading_options(flags),
+    )
+    monitoring = load_monitoring(flags)
+    metrics = open_metrics(repository, environ.get("TACIT_TEE", "")) if monitoring.enabled else None
+    if metrics is not None:
+        observers.append(metrics.observe)
+    reloader = Reloader(
+        repository,
+        lambda entries: configure_models(entries, flags, environ),
+        entries=entries,
+        observe=observers[0],
+        labels_ahead=flags.switch("allow_version_labels_for_unavailable_models"),
+    )
+    server = Server(
+        flags,
+        Plane(repository, load_callers(environ)),
+        identity,
+        Health(lambda: repository.ready),
+        reloader.handle,
+        metrics,
+        monitoring.path,
+    )
+    return server, repository, reloader
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The certificate of both ports, and what signs clients' certificates, each asked for at every handshake."""
+
+    pair: Callable[[], tuple[bytes, bytes]]
+    client_roots: Callable[[], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the ports need."""
+
+    flags: Flags
+    plane: Plane
+    identity: Identity | None
+    health: Health
+    reload: Reload
+    metrics: "Metrics | None"
+    metrics_path: str
+
+
+async def listen(server: Server) -> dict[str, Listener]:
     """Open the ports that are wanted. Raises: PortInUseError, UsageError."""
-    grpc_port, rest_port = flags.number("port"), flags.number("rest_api_port")
-    if not grpc_port and not rest_port:
-        raise UsageError("both ports are off; give --port or --rest_api_port")
-    if grpc_port == rest_port != _ANY_PORT:
+    flags = server.flags
+    grpc_port, rest_port, socket = flags.number("port"), flags.number("rest_api_port"), flags.text("grpc_socket_path")
+    if not grpc_port and not rest_port and not socket:
+        raise UsageError("both ports are off; give --port, --rest_api_port or --grpc_socket_path")
+    if grpc_port == rest_port != _ANY_PORT and grpc_port:
         raise UsageError(f"--port and --rest_api_port are both {grpc_port}; give them different ports")
     listeners: dict[str, Listener] = {}
-    methods, oip = oip_handlers(plane, flags)
+    doors = open_doors(flags)
+    more, oip = oip_handlers(server.plane, flags)
+    methods = doors.grpc(grpc_methods(server), more)
     if grpc_port:
-        listeners["grpc"] = await _listen_for_grpc(flags, plane, credentials, doors, methods, port=max(0, grpc_port))
+        listeners["grpc"] = await _listen_for_grpc(server, methods, max(0, grpc_port))
+    if socket:
+        listeners["grpc_socket"] = await serve_grpc(
+            methods,
+            host=f"unix:{socket}",
+            port=0,
+            tls=_tls(server, "h2"),
+            max_message=flags.number("max_message_bytes"),
+            limits=edge_limits(flags),
+        )
     if rest_port:
-        rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
+        rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
             doors.http(rest.handle, oip),
             host=flags.text("host"),
             port=max(0, rest_port),
-            tls=_tls(flags, credentials, "h2", "http/1.1"),
+            tls=_tls(server, "h2", "http/1.1"),
             max_body=flags.number("max_message_bytes"),
             limits=edge_limits(flags),
         )
     return listeners
 
 
-async def _listen_for_grpc(
-    flags: Flags, plane: Plane, credentials: Credentials | None, doors: Doors, methods: GrpcMethods, *, port: int
-) -> Listener:
-    service = TfsService(plane, as_content=flags.switch("enable_serialization_as_tensor_content"))
+def grpc_methods(server: Server) -> GrpcMethods:
+    """All methods of the gRPC port, by path."""
+    flags = server.flags
+    options = GrpcOptions(
+        as_content=flags.switch("enable_serialization_as_tensor_content"),
+        check_methods=flags.switch("enable_signature_method_name_check"),
+    )
+    service = TfsService(server.plane, options, reload=server.reload, meter=server.metrics)
+    health = server.health.handlers() if flags.switch("enable_grpc_healthcheck_service") else {}
+    return {**service.handlers(), **health}
+
+
+def _rest_options(server: Server) -> RestOptions:
+    flags = server.flags
+    return RestOptions(
+        cors=flags.switch("rest_api_enable_cors_support"),
+        check_methods=flags.switch("enable_signature_method_name_check"),
+        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        metrics_path=server.metrics_path,
+        metrics=server.metrics.answer if server.metrics else None,
+    )
+
+
+async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> Listener:
+    flags, identity = server.flags, server.identity
     host, limit = flags.text("host"), flags.number("max_message_bytes")
-    handlers = doors.grpc(service.handlers(), methods)
     if flags.text("edge") == "tacit":
         return await serve_grpc(
-            handlers,
+            methods,
             host=host,
             port=port,
-            tls=_tls(flags, credentials, "h2"),
+            tls=_tls(server, "h2"),
             max_message=limit,
             limits=edge_limits(flags),
         )
@@ -176,31 +270,46 @@ async def _listen_for_grpc(
     from tacit.edge.data import serve_grpc_data
 
     return await serve_grpc_data(
-        handlers,
+        methods,
         host=host,
         port=port,
-        credentials=(lambda: (credentials.chain, credentials.key)) if credentials else None,
-        client_roots=credentials.client_roots if credentials else None,
+        credentials=identity.pair if identity else None,
+        client_roots=identity.client_roots() if identity and identity.client_roots else None,
         max_message=limit,
     )
 
 
-def _tls(flags: Flags, credentials: Credentials | None, *protocols: str) -> "ServerContext | None":
-    if credentials is None:
+def _tls(server: Server, *protocols: str) -> "ServerContext | None":
+    if server.identity is None:
         return None
-    from tacit.pki.tls import ClientCertificates, server_context
+    from tacit.pki.tls import server_context
 
-    chain_and_key = (credentials.chain, credentials.key)
-    by_certificate = ("management_clients", "max_client_requests", "max_client_rate")
-    wanted: ClientCertificates = "request" if any(flags.values[name] for name in by_certificate) else "none"
-    if credentials.client_roots:
-        wanted = "require"
+    roots = server.identity.client_roots
+    counted = any(server.flags.values[name] for name in ("max_client_requests", "max_client_rate"))
+    asked = "request" if counted or server.plane.callers.ask_for_certificates else "none"
     return server_context(
-        lambda: chain_and_key,
-        client_certificates=wanted,
-        client_roots=credentials.client_roots,
+        server.identity.pair,
+        client_certificates="require" if roots else cast("ClientCertificates", asked),
+        client_roots=roots,
         alpn=protocols,
     )
+
+
+def open_metrics(repository: Repository, tee: str) -> "Metrics":
+    """Counts of what happens; the library is imported where somebody wants them."""
+    from tacit.serving.tfs.manage.metrics import Metrics
+
+    return Metrics(lambda: {name: repository.statuses(name) for name in repository.names()}, tee=tee)
+
+
+def follow_config(flags: Flags, reloader: Reloader, halt: threading.Event) -> None:
+    """Start the thread that looks after the file with the models, if it is to be looked after."""
+    path, interval = flags.text("model_config_file"), flags.number("model_config_file_poll_wait_seconds")
+    if path and interval:
+        arguments = {"interval": float(interval), "known": load_text(Path(path))}
+        threading.Thread(
+            target=reloader.follow, args=(Path(path), halt), kwargs=arguments, name=_STORAGE, daemon=True
+        ).start()
 
 
 def start_polling(
@@ -247,68 +356,7 @@ def store_ports(path: Path, ports: Mapping[str, int]) -> None:
         raise FileInputError(f"cannot write {path}: {exc.strerror}") from exc
 
 
-# ---- what is served, and how
-
-
-def configure_models(flags: Flags, environ: Mapping[str, str]) -> list[ModelConfig]:
-    """The models of the command line or the configuration file, each with what the manifest says of it.
-
-    Raises:
-        UsageError: nothing to serve, or a sealed model without a key.
-        ModelNotAllowedError: a model that the manifest does not name.
-    """
-    rules = parse_rules(environ[MODELS_ENV]) if MODELS_ENV in environ else None
-    return [configure_model(entry, flags, environ, rules) for entry in list_entries(flags)]
-
-
-def list_entries(flags: Flags) -> list[ModelEntry]:
-    """Names and places of the models. Raises: UsageError."""
-    if flags.text("model_config_file"):
-        return parse_model_config(load_text(Path(flags.text("model_config_file"))))
-    if not flags.text("model_base_path"):
-        raise UsageError("Both server_options.model_base_path and server_options.model_config_file are empty!")
-    return [ModelEntry(flags.text("model_name"), Path(flags.text("model_base_path")), VersionPolicy(), {})]
-
-
-def configure_model(
-    entry: ModelEntry, flags: Flags, environ: Mapping[str, str], rules: Mapping[str, ModelRule] | None
-) -> ModelConfig:
-    """One model. Raises: UsageError, ModelNotAllowedError, FileInputError."""
-    if not entry.name or entry.name in (".", "..") or any(sign in entry.name for sign in "/:\\\0"):
-        raise UsageError(f"{entry.name!r} is no name for a model; it stands in addresses and file names")
-    rule = None
-    if rules is not None:
-        rule = rules.get(entry.name)
-        if rule is None:
-            raise ModelNotAllowedError(
-                f"the manifest does not allow this server to load model {entry.name!r}; "
-                f"its Models name {', '.join(sorted(rules)) or 'none'}"
-            )
-    storage = rule.format if rule else parse_format(flags.text("model_format"))
-    if rule is None and storage is Format.PLAIN and environ.get("TACIT_TEE", "unattested") != "unattested":
-        raise ModelNotAllowedError(
-            f"model {entry.name!r} is plain and the manifest does not name it, so whoever keeps the storage could put "
-            "any model there; add it to Models in the manifest, with its ID, or encrypt it"
-        )
-    key = b"" if storage is Format.PLAIN else load_key(find_key(entry.name, flags, environ))
-    return ModelConfig(entry.base, Access(entry.name, storage, rule, key), entry.policy, entry.labels)
-
-
-def parse_format(text: str) -> Format:
-    """How models lie in the storage. Raises: UsageError."""
-    try:
-        return Format(text)
-    except ValueError as exc:
-        raise UsageError(f"--model_format={text}: expected {', '.join(Format)}") from exc
-
-
-def find_key(model: str, flags: Flags, environ: Mapping[str, str]) -> Path:
-    """The file with a model's key: from activation, else from the flag. Raises: UsageError."""
-    if "TACIT_KEY_DIR" in environ:
-        return Path(environ["TACIT_KEY_DIR"], model)
-    if flags.text("model_key_file"):
-        return Path(flags.text("model_key_file"))
-    raise UsageError(f"model {model} is sealed, and no key was given: start by tacit-premain, or with --model_key_file")
+# ---- how models are run
 
 
 def engine_options(flags: Flags) -> EngineOptions:
@@ -319,6 +367,20 @@ def engine_options(flags: Flags) -> EngineOptions:
     asked = ("threads", "tensorflow_session_parallelism", "tensorflow_intra_op_parallelism")
     threads = next((flags.number(name) for name in asked if flags.number(name) > 0), None)
     return EngineOptions(cast("Precision", precision), threads, Path(flags.text("staging_dir")))
+
+
+def loading_options(flags: Flags) -> Loading:
+    """How versions are loaded, and how requests wait for them. Raises: UsageError."""
+    rules, own = load_batching(flags)
+    return Loading(
+        warm=flags.switch("enable_model_warmup"),
+        recorded=read_recorded,
+        iterations=max(1, flags.number("num_request_iterations_for_warmup")),
+        retries=flags.number("max_num_load_retries"),
+        pause=flags.number("load_retry_interval_micros") / 1e6,
+        queueing=Queueing(rules, flags.number("max_waiting_requests")),
+        own_rules=own,
+    )
 
 
 def load_engine(bundle: Bundle, options: EngineOptions) -> Engine:
@@ -336,24 +398,22 @@ def load_engine(bundle: Bundle, options: EngineOptions) -> Engine:
 # ---- trust
 
 
-def load_credentials(flags: Flags, environ: Mapping[str, str]) -> Credentials | None:
+def load_identity(flags: Flags, environ: Mapping[str, str], log: "Log") -> Identity | None:
     """The identity for both ports, or None for plaintext, which an attested server never serves.
 
     Raises:
         UsageError: attested and without an identity, or a file that is none.
     """
+    if flags.switch("use_alts_credentials"):
+        raise UsageError("--use_alts_credentials: this server has no ALTS; give --ssl_config_file for TLS")
     if flags.text("ssl_config_file"):
-        path = Path(flags.text("ssl_config_file"))
-        try:
-            credentials = parse_ssl_config(load_text(path))
-            parse_key_pair(credentials.chain, credentials.key)
-            return credentials
-        except (UsageError, PkiError) as exc:
-            raise type(exc)(f"--ssl_config_file={path}: {exc}") from exc
+        file = SslFile(Path(flags.text("ssl_config_file")), lambda text: log.warning("ssl-config-failed", error=text))
+        return Identity(file.pair, file.client_roots if file.current().client_roots is not None else None)
     chain = environ.get("MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN")
     key = environ.get("MARBLE_PREDEFINED_PRIVATE_KEY")
     if chain and key:
-        return Credentials(chain.encode(), key.encode())
+        pair = (chain.encode(), key.encode())
+        return Identity(lambda: pair)
     if "TACIT_TEE" in environ:
         raise UsageError(
             "an attested server never serves plaintext, and no certificate came with activation; "
@@ -362,36 +422,48 @@ def load_credentials(flags: Flags, environ: Mapping[str, str]) -> Credentials | 
     return None
 
 
-def tell_trust(log: "Log", tee: str, credentials: Credentials | None) -> None:
+def load_callers(environ: Mapping[str, str]) -> Callers:
+    """Who may call and who may manage, as the manifest says. Raises: UsageError."""
+    clients = parse_clients(environ[CLIENTS_ENV]) if CLIENTS_ENV in environ else []
+    return Callers(clients, anybody_manages="TACIT_TEE" not in environ)
+
+
+def load_monitoring(flags: Flags) -> Monitoring:
+    """Whether and where metrics are served. Raises: UsageError, FileInputError."""
+    if not flags.text("monitoring_config_file"):
+        return Monitoring()
+    return parse_monitoring_config(load_text(Path(flags.text("monitoring_config_file"))))
+
+
+def tell_flags(log: "Log", flags: Flags) -> None:
+    """Say in the log what of the command line has no effect. Raises: UsageError, for a file that it names."""
+    if flags.text("platform_config_file"):
+        check_platform_config(load_text(Path(flags.text("platform_config_file"))))
+        log.info("flags-without-effect", flags=["platform_config_file"])
+    if flags.accepted:
+        log.info("flags-without-effect", flags=list(flags.accepted))
+    if flags.unknown:
+        log.warning("flags-unknown", flags=list(flags.unknown))
+
+
+def tell_trust(log: "Log", tee: str, identity: Identity | None) -> None:
     """Say in the log how far this server may be trusted."""
     told = {
         "simulated": "SIMULATED: a simulated TEE protects nothing from who runs this machine",
         "unattested": "UNATTESTED: nobody checked what this server is",
         "": "no TEE: started without attestation",
     }
-    log.info("trust", tee=tee or "none", tls=credentials is not None, message=told.get(tee, f"attested in {tee}"))
+    log.info("trust", tee=tee or "none", tls=identity is not None, message=told.get(tee, f"attested in {tee}"))
 
 
-def tell_unbound(log: "Log", models: Sequence[ModelConfig], *, attested: bool) -> None:
-    """Warn of each model that whoever keeps the storage may exchange for another."""
-    for model in models:
-        access, rule = model.access, model.access.rule
-        if rule is None and attested:
-            log.warning(
-                "model-not-named",
-                model=access.model,
-                message=f"the manifest names no Models, so whatever lies at {model.base} is loaded as {access.model}: "
-                f'add "Models": {{"{access.model}": {{"Format": "{access.format}", "ID": ...}}}} to the manifest, and '
-                "the name to the marble's Models; `tacit model inspect` prints the ID",
-            )
-        elif rule is not None and not rule.id and access.format is not Format.CAPSULE:
-            log.warning(
-                "model-without-id",
-                model=access.model,
-                message=f"the manifest's rule for {access.model} has no ID, and the {access.format} format authenticates "
-                "nothing: nobody would see that the file was changed. Add the ID that `tacit model inspect` prints, or "
-                "encrypt it as a capsule",
-            )
+def tell_all(observers: Sequence[Observer]) -> Observer:
+    """Hands each event to all of these, later ones included."""
+
+    def observe(event: str, /, **fields: object) -> None:
+        for tell in observers:
+            tell(event, **fields)
+
+    return observe
 
 
 def observer(log: "Log") -> Observer:
@@ -402,9 +474,6 @@ def observer(log: "Log") -> Observer:
         tell(event, **fields)
 
     return observe
-
-
-Log = structlog.typing.FilteringBoundLogger
 
 
 def open_log(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Log:

@@ -14,13 +14,14 @@ server's status and leading words, since clients match on them.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.batching import QueueClosedError, Statistics
+from tacit.serving.callers import Caller, Callers
 from tacit.wire.tensor import Tensor, type_name
 
 Wire = TypeVar("Wire")
@@ -49,11 +50,12 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which model: by version, by label, or the latest where both are None."""
+    """Which model: by version, by label, or the latest where both are None. `caller` is who asks for it."""
 
     model: str
     version: int | None = None
     label: str | None = None
+    caller: Caller | None = None
 
 
 class Served(Protocol):
@@ -82,7 +84,7 @@ class Served(Protocol):
     ) -> Future[dict[str, Tensor]]:
         """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError.
 
-        `client` is the certificate of who asks, for batches that are not to mix clients.
+        `client` is what who asks is known by, for batches that are not to mix clients.
         """
 
     def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor] | None:
@@ -139,10 +141,11 @@ class Prediction:
 
 
 class Plane:
-    """Answers status, metadata and predictions from the models that it is given."""
+    """Answers status, metadata and predictions from the models that it is given, to whom `callers` let."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, callers: Callers | None = None) -> None:
         self._models = models
+        self.callers = callers or Callers()
 
     @property
     def models(self) -> Models:
@@ -153,12 +156,13 @@ class Plane:
         """The loaded version that is meant; version 0 means the latest where there is no version 0.
 
         Raises:
-            RequestError: NOT_FOUND or INVALID_ARGUMENT.
+            RequestError: NOT_FOUND or INVALID_ARGUMENT; who may not call it learns no more than that.
         """
         if not selector.model:
             raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        self.callers.check_model(selector.model, selector.caller)
         if selector.version == 0 and all(s.version != 0 for s in self._models.statuses(selector.model)):
-            selector = Selector(selector.model)
+            selector = replace(selector, version=None)
         return self._models.find(selector)
 
     def statuses(self, selector: Selector) -> Sequence[VersionStatus]:
@@ -169,6 +173,7 @@ class Plane:
         """
         if not selector.model:
             raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        self.callers.check_model(selector.model, selector.caller)
         found = self._models.statuses(selector.model)
         if not found:
             raise RequestError(Status.NOT_FOUND, f"Could not find any versions of model {selector.model}")
@@ -188,7 +193,6 @@ class Plane:
         decode: Callable[[str, Wire], Tensor],
         output_filter: Sequence[str] = (),
         deadline: float | None = None,
-        client: bytes | None = None,
     ) -> Prediction:
         """A whole prediction, steps (1) to (8); `decode` turns one input of the protocol's kind into a tensor.
 
@@ -205,7 +209,7 @@ class Plane:
         check_aliases(signature, inputs)  # (3) (4)
         tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
         outputs = choose_outputs(signature, output_filter)  # (6)
-        return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline, client=client)
+        return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline)
 
     async def run(
         self,
@@ -216,7 +220,6 @@ class Plane:
         *,
         outputs: Sequence[str],
         deadline: float | None = None,
-        client: bytes | None = None,
     ) -> Prediction:
         """Steps (7) and (8), for inputs that are decoded and named already.
 
@@ -226,6 +229,8 @@ class Plane:
         check_types(served.signatures[signature_key], inputs)  # (7)
         result = served.attempt(signature_key, inputs, outputs)  # (8)
         if result is None:
+            caller = selector.caller
+            client = (caller.certificate or caller.token or None) if caller else None
             try:
                 waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
             except QueueClosedError:

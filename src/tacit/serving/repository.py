@@ -2,8 +2,10 @@
 
 The storage is looked at again and again. A version that has appeared is loaded, the highest first; one that is no
 longer wanted is unloaded only once a wanted one is available, so that a version that fails never takes a good one
-down. A version that failed is tried again when one of its files changes (an upload may have been half done). A model
-that has not arrived yet is waited for.
+down. A version that failed is tried again when one of its files changes (an upload may have been half done), and a few
+times without that. A model that has not arrived yet is waited for.
+
+Which models these are may change while it runs: all of a change, or nothing of it.
 
 Readers never wait: each look publishes new tables in place of the old ones.
 """
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -25,13 +28,13 @@ from tacit.errors import (
     TacitError,
     VaultError,
 )
-from tacit.graph.signature import SERVING_DEFAULT, Signature
-from tacit.serving.batching import MAX_WAITING, QUICK_NS, BatchRules, ModelQueue, Statistics, measure_pace
+from tacit.serving.batching import BatchRules
+from tacit.serving.batching.loaded import LoadedModel, Queueing, fit
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources, open_source
-from tacit.serving.warmup import warm_up, zeros_for
+from tacit.serving.warmup import Call, Recorded, run_recorded, warm_up, zeros_for
 
 _MAX_ENDED = 32  # versions that ended and are still told of
 
@@ -73,53 +76,21 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Queueing:
-    """How requests wait: joined by `rules` or one by one, and `max_waiting` of them per version at most."""
+class Loading:
+    """How versions are loaded.
 
-    rules: BatchRules | None = None
-    max_waiting: int = MAX_WAITING
+    `warm` runs them before they answer: on the requests that `recorded` finds among their files, `iterations` times, or
+    on zeros. A version that failed is tried `retries` times more, `pause` seconds apart.
+    `queueing` is how requests wait for a version, unless `own_rules` finds others among its files.
+    """
 
-
-class LoadedModel:
-    """A version in memory: its engine behind a queue."""
-
-    def __init__(
-        self,
-        name: str,
-        version: int,
-        engine: Engine,
-        *,
-        queueing: Queueing | None = None,
-        quick: bool = False,
-    ) -> None:
-        queueing = queueing or Queueing()
-        self.name = name
-        self.version = version
-        self.signatures: Mapping[str, Signature] = engine.signatures
-        self.platform = engine.platform
-        joinable = [key for key, signature in engine.signatures.items() if is_by_rows(signature)]
-        self.max_batch = queueing.rules.max_batch if queueing.rules and joinable else 0
-        self._engine = engine
-        self._queue = ModelQueue(
-            f"{name}/{version}",
-            engine,
-            rules=queueing.rules,
-            joinable=joinable,
-            max_waiting=queueing.max_waiting,
-            quick=quick,
-        )
-        self.attempt = self._queue.attempt
-        self.submit = self._queue.submit
-
-    @property
-    def statistics(self) -> Statistics:
-        """What it has done since it was loaded."""
-        return self._queue.statistics
-
-    def close(self) -> None:
-        """Answer what waits, then give the memory back."""
-        self._queue.close()
-        self._engine.close()
+    warm: bool = True
+    recorded: Recorded | None = None
+    iterations: int = 1
+    retries: int = 0
+    pause: float = 60.0
+    queueing: Queueing = field(default_factory=Queueing)
+    own_rules: Callable[[Bundle], BatchRules | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +98,8 @@ class _Entry:
     status: VersionStatus
     stamp: tuple[tuple[str, int, int], ...] = ()
     loaded: LoadedModel | None = None
+    tries: int = 0
+    failed: float = 0.0  # monotonic seconds
 
 
 _Table = Mapping[int, _Entry]
@@ -142,18 +115,16 @@ class Repository:
         load: EngineLoader,
         options: EngineOptions,
         observe: Observer,
-        warm: bool = True,
-        queueing: Queueing | None = None,
+        loading: Loading | None = None,
     ) -> None:
-        self._configs = {config.name: config for config in models}
+        self._configs: Mapping[str, ModelConfig] = {config.name: config for config in models}
         self._load = load
         self._options = options
         self._observe = observe
-        self._warm = warm
-        self._queueing = queueing
+        self._loading = loading or Loading()
         self._busy = threading.RLock()  # one look at the storage at a time
-        self._held: set[str] = set()  # models that a client unloaded
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
+        self._held: set[str] = set()  # models that a client unloaded
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
 
     # -- what requests ask
@@ -161,10 +132,10 @@ class Repository:
     def find(self, selector: Selector) -> LoadedModel:
         """The loaded version that is meant. Raises: RequestError NOT_FOUND, or INVALID_ARGUMENT for a label."""
         version = selector.version
+        config = self._configs.get(selector.model)
+        if config is None:
+            raise _not_found(selector.model, version)
         if selector.label is not None:
-            config = self._configs.get(selector.model)
-            if config is None:
-                raise _not_found(selector.model, None)
             version = config.labels.get(selector.label)
             if version is None:
                 raise RequestError(Status.INVALID_ARGUMENT, f"Unrecognized servable version label: {selector.label}")
@@ -186,25 +157,21 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
-        return bool(self._tables) and all(
-            any(entry.loaded for entry in table.values()) for table in self._tables.values()
+        tables = self._tables
+        return bool(self._configs) and all(
+            any(entry.loaded for entry in tables.get(name, {}).values()) for name in self._configs
         )
 
     def names(self) -> Sequence[str]:
         """The models that are to be served."""
-        return tuple(self._tables)
+        return tuple(self._configs)
 
     # -- what a client asks who manages it
 
     def load_model(self, model: str) -> None:
         """Look for the model's versions now; returns when one answers. Raises: RequestError."""
-        config = self._configs.get(model)
-        if config is None:
-            raise RequestError(
-                Status.NOT_FOUND,
-                f"no model {model} is configured; this server serves {', '.join(self._configs) or 'none'}",
-            )
         with self._busy:
+            config = self._managed(model)
             self._held.discard(model)
             # What failed before is tried again: somebody asked for it.
             kept = {version: entry for version, entry in self._tables[model].items() if entry.loaded}
@@ -219,12 +186,94 @@ class Repository:
 
     def unload_model(self, model: str) -> None:
         """Take the model away until it is loaded again. Raises: RequestError."""
-        if model not in self._configs:
-            raise RequestError(Status.NOT_FOUND, f"no model {model} is configured")
         with self._busy:
+            self._managed(model)
             self._held.add(model)
             for version in sorted(self._tables[model]):
                 self._unload_version(model, version)
+
+    def _managed(self, model: str) -> ModelConfig:
+        if model not in self._configs:
+            served = ", ".join(self._configs) or "none"
+            raise RequestError(Status.NOT_FOUND, f"no model {model} is configured; this server serves {served}")
+        return self._configs[model]
+
+    # -- what is to be served
+
+    def reload(self, models: Sequence[ModelConfig], *, labels_ahead: bool = False) -> None:
+        """Serve these models and no others, once they are loaded; what they replace answers until then.
+
+        `labels_ahead` lets a label that is not in use name a version that is not available.
+
+        Raises:
+            RequestError: UNKNOWN for a model of which no wanted version can be loaded, FAILED_PRECONDITION for a label
+                on a version that is not available. Then all is as it was before.
+        """
+        wanted = {config.name: config for config in models}
+        with self._busy:
+            before, tables = self._configs, self._tables
+            changed = [config for name, config in wanted.items() if before.get(name) != config]
+            self._tables = {**{config.name: MappingProxyType({}) for config in changed}, **tables}
+            try:
+                chosen = {config.name: self._prepare(config) for config in changed}
+                for config in changed:
+                    self._check_labels(config, before.get(config.name), ahead=labels_ahead)
+            except RequestError:
+                self._undo(changed, before, tables)
+                raise
+            self._configs = wanted
+            self._held -= {config.name for config in changed}
+            for config in changed:
+                self._unload_others(config, chosen[config.name])
+            for name in set(before) - set(wanted):
+                self._remove(name)
+
+    def _prepare(self, config: ModelConfig) -> Sequence[Source]:
+        """Load the wanted versions of a model, and unload none. Raises: RequestError when none of them can be had."""
+        name = config.name
+        try:
+            sources = config.policy.choose(list_sources(config.base, config.access))
+        except TacitError as exc:
+            raise _not_available(f"{{{{name: {name}}} due to error: {exc}}}") from exc
+        self._load_wanted(config, sources)
+        table = self._tables[name]
+        if not any(table[source.version].loaded for source in sources):
+            failed = ", ".join(
+                f"{{{{name: {name} version: {source.version}}} due to error: {table[source.version].status.message}}}"
+                for source in sources
+            )
+            raise _not_available(failed or f"{{{{name: {name}}} due to error: no version of it at {config.base}}}")
+        return sources
+
+    def _check_labels(self, config: ModelConfig, before: ModelConfig | None, *, ahead: bool) -> None:
+        table = self._tables[config.name]
+        for label, version in config.labels.items():
+            entry = table.get(version)
+            is_new = before is None or label not in before.labels
+            if (entry is None or entry.loaded is None) and not (ahead and is_new):
+                raise RequestError(
+                    Status.FAILED_PRECONDITION,
+                    f"Request to assign label to version {version} of model {config.name}, "
+                    "which is not currently available for inference",
+                )
+
+    def _undo(
+        self, changed: Sequence[ModelConfig], before: Mapping[str, ModelConfig], tables: Mapping[str, _Table]
+    ) -> None:
+        """Unload what a change that failed has loaded."""
+        for config in changed:
+            kept = tables.get(config.name, {})
+            for version, entry in self._tables[config.name].items():
+                if entry.loaded and (version not in kept or kept[version].loaded is None):
+                    self._unload_version(config.name, version)
+            if config.name not in before:
+                self._tables = {name: table for name, table in self._tables.items() if name != config.name}
+
+    def _remove(self, name: str) -> None:
+        for version in sorted(self._tables[name]):
+            self._unload_version(name, version)
+        self._tables = {other: table for other, table in self._tables.items() if other != name}
+        self._told.pop(name, None)
 
     # -- what the storage says
 
@@ -246,8 +295,8 @@ class Repository:
         """Look at the storage once: load what is new, unload what is no longer wanted."""
         for config in self._configs.values():
             with self._busy:
-                if config.name not in self._held:
-                    self._poll_model(config)
+                if config.name in self._configs and config.name not in self._held:
+                    self._poll_model(self._configs[config.name])
 
     def _poll_model(self, config: ModelConfig) -> None:
         try:
@@ -267,17 +316,35 @@ class Repository:
 
     def close(self) -> None:
         """Unload everything; what waits in the queues is answered first."""
-        for name, table in self._tables.items():
+        for name, table in tuple(self._tables.items()):
             self._tables[name] = MappingProxyType({})
             for entry in table.values():
                 if entry.loaded:
                     entry.loaded.close()
 
     def _follow(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
-        for source in wanted:
-            entry = self._tables[config.name].get(source.version)
-            if entry is None or (entry.loaded is None and entry.stamp != source.stamp):
-                self._load_version(config, source)
+        self._load_wanted(config, wanted)
+        self._unload_others(config, wanted)
+
+    def _load_wanted(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
+        due = [source for source in wanted if self._is_due(config.name, source)]
+        for source in due:
+            if source.version not in self._tables[config.name]:
+                self._publish(config.name, _Entry(VersionStatus(source.version, State.START), source.stamp))
+        for source in due:
+            self._load_version(config, source)
+
+    def _is_due(self, name: str, source: Source) -> bool:
+        """Whether a version is to be loaded: it is new or changed, or failed some time ago and not too often."""
+        entry = self._tables[name].get(source.version)
+        if entry is None or entry.loaded is not None:
+            return entry is None
+        if entry.stamp != source.stamp:
+            return True
+        again = 0 < entry.tries <= self._loading.retries
+        return again and time.monotonic() - entry.failed >= self._loading.pause
+
+    def _unload_others(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
         numbers = {source.version for source in wanted}
         table = self._tables[config.name]
         if wanted and not any(table[number].loaded for number in numbers if number in table):
@@ -288,54 +355,62 @@ class Repository:
 
     def _load_version(self, config: ModelConfig, source: Source) -> None:
         name, version = config.name, source.version
+        before = self._tables[name].get(version)
+        tries = before.tries + 1 if before and before.stamp == source.stamp else 1
         self._publish(name, _Entry(VersionStatus(version, State.LOADING), source.stamp))
         begin = time.monotonic()
+        about = {"model": name, "version": version, "path": str(source.path)}
         try:
-            with closing(open_source(source, config.access)) as bundle:
-                engine = self._load(bundle, self._options)
-                engine, quick = self._fit(engine, bundle)
-            loaded = LoadedModel(name, version, engine, queueing=self._queueing, quick=quick)
+            loaded, more = self._open(config, source)
         except Exception as exc:  # whatever a hostile or half-written model sets off, the others go on being served
             message = _describe(exc)
-            self._publish(name, _Entry(VersionStatus(version, State.END, _status_of(exc), message), source.stamp))
+            status = VersionStatus(version, State.END, _status_of(exc), message)
+            self._publish(name, _Entry(status, source.stamp, tries=tries, failed=time.monotonic()))
             reason = exc.reason if isinstance(exc, TacitError) else "unexpected"
-            self._observe("model-failed", model=name, version=version, reason=reason, error=message)
+            seconds = round(time.monotonic() - begin, 3)
+            self._observe("model-failed", **about, reason=reason, error=message, seconds=seconds)
             return
-        if self._warm and (trouble := warm_up(loaded)):
-            self._observe(
-                "model-cold", model=name, version=version, message=f"its first request will be slow: {trouble}"
-            )
         self._publish(name, _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded))
         self._told.pop(name, None)
         self._observe(
             "model-available",
-            model=name,
-            version=version,
+            **about,
             format=str(config.access.format),
             signatures=sorted(loaded.signatures),
             seconds=round(time.monotonic() - begin, 3),
+            **more,
         )
 
-    def _fit(self, engine: Engine, bundle: Bundle) -> tuple[Engine, bool]:
-        """The engine that suits the model, and whether it is quicker than a queue: tiny ones get one thread."""
-        key = min(engine.signatures, key=lambda key: (key != SERVING_DEFAULT, key), default=None)
-        if key is None or not self._warm:
-            return engine, False
-        signature = engine.signatures[key]
-
-        def pace(engine: Engine) -> int:
-            return measure_pace(engine, key, zeros_for(signature), tuple(signature.outputs))
-
+    def _open(self, config: ModelConfig, source: Source) -> tuple[LoadedModel, Mapping[str, object]]:
+        """A version that is loaded and warm, and what is to be told of its recorded requests. Raises: Exception."""
+        with closing(open_source(source, config.access)) as bundle:
+            engine, quick = self._load(bundle, self._options), False
+            calls = self._recorded(bundle, engine)
+            if self._loading.warm and not calls:  # what has recorded requests is not tried on others
+                single = partial(self._load, bundle, replace(self._options, threads=1))
+                engine, quick = fit(engine, zeros_for, alone=single if self._options.threads is None else None)
+            queueing = self._loading.queueing
+            if self._loading.own_rules is not None:
+                queueing = replace(queueing, rules=self._loading.own_rules(bundle))
+        loaded = LoadedModel(config.name, source.version, engine, queueing=queueing, quick=quick)
+        begin = time.monotonic()
         try:
-            if pace(engine) >= QUICK_NS:
-                return engine, False
-            if self._options.threads is None:
-                alone = self._load(bundle, replace(self._options, threads=1))
-                engine.close()
-                engine = alone
-            return engine, pace(engine) < QUICK_NS
-        except Exception:  # zeros may be what it was never meant to take; the warm-up says so
-            return engine, False
+            run_recorded(loaded, calls, self._loading.iterations)
+        except Exception:
+            loaded.close()
+            raise
+        if calls:
+            return loaded, {"recorded": len(calls), "warmup_seconds": round(time.monotonic() - begin, 3)}
+        if self._loading.warm and (trouble := warm_up(loaded)):
+            cold = f"its first request will be slow: {trouble}"
+            self._observe("model-cold", model=config.name, version=source.version, message=cold)
+        return loaded, {}
+
+    def _recorded(self, bundle: Bundle, engine: Engine) -> Sequence[Call]:
+        """The requests among a version's files that it is to run before it answers."""
+        if not self._loading.warm or self._loading.recorded is None:
+            return ()
+        return self._loading.recorded(bundle, engine.signatures)
 
     def _unload_version(self, name: str, version: int) -> None:
         loaded = self._tables[name][version].loaded
@@ -360,10 +435,8 @@ class Repository:
             self._observe(event, model=name, message=message)
 
 
-def is_by_rows(signature: Signature) -> bool:
-    """Whether the first dimension of everything is free, or unknown: then requests may be joined along it."""
-    specs = (*signature.inputs.values(), *signature.outputs.values())
-    return all(spec.shape is None or (len(spec.shape) > 0 and spec.shape[0] < 0) for spec in specs)
+def _not_available(failed: str) -> RequestError:
+    return RequestError(Status.UNKNOWN, f"1 model(s) did not become available: {{{failed}, }}")
 
 
 def _not_found(model: str, version: int | None) -> RequestError:
@@ -383,6 +456,8 @@ def _describe(exc: Exception) -> str:
 
 
 def _status_of(exc: Exception) -> Status:
+    if isinstance(exc, RequestError):
+        return exc.status
     if isinstance(exc, ModelNotAllowedError):
         return Status.PERMISSION_DENIED
     if isinstance(exc, VaultError):

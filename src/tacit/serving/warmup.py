@@ -1,20 +1,52 @@
-"""One run on zeros before a version answers: engines plan and take their memory at the first run, which is slow.
+"""A run before a version answers: engines plan and take their memory at the first run, which is slow.
 
-The inputs are made from a signature. They prove nothing about the model: whatever goes wrong here is told, and the
-version is served all the same, because zeros may be a shape or a value that it was never meant to take.
+Where the model's owner recorded requests, those are run, and a version that cannot answer them does not answer at all.
+Otherwise it runs once on zeros, which are made from a signature. They prove nothing about the model: whatever goes
+wrong then is told, and the version is served all the same, because zeros may be a shape or a value that it was never
+meant to take.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
+from tacit.serving.bundle import Bundle
 from tacit.serving.plane import Served
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 MAX_INPUTS = 64 << 20  # bytes of zeros; far above one image, far below what a hostile signature can spell
 PATIENCE = 60.0  # seconds; a version that takes longer for one row answers while it is still at it
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that was recorded."""
+
+    signature: str
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+
+
+Recorded = Callable[[Bundle, Mapping[str, Signature]], Sequence[Call]]
+"""The requests among a model's files; empty where there are none. Raises: ModelFormatError, RequestError."""
+
+
+def run_recorded(served: Served, calls: Sequence[Call], iterations: int) -> None:
+    """Run what was recorded, `iterations` times over. Raises: RequestError at the first that fails."""
+    for _ in range(iterations if calls else 0):
+        for place, call in enumerate(calls):
+            try:
+                served.submit(call.signature, call.inputs, call.outputs).result(PATIENCE)
+            except RequestError as exc:
+                raise RequestError(exc.status, f"warmup request {place} failed: {exc}") from exc
+            except TimeoutError as exc:
+                raise RequestError(
+                    Status.DEADLINE_EXCEEDED, f"warmup request {place} takes more than {PATIENCE:.0f} seconds"
+                ) from exc
 
 
 def warm_up(served: Served) -> str:

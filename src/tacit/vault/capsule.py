@@ -5,6 +5,7 @@ chunk was authenticated. Pure: streams, keys and randomness come in.
 """
 
 import contextlib
+import copy
 import hashlib
 import io
 import mmap
@@ -107,21 +108,22 @@ class _ChunkWriter:
 
     def __init__(self, out: BinaryIO, key: bytes, header: bytes, *, total: int, progress: Progress | None) -> None:
         self._out, self._cipher, self._aad = out, AESGCM(key), hashlib.sha256(header).digest()
-        self._plain = memoryview(bytearray(_CHUNK))
-        self._sealed = memoryview(bytearray(_CHUNK + layout.TAG))
+        self._plain, self._sealed = bytearray(_CHUNK), bytearray(_CHUNK + layout.TAG)
         self._total, self._done, self._progress = total, 0, progress
 
     def write(self, number: int, source: Source) -> bytes:
         """Encrypt one file and give the digest of its chunks' tags."""
         tags, left = hashlib.sha256(), source.size
+        plain, whole = memoryview(self._plain), memoryview(self._sealed)
         count = layout.chunk_count(source.size, _CHUNK)
         with source.open() as stream:
             for chunk in range(count):
                 size = min(left, _CHUNK)
-                self._fill(stream, size, source.name)
+                if _read_into(stream, plain[:size]) < size:
+                    raise InputError(f"{source.name} shrank while it was read; encrypt it when nobody writes to it")
                 nonce = layout.chunk_nonce(number, chunk, last=chunk == count - 1)
-                sealed = self._sealed[: size + layout.TAG]
-                self._cipher.encrypt_into(nonce, self._plain[:size], self._aad, sealed)
+                sealed = whole[: size + layout.TAG]
+                self._cipher.encrypt_into(nonce, plain[:size], self._aad, sealed)
                 tags.update(sealed[size:])
                 self._out.write(sealed)
                 left -= size
@@ -131,10 +133,6 @@ class _ChunkWriter:
             if stream.read(1):
                 raise InputError(f"{source.name} grew while it was read; encrypt it when nobody writes to it")
         return tags.digest()
-
-    def _fill(self, stream: BinaryIO, size: int, name: str) -> None:
-        if _read_into(stream, self._plain[:size]) < size:
-            raise InputError(f"{name} shrank while it was read; encrypt it when nobody writes to it")
 
 
 def _read_into(stream: BinaryIO, target: memoryview) -> int:
@@ -256,8 +254,8 @@ class Capsule:
             work(0)
         else:
             with ThreadPoolExecutor(threads, thread_name_prefix="capsule") as pool:
-                for done in [pool.submit(work, first) for first in range(threads)]:
-                    done.result()
+                for _ in pool.map(work, range(threads)):
+                    pass  # a refusal comes out here; no future is kept beside it, whose error would hold on to our views
         self._verify_tags(number, b"".join(tags))
 
     def iter_chunks(self, name: str) -> Iterator[memoryview]:
@@ -354,12 +352,13 @@ class _ChunkStream(io.RawIOBase):
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         while not self._rest:
             if self._refusal is not None:
-                raise self._refusal
+                raise copy.copy(self._refusal)
             try:
                 piece = next(self._chunks, None)
             except VaultError as exc:
-                # Kept: a reader that asks again must not take the refusal for the end of the file.
-                self._refusal = exc
+                # Kept: a reader that asks again must not take the refusal for the end of the file. Not the raised one, which
+                # knows this frame: up to Python 3.11.7, a cycle of garbage with a view in it crashes its collector.
+                self._refusal = copy.copy(exc)
                 raise
             if piece is None:
                 return 0

@@ -18,3 +18,16 @@ class ModelRule(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     id: str = ""
     min_version: int = 0
     key: str = ""
+
+
+CLIENTS_ENV = "TACIT_CLIENTS"
+"""The variable that holds a JSON object of `ClientRule`, by client name; absent where the manifest names no client."""
+
+
+class ClientRule(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """What the manifest says of one client. `certificate` and `token` are SHA-256 in hex, of DER and of the text."""
+
+    certificate: str = ""
+    token: str = ""
+    models: list[str] = []
+    management: bool = False

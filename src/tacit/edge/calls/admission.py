@@ -1,12 +1,12 @@
 """Who gets in: handlers around handlers, which look at the client's certificate before anything is read.
 
-A *gate* keeps some methods for clients whose certificates are named. A *turnstile* lets each client have so many
-requests at once, and so many in a second; clients without a certificate are one client together.
+A *turnstile* lets each client have so many requests at once, and so many in a second; clients without a certificate are
+one client together.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -22,65 +22,12 @@ from tacit.edge.listener import (
 from tacit.errors import RequestError, Status
 
 _CLIENTS = 4096  # whose last second is remembered
-_HTTP_CODES = {Status.PERMISSION_DENIED: 403, Status.RESOURCE_EXHAUSTED: 429}
-Refuse = Callable[[RequestError], HttpResponse]
+_TOO_MUCH = 429
 
 
 def fingerprint(certificate: bytes) -> bytes:
     """What a certificate (DER) is called by: its SHA-256."""
     return sha256(certificate).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Keeps methods for the clients whose certificates have these fingerprints.
-
-    `grpc` are paths, `http` tells by method and path. `flag` is what names the clients.
-    """
-
-    allowed: Collection[bytes]
-    grpc: Collection[str]
-    http: Callable[[str, str], bool]
-    flag: str
-
-    def check(self, what: str, certificate: bytes | None) -> None:
-        """Raises: RequestError PERMISSION_DENIED."""
-        if certificate is None or fingerprint(certificate) not in self.allowed:
-            who = "a client without a certificate" if certificate is None else "this client's certificate"
-            raise RequestError(
-                Status.PERMISSION_DENIED,
-                f"{what} manages the server, and {who} may not: {self.flag} names those that may, by the SHA-256 of "
-                "their certificates",
-            )
-
-    def around_grpc(self, methods: GrpcMethods) -> GrpcMethods:
-        """The same methods, those of the gate behind it."""
-        kept: dict[str, GrpcHandler | GrpcStreaming] = dict(methods)
-        for path in self.grpc:
-            handler = methods.get(path)
-            if handler is not None and not isinstance(handler, GrpcStreaming):
-                kept[path] = self._around(handler)
-        return kept
-
-    def _around(self, handler: GrpcHandler) -> GrpcHandler:
-        async def call(message: bytes, call: GrpcCall) -> bytes:
-            self.check(call.method, call.peer_certificate)
-            return await handler(message, call)
-
-        return call
-
-    def around_http(self, handler: HttpHandler) -> HttpHandler:
-        """The same handler behind the gate."""
-
-        async def handle(request: HttpRequest) -> HttpResponse:
-            if self.http(request.method, request.path):
-                try:
-                    self.check(f"{request.method} {request.path[:256]}", request.peer_certificate)
-                except RequestError as exc:
-                    return refusal(exc)
-            return await handler(request)
-
-        return handle
 
 
 @dataclass(slots=True)
@@ -196,6 +143,4 @@ class Turnstile:
 def refusal(exc: RequestError) -> HttpResponse:
     """A refusal as the REST interfaces of models spell it."""
     body = '{"error": "' + str(exc).replace("\\", "\\\\").replace('"', '\\"') + '"}'
-    return HttpResponse(
-        _HTTP_CODES.get(exc.status, 500), body.encode("utf-8", "replace"), {"content-type": "application/json"}
-    )
+    return HttpResponse(_TOO_MUCH, body.encode("utf-8", "replace"), {"content-type": "application/json"})

@@ -118,6 +118,7 @@ class Connection:
                 self._on_frame(kind, flags, stream, payload, charge)
         except ConnectionFault as fault:
             self._fail(fault)
+        self._events = []  # the views in what was told are not kept: see Stream.unsent
         return events
 
     def _after_preface(self, data: bytes | memoryview) -> bytes | memoryview:
@@ -372,12 +373,12 @@ class Connection:
 
     # ---- what is sent
 
-    def respond(self, stream_id: int, block: bytes, body: bytes | memoryview, trailers: bytes | None) -> None:
+    def respond(self, stream_id: int, block: bytes, body: bytes, trailers: bytes | None) -> None:
         """Begin an answer. It goes on with `send` where `trailers` is None, and ends with them elsewhere."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.ended_out:
             return
-        if trailers and isinstance(body, bytes) and self._out.put_small(stream, block, body, trailers):
+        if trailers and self._out.put_small(stream, block, body, trailers):
             return
         self._out.put_headers(stream_id, block, end=False)
         self._out.put_body(stream, body, trailers)
@@ -391,7 +392,7 @@ class Connection:
         stream.ended_out = True
         self._answered(stream)
 
-    def send(self, stream_id: int, body: bytes | memoryview, trailers: bytes | None = None) -> None:
+    def send(self, stream_id: int, body: bytes, trailers: bytes | None = None) -> None:
         """Go on with an answer; end it where there are `trailers` (empty: an end without any)."""
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.ended_out:

@@ -24,6 +24,7 @@ class Stream:
     """A request and its answer. `ended_in` and `ended_out` are the two halves of RFC 9113's states."""
 
     __slots__ = (
+        "begun",
         "credit",
         "ended_in",
         "ended_out",
@@ -46,8 +47,10 @@ class Stream:
         self.expected = expected  # bytes of body that content-length promised
         self.received = 0  # bytes of body that came
         self.send_window = send_window  # bytes that we may still send
-        self.unsent: deque[memoryview] = deque()
-        self.waiting = 0  # bytes in there
+        # Bytes, never views of them: up to Python 3.11.7, a view in a cycle of garbage crashes its collector.
+        self.unsent: deque[bytes] = deque()
+        self.begun = 0  # bytes of the first of them that are on their way
+        self.waiting = 0  # bytes in there that are not
         self.trailers: bytes | None = None  # the block after the last byte; empty: the end, without trailers
         self.waits = False  # whether it stands in line
 
@@ -60,7 +63,7 @@ class Outgoing:
         self.window = self.initial_window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_MAX_FRAME
         self._ended = ended
-        self._frames: list[bytes | memoryview] = []
+        self._frames: list[bytes] = []
         self._line: deque[Stream] = deque()
 
     def put(self, frame: bytes) -> None:
@@ -99,7 +102,7 @@ class Outgoing:
         self._ended(stream)
         return True
 
-    def put_body(self, stream: Stream, data: bytes | memoryview, trailers: bytes | None) -> None:
+    def put_body(self, stream: Stream, data: bytes, trailers: bytes | None) -> None:
         """Send bytes as flow control allows, and end the stream after them unless `trailers` is None."""
         size = len(data)
         stream.trailers = trailers
@@ -107,7 +110,7 @@ class Outgoing:
         if not stream.unsent and (not size or size <= room):
             self._put_data(stream, data)
         elif size:
-            stream.unsent.append(memoryview(data))
+            stream.unsent.append(data)
             stream.waiting += size
             self._queue(stream)
 
@@ -120,16 +123,18 @@ class Outgoing:
             if not stream.unsent:  # it was reset
                 continue
             first = stream.unsent[0]
-            size = min(len(first), self.max_frame, self.window, stream.send_window)
+            left = len(first) - stream.begun
+            size = min(left, self.max_frame, self.window, stream.send_window)
             if size <= 0:
                 continue
             limit -= size
             stream.waiting -= size
-            if size == len(first):
+            piece = first[stream.begun : stream.begun + size]
+            stream.begun += size
+            if size == left:
                 stream.unsent.popleft()
-            else:
-                stream.unsent[0] = first[size:]
-            self._put_data(stream, first[:size])
+                stream.begun = 0
+            self._put_data(stream, piece)
             self._queue(stream)
         self._frames = []
         return b"".join(out)
@@ -152,7 +157,7 @@ class Outgoing:
             stream.waits = True
             self._line.append(stream)
 
-    def _put_data(self, stream: Stream, data: bytes | memoryview) -> None:
+    def _put_data(self, stream: Stream, data: bytes) -> None:
         """One DATA frame, which flow control allows, and the end of the stream where nothing follows."""
         size = len(data)
         stream.send_window -= size

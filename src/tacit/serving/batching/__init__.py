@@ -4,18 +4,15 @@ In: requests for one model, from any number of callers. Out: their futures. `que
 what a batch may be, `rows` joins tensors and takes them apart again, `statistics` counts.
 """
 
-from tacit.serving.batching.pace import QUICK_NS, measure_pace
 from tacit.serving.batching.queue import MAX_WAITING, ModelQueue, QueueClosedError
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Duration, Statistics
 
 __all__ = [
     "MAX_WAITING",
-    "QUICK_NS",
     "BatchRules",
     "Duration",
     "ModelQueue",
     "QueueClosedError",
     "Statistics",
-    "measure_pace",
 ]

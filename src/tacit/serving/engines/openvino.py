@@ -9,7 +9,7 @@ Numbers: floating-point layers run in the precision that the options state. The 
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ModelFormatError, RequestError, Status
+from tacit.graph.parsing import WithoutParsing, take_out_parsing
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.bundle import Bundle, Kind, Layout, recognise, weights_of
+from tacit.serving.engines.examples import ChangedBundle, ExampleEngine
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.onnx import external_files
 from tacit.serving.engines.processors import usable_processors
@@ -60,13 +62,17 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
     library = _import_library()
     core = library.Core()
     try:
-        declared = read_signatures(bundle.read(layout.entry)) if layout.kind is Kind.SAVED_MODEL else {}
+        written, reading = _read_declared(bundle, layout)
+        declared = reading.signatures if reading else written
+        if reading:
+            bundle = ChangedBundle(bundle, layout.entry, reading.content)
         model = _read(core, bundle, layout, options)
         _expose_outputs(model, declared)
         compiled = core.compile_model(model, "CPU", _properties(options))
     except RuntimeError as exc:
         raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {reason_of(exc)}") from exc
-    return OpenVinoEngine(library, compiled, declared)
+    engine = OpenVinoEngine(library, compiled, declared)
+    return ExampleEngine(engine, written, reading.examples) if reading else engine
 
 
 class OpenVinoEngine:
@@ -93,11 +99,13 @@ class OpenVinoEngine:
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
         """The outputs asked for. Raises: RequestError."""
         binding = self._bindings[signature]
+        added = {alias: _missing_ones(binding.inputs[alias].shape, tensor.shape) for alias, tensor in inputs.items()}
         try:
             for alias, tensor in inputs.items():
-                self._fill(binding.inputs[alias], tensor)
+                self._fill(binding.inputs[alias], _with_ones(tensor, added[alias]))
             self._request.infer()
-            return {alias: self._take(binding, alias) for alias in outputs}
+            taken = {alias: self._take(binding, alias) for alias in outputs}
+            return _without_ones(taken, added.values()) if any(added.values()) else taken
         except RuntimeError as exc:
             # The request may be left half-filled: a fresh one serves the next call.
             self._buffers.clear()
@@ -129,6 +137,34 @@ class OpenVinoEngine:
         return Tensor(dtype, (found.view(memory) if found.dtype != memory else found).copy())
 
 
+# ---- ranks
+
+
+def _missing_ones(wanted: tuple[int, ...] | None, shape: tuple[int, ...]) -> int:
+    """How many dimensions of size 1 an input lacks at its end.
+
+    TensorFlow's graphs take a vector where a column was declared, and its clients send one. A compiled model holds to
+    its ranks: so the dimensions are put on, and taken off again where the outputs have them.
+    """
+    if not shape or wanted is None or len(wanted) <= len(shape) or any(size != 1 for size in wanted[len(shape) :]):
+        return 0
+    return len(wanted) - len(shape)
+
+
+def _with_ones(tensor: Tensor, count: int) -> Tensor:
+    return Tensor(tensor.dtype, tensor.array.reshape(tensor.shape + (1,) * count)) if count else tensor
+
+
+def _without_ones(outputs: Mapping[str, Tensor], added: Iterable[int]) -> dict[str, Tensor]:
+    count = min(added)
+    return {
+        alias: Tensor(tensor.dtype, tensor.array.reshape(tensor.shape[:-count]))
+        if count and len(tensor.shape) > count and tensor.shape[-count:] == (1,) * count
+        else tensor
+        for alias, tensor in outputs.items()
+    }
+
+
 # ---- reading
 
 
@@ -146,6 +182,15 @@ def _import_library() -> Any:
     finally:
         del modules[kept_out]
     return openvino
+
+
+def _read_declared(bundle: Bundle, layout: Layout) -> tuple[Mapping[str, Signature], WithoutParsing | None]:
+    """The signatures that a SavedModel declares, and the model without its reading of examples if it has any."""
+    if layout.kind is not Kind.SAVED_MODEL:
+        return {}, None
+    content = bundle.read(layout.entry)
+    declared = read_signatures(content)
+    return declared, take_out_parsing(content, declared)
 
 
 def _read(core: Any, bundle: Bundle, layout: Layout, options: EngineOptions) -> Any:
@@ -272,8 +317,10 @@ def _bind_declared(
     """The declared signatures that feed every input of the compiled model and ask for outputs that it has."""
     bindings = {}
     for key, signature in declared.items():
-        fed = {alias: _find(inputs, alias, spec) for alias, spec in signature.inputs.items()}
-        asked = {alias: _find(outputs, alias, spec) for alias, spec in signature.outputs.items()}
+        # Another signature may use the same alias for another tensor: only the default one is found by its aliases.
+        known = key == SERVING_DEFAULT or SERVING_DEFAULT not in declared
+        fed = {alias: _find(inputs, alias if known else "", spec) for alias, spec in signature.inputs.items()}
+        asked = {alias: _find(outputs, alias if known else "", spec) for alias, spec in signature.outputs.items()}
         feeds = {alias: port for alias, port in fed.items() if port}
         answers = {alias: port for alias, port in asked.items() if port}
         complete = len(feeds) == len(fed) == len(inputs) and len(answers) == len(asked)

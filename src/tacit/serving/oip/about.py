@@ -4,12 +4,14 @@ Source: open-inference-protocol; Triton's extension_{model_configuration,model_r
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import TensorSpec
 from tacit.serving.batching import Duration
+from tacit.serving.callers import Caller
 from tacit.serving.oip.datatypes import DATATYPES
 from tacit.serving.oip.question import find, signature_of
 from tacit.serving.plane import Plane, Selector, Served, State
@@ -123,11 +125,11 @@ def _config_tensor(alias: str, spec: TensorSpec, by_rows: bool) -> Json:
     }
 
 
-def statistics(plane: Plane, selector: Selector | None) -> Json:
-    """What a model's loaded versions have done; of all models with None. Raises: RequestError."""
+def statistics(plane: Plane, selector: Selector | None, caller: Caller | None) -> Json:
+    """What a model's loaded versions have done; of all that the caller may ask with None. Raises: RequestError."""
     if selector is not None and selector.version is None and selector.model:
         find(plane, selector)
-    chosen = [selector] if selector is not None else [Selector(name) for name in plane.models.names()]
+    chosen = [selector] if selector is not None else [Selector(name, caller=caller) for name in visible(plane, caller)]
     return {"model_stats": [_row(served) for each in chosen for served in _loaded(plane, each)]}
 
 
@@ -138,7 +140,7 @@ def _loaded(plane: Plane, selector: Selector) -> list[Served]:
     for status in plane.models.statuses(selector.model):
         if status.state is State.AVAILABLE:
             try:
-                found.append(plane.find(Selector(selector.model, version=status.version)))
+                found.append(plane.find(replace(selector, version=status.version)))
             except RequestError:
                 continue  # unloaded meanwhile
     return found
@@ -178,10 +180,22 @@ def _duration(duration: Duration) -> Json:
     return {"count": duration.count, "ns": duration.ns}
 
 
-def index(plane: Plane, *, ready: bool) -> list[Json]:
-    """Every version of every model, with its state; with `ready` those that answer."""
-    entries: list[Json] = []
+def visible(plane: Plane, caller: Caller | None) -> list[str]:
+    """The models that a caller may ask."""
+    names = []
     for name in plane.models.names():
+        try:
+            plane.callers.check_model(name, caller)
+        except RequestError:
+            continue
+        names.append(name)
+    return names
+
+
+def index(plane: Plane, caller: Caller | None, *, ready: bool) -> list[Json]:
+    """Every version of every model that the caller may ask, with its state; with `ready` those that answer."""
+    entries: list[Json] = []
+    for name in visible(plane, caller):
         statuses: Sequence[Any] = plane.models.statuses(name)
         entries.extend(
             {"name": name, "version": str(s.version), "state": _STATES[s.state], "reason": s.message} for s in statuses

@@ -13,6 +13,7 @@ import numpy as np
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT
+from tacit.serving.callers import Caller
 from tacit.serving.plane import Plane, Selector, Served, State
 from tacit.wire.tensor import DT_BFLOAT16, DT_STRING, Tensor, float32_of_bfloat16
 
@@ -56,7 +57,6 @@ async def answer(
     *,
     decode: Callable[[str, Wire], Tensor],
     deadline: float | None,
-    client: bytes | None,
 ) -> Found:
     """Run a question. Raises: RequestError."""
     served = find(plane, question.selector)
@@ -77,7 +77,6 @@ async def answer(
         decode=decode,
         output_filter=[wanted.name for wanted in question.wanted],
         deadline=deadline,
-        client=client,
     )
     outputs = dict(prediction.outputs)
     for wanted in question.wanted:
@@ -109,18 +108,18 @@ def _unknown(selector: Selector) -> str:
     return f"Request for unknown model: '{selector.model}' version {selector.version} is not found"
 
 
-def select(name: str, version: str) -> Selector:
+def select(name: str, version: str, caller: Caller | None = None) -> Selector:
     """A model by the protocol's strings; no version, or -1, is the latest. Raises: RequestError."""
     if not name:
         raise RequestError(Status.INVALID_ARGUMENT, "the request names no model")
     if version in ("", "-1"):
-        return Selector(name)
+        return Selector(name, caller=caller)
     if not (version.isascii() and version.isdigit() and len(version) <= _LONGEST_VERSION):
         raise RequestError(
             Status.INVALID_ARGUMENT,
             f"failed to get model version from specified version string '{version[:32]}'; expected a whole number",
         )
-    return Selector(name, version=int(version))
+    return Selector(name, version=int(version), caller=caller)
 
 
 def signature_of(served: Served) -> str:

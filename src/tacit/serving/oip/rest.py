@@ -19,6 +19,7 @@ import orjson
 
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
+from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
 from tacit.serving.oip.bodies import HEADER, decode, inflate, raw_question, read_question, write_answer
 from tacit.serving.oip.question import answer, find, refuse_shared_memory, select, signature_of
@@ -49,11 +50,6 @@ _TRACE = re.compile(r"/v2(?:/models/[^/]+)?/trace/setting/?")
 _SHARED_MEMORY = re.compile(r"/v2/(?:systemsharedmemory|cudasharedmemory)(?:/.*)?")
 
 
-def is_management(method: str, path: str) -> bool:
-    """Whether a request changes what is served."""
-    return method == "POST" and _REPOSITORY.fullmatch(path) is not None
-
-
 class OipRest:
     """The HTTP handler of everything below /v2. `max_inflated` bounds a compressed body, in bytes."""
 
@@ -64,7 +60,6 @@ class OipRest:
             "/v2": lambda: _answer(about.server()),
             "/v2/health/live": lambda: _answer({"live": True}),
             "/v2/health/ready": self._health,
-            "/v2/models": lambda: _answer({"models": list(plane.models.names())}),
         }
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -77,15 +72,18 @@ class OipRest:
             return HttpResponse(_CODES.get(exc.status, 400), body, _JSON)
 
     async def _route(self, request: HttpRequest) -> HttpResponse:
-        method, path = request.method, request.path
+        method, path, caller = request.method, request.path, _caller(request)
         if found := _MODEL.fullmatch(path):
             # /v2/models/stats is the statistics of all.
             if path.rstrip("/") == "/v2/models/stats":
-                return _answer(about.statistics(self._plane, None))
+                return _answer(about.statistics(self._plane, None, caller))
             if found["verb"] == "infer":
                 _require("POST", method, path)
                 return await self._infer(found, request)
-            return self._model(found, method, path)
+            if found["verb"] in ("generate", "generate_stream"):
+                raise RequestError(Status.UNIMPLEMENTED, f"/{found['verb']} is not served here; /infer is")
+            _require("GET", method, path)
+            return self._model(found, caller)
         if found := _REPOSITORY.fullmatch(path):
             _require("POST", method, path)
             return await self._manage(unquote(found["name"]), found["verb"], request)
@@ -97,9 +95,12 @@ class OipRest:
         method, path = request.method, request.path.rstrip("/")
         if path == "/v2/repository/index":
             _require("POST", method, path)
-            return _answer(about.index(self._plane, ready=_changes(request).get("ready") is True))
+            return _answer(about.index(self._plane, _caller(request), ready=_changes(request).get("ready") is True))
         if _TRACE.fullmatch(path):
             return _answer(about.trace_settings(_changes(request) if method == "POST" else {}))
+        if path == "/v2/models":
+            _require("GET", method, path)
+            return _answer({"models": about.visible(self._plane, _caller(request))})
         if path == "/v2/logging":
             return _answer(about.log_settings(_changes(request) if method == "POST" else {}))
         told = self._facts.get(path)
@@ -112,22 +113,19 @@ class OipRest:
         ready = self._plane.models.ready
         return _answer({"ready": ready}, 200 if ready else 503)
 
-    def _model(self, found: re.Match[str], method: str, path: str) -> HttpResponse:
+    def _model(self, found: re.Match[str], caller: Caller) -> HttpResponse:
         verb = found["verb"]
-        if verb in ("generate", "generate_stream"):
-            raise RequestError(Status.UNIMPLEMENTED, f"/{verb} is not served here; /infer is")
-        _require("GET", method, path)
-        selector = select(unquote(found["name"]), found["version"] or "")
+        selector = select(unquote(found["name"]), found["version"] or "", caller)
         if verb == "ready":
             ready = about.is_ready(self._plane, selector)
             return _answer({"name": selector.model, "ready": ready}, 200 if ready else 503)
         if verb == "stats":
-            return _answer(about.statistics(self._plane, selector))
+            return _answer(about.statistics(self._plane, selector, caller))
         served = find(self._plane, selector)
         return _answer(about.config(served) if verb == "config" else about.metadata(self._plane, served))
 
     async def _infer(self, found: re.Match[str], request: HttpRequest) -> HttpResponse:
-        selector = select(unquote(found["name"]), found["version"] or "")
+        selector = select(unquote(found["name"]), found["version"] or "", _caller(request))
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = inflate(request.body, encoding, limit=self._max_inflated)
         header = request.headers.get(HEADER)
@@ -136,17 +134,22 @@ class OipRest:
             asked, form = raw_question(selector, body, served.signatures[signature_of(served)])
         else:
             asked, form = read_question(selector, body, header)
-        answered = await answer(self._plane, asked, decode=decode, deadline=None, client=request.peer_certificate)
+        answered = await answer(self._plane, asked, decode=decode, deadline=None)
         text, headers = write_answer(answered, form)
         return HttpResponse(200, text, headers)
 
     async def _manage(self, name: str, verb: str, request: HttpRequest) -> HttpResponse:
+        self._plane.callers.check_management(_caller(request))
         parameters = _changes(request).get("parameters") or {}
         models = self._plane.models
         if verb == "load":
             about.refuse_overrides(list(parameters) if isinstance(parameters, dict) else [])
         await asyncio.to_thread(models.load_model if verb == "load" else models.unload_model, name)
         return HttpResponse(200, b"", _JSON)
+
+
+def _caller(request: HttpRequest) -> Caller:
+    return caller_of(request.peer_certificate, request.headers)
 
 
 def _require(wanted: str, method: str, path: str) -> None:

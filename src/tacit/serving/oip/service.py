@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from tacit.edge import GrpcCall, GrpcMethods, GrpcStreaming
 from tacit.errors import RequestError, Status
+from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
 from tacit.serving.oip.contents import UNTYPED, encode_contents, parse_contents
 from tacit.serving.oip.datatypes import datatype_of, dtype_of, encode_raw, parse_raw
@@ -30,9 +31,6 @@ from tacit.wire.pb import inference_pb2 as wire
 from tacit.wire.tensor import Tensor
 
 PATH = "/inference.GRPCInferenceService/"
-MANAGEMENT = frozenset(PATH + name for name in ("RepositoryModelLoad", "RepositoryModelUnload"))
-"""Methods that change what is served."""
-
 _SHARED_MEMORY = [
     kind + name for kind in ("SystemSharedMemory", "CudaSharedMemory") for name in ("Status", "Register", "Unregister")
 ]
@@ -77,50 +75,53 @@ class OipService:
         """Whether every model answers."""
         return wire.ServerReadyResponse(ready=self._plane.models.ready).SerializeToString()
 
-    async def model_ready(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def model_ready(self, message: bytes, call: GrpcCall) -> bytes:
         """Whether one model answers."""
         request = _read(wire.ModelRequest, message)
-        ready = about.is_ready(self._plane, select(request.name, request.version))
+        ready = about.is_ready(self._plane, select(request.name, request.version, _caller(call)))
         return wire.ModelReadyResponse(ready=ready).SerializeToString()
 
     async def server_metadata(self, _message: bytes, _call: GrpcCall) -> bytes:
         """Name, version and extensions."""
         return wire.ServerMetadataResponse(**about.server()).SerializeToString()
 
-    async def model_metadata(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def model_metadata(self, message: bytes, call: GrpcCall) -> bytes:
         """A model's tensors."""
         request = _read(wire.ModelRequest, message)
-        served = find(self._plane, select(request.name, request.version))
+        served = find(self._plane, select(request.name, request.version, _caller(call)))
         return wire.ModelMetadataResponse(**about.metadata(self._plane, served)).SerializeToString()
 
-    async def model_config(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def model_config(self, message: bytes, call: GrpcCall) -> bytes:
         """A model's configuration."""
         request = _read(wire.ModelRequest, message)
-        served = find(self._plane, select(request.name, request.version))
+        served = find(self._plane, select(request.name, request.version, _caller(call)))
         return wire.ModelConfigResponse(config=about.config(served)).SerializeToString()
 
-    async def model_statistics(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def model_statistics(self, message: bytes, call: GrpcCall) -> bytes:
         """What one model, or every model, has done."""
         request = _read(wire.ModelRequest, message)
-        selector = select(request.name, request.version) if request.name else None
-        return wire.ModelStatisticsResponse(**about.statistics(self._plane, selector)).SerializeToString()
+        selector = select(request.name, request.version, _caller(call)) if request.name else None
+        told = about.statistics(self._plane, selector, _caller(call))
+        return wire.ModelStatisticsResponse(**told).SerializeToString()
 
-    async def repository_index(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def repository_index(self, message: bytes, call: GrpcCall) -> bytes:
         """All versions and their states."""
         request = _read(wire.RepositoryIndexRequest, message)
-        models = about.index(self._plane, ready=request.ready)
+        models = about.index(self._plane, _caller(call), ready=request.ready)
         return wire.RepositoryIndexResponse(models=models).SerializeToString()
 
-    async def repository_load(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def repository_load(self, message: bytes, call: GrpcCall) -> bytes:
         """Load a model that is configured."""
         request = _read(wire.RepositoryModelRequest, message)
+        self._plane.callers.check_management(_caller(call))
         about.refuse_overrides(list(request.parameters))
         await asyncio.to_thread(self._plane.models.load_model, request.model_name)
         return b""
 
-    async def repository_unload(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def repository_unload(self, message: bytes, call: GrpcCall) -> bytes:
         """Take a model away."""
         request = _read(wire.RepositoryModelRequest, message)
+        self._plane.callers.check_management(_caller(call))
         await asyncio.to_thread(self._plane.models.unload_model, request.model_name)
         return b""
 
@@ -173,10 +174,9 @@ class OipService:
     async def _infer(self, request: wire.ModelInferRequest, call: GrpcCall) -> wire.ModelInferResponse:
         found = await answer(
             self._plane,
-            read_question(request),
+            read_question(request, _caller(call)),
             decode=_decode,
             deadline=None if call.deadline is None else time.monotonic() + call.deadline,
-            client=call.peer_certificate,
         )
         response = wire.ModelInferResponse(model_name=found.model, model_version=str(found.version), id=request.id)
         typed = not request.raw_input_contents and bool(request.inputs)
@@ -190,7 +190,7 @@ class OipService:
         return response
 
 
-def read_question(request: wire.ModelInferRequest) -> Question[_Input]:
+def read_question(request: wire.ModelInferRequest, caller: Caller | None = None) -> Question[_Input]:
     """What a message asks. Raises: RequestError."""
     raws = list(request.raw_input_contents)
     if raws and len(raws) != len(request.inputs):
@@ -215,7 +215,10 @@ def read_question(request: wire.ModelInferRequest) -> Question[_Input]:
         wanted.append(Wanted(output.name, whole_number("classification", classes)))
     timeout = _parameter(request.parameters["timeout"]) if "timeout" in request.parameters else 0
     return Question(
-        select(request.model_name, request.model_version), inputs, wanted, timeout=whole_number("timeout", timeout)
+        select(request.model_name, request.model_version, caller),
+        inputs,
+        wanted,
+        timeout=whole_number("timeout", timeout),
     )
 
 
@@ -223,6 +226,10 @@ def _decode(name: str, given: _Input) -> Tensor:
     tensor, raw = given
     dtype = dtype_of(tensor.datatype, name=name)
     return parse_contents(tensor, dtype) if raw is None else parse_raw(raw, dtype, tuple(tensor.shape), name=name)
+
+
+def _caller(call: GrpcCall) -> Caller:
+    return caller_of(call.peer_certificate, call.metadata)
 
 
 def _parameter(parameter: Any) -> Any:

@@ -4,7 +4,7 @@ They are protobuf text format, and are read by protobuf's own parser: people wri
 commas, comments and strings in pieces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +12,13 @@ from typing import TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from tacit.errors import FileInputError, UsageError
+from tacit.errors import FileInputError, PkiError, TacitError, UsageError
+from tacit.pki.keys import parse_certificates, parse_key_pair
+from tacit.serving.batching import BatchRules
 from tacit.serving.repository import VersionPolicy
 from tacit.wire.pb import serving_config_pb2 as wire
 
+METRICS_PATH = "/monitoring/prometheus/metrics"
 MAX_CONFIG = 4 * 1024 * 1024  # bytes; a file of models and certificates is far smaller
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -38,6 +41,7 @@ class ModelEntry:
     base: Path
     policy: VersionPolicy
     labels: Mapping[str, int]
+    platform: str = ""
 
 
 def load_text(path: Path) -> str:
@@ -70,28 +74,143 @@ def parse_ssl_config(text: str) -> Credentials:
     return Credentials(config.server_cert.encode(), config.server_key.encode(), roots)
 
 
-def parse_model_config(text: str) -> list[ModelEntry]:
+class SslFile:
+    """A `--ssl_config_file` whose newest good content is in use. A bad one is told once, and changes nothing.
+
+    Whether clients need certificates is settled when the server starts.
+
+    Raises:
+        UsageError, PkiError: at first, and never later.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self._path, self._warn = path, warn
+        self._stamp = _stamp(path)
+        self._good = self._load()
+
+    def pair(self) -> tuple[bytes, bytes]:
+        """Chain and key as they are now."""
+        return self.current().chain, self.current().key
+
+    def client_roots(self) -> bytes:
+        """What signs clients' certificates, as it is now."""
+        return self.current().client_roots or b""
+
+    def current(self) -> Credentials:
+        """The newest content that can be used."""
+        try:
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return self._good
+            self._stamp = stamp
+            found = self._load()
+            if (found.client_roots is None) != (self._good.client_roots is None):
+                raise UsageError("client_verify cannot change while the server runs; restart it")
+            self._good = found
+        except TacitError as exc:
+            self._warn(f"{exc}; the previous certificate stays in use")
+        return self._good
+
+    def _load(self) -> Credentials:
+        try:
+            credentials = parse_ssl_config(load_text(self._path))
+            parse_key_pair(credentials.chain, credentials.key)
+            if credentials.client_roots is not None:
+                parse_certificates(credentials.client_roots)
+            return credentials
+        except (UsageError, PkiError) as exc:
+            raise type(exc)(f"--ssl_config_file={self._path}: {exc}") from exc
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as exc:
+        raise FileInputError(f"cannot read {path}: {exc.strerror}") from exc
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def parse_model_config(text: str, *, may_be_empty: bool = False) -> list[ModelEntry]:
     """The models in a `--model_config_file`.
 
     Raises:
         UsageError: not the text form of ModelServerConfig, or models that cannot be served together.
     """
-    config = _parse(text, wire.ModelServerConfig(), "ModelServerConfig")
+    entries = read_model_config(_parse(text, wire.ModelServerConfig(), "ModelServerConfig"))
+    if not entries and not may_be_empty:
+        raise UsageError("the configuration names no model; expected model_config_list { config { ... } }")
+    return entries
+
+
+def read_model_config(config: wire.ModelServerConfig) -> list[ModelEntry]:
+    """The models of a configuration, from a file or a call.
+
+    Raises:
+        UsageError: models that cannot be served together.
+    """
     entries: dict[str, ModelEntry] = {}
     for model in config.model_config_list.config:
         if not model.name:
             raise UsageError("a model in the configuration has no name")
         if model.name in entries:
             raise UsageError(f"Illegal to list model {model.name} multiple times in config list")
-        if not Path(model.base_path).is_absolute():
+        if not Path(model.base_path).is_absolute() or "\0" in model.base_path:
             raise UsageError(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
-        policy = _policy(model.model_version_policy)
-        entries[model.name] = ModelEntry(model.name, Path(model.base_path), policy, dict(model.version_labels))
-    if not entries:
-        raise UsageError("the configuration names no model; expected model_config_list { config { ... } }")
+        policy, labels = _policy(model.model_version_policy), dict(model.version_labels)
+        entries[model.name] = ModelEntry(model.name, Path(model.base_path), policy, labels, model.model_platform)
     return list(entries.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """Whether metrics are served, and at which path of the REST port."""
+
+    enabled: bool = False
+    path: str = METRICS_PATH
+
+
+def parse_monitoring_config(text: str) -> Monitoring:
+    """What a `--monitoring_config_file` says. Raises: UsageError."""
+    config = _parse(text, wire.MonitoringConfig(), "MonitoringConfig").prometheus_config
+    path = config.path or METRICS_PATH
+    if not path.startswith("/"):
+        raise UsageError(f"the path of the metrics is {path!r}; expected one that begins with /")
+    return Monitoring(config.enable, path)
+
+
+def parse_batching(text: str, *, mix_clients: bool = True) -> BatchRules:
+    """What a `--batching_parameters_file` says, with this server's own defaults where it says nothing.
+
+    `num_batch_threads` and `thread_pool_name` are read and change nothing: a model runs one batch at a time.
+
+    Raises:
+        UsageError: not the text form of BatchingParameters, or rules that contradict themselves.
+    """
+    wanted = _parse(text, wire.BatchingParameters(), "BatchingParameters")
+
+    def value(name: str, default: int) -> int:
+        return int(getattr(wanted, name).value) if wanted.HasField(name) else default
+
+    default = BatchRules()
+    sizes = tuple(wanted.allowed_batch_sizes)
+    split = wanted.enable_large_batch_splitting.value if wanted.HasField("enable_large_batch_splitting") else True
+    return BatchRules(
+        max_batch=value("max_batch_size", default.max_batch),
+        timeout=value("batch_timeout_micros", 0) / 1e6,
+        max_enqueued=value("max_enqueued_batches", default.max_enqueued),
+        allowed=sizes,
+        pad=wanted.pad_variable_length_inputs,
+        split=split,
+        max_execution=value("max_execution_batch_size", 0),
+        mix_clients=mix_clients,
+    )
+
+
+def check_platform_config(text: str) -> None:
+    """Refuse a `--platform_config_file` that is none; what it says is for TensorFlow. Raises: UsageError."""
+    _parse(text, wire.PlatformConfigMap(), "PlatformConfigMap")
 
 
 def _policy(policy: wire.ServableVersionPolicy) -> VersionPolicy:

@@ -45,19 +45,44 @@ FLAGS: Final[Mapping[str, Flag]] = {
     # TensorFlow Serving's, and what they do here
     "port": _port(8500, "gRPC port; 0 turns it off"),
     "rest_api_port": _port(0, "REST port; 0 turns it off"),
+    "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
+    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model", least=1),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
     "model_config_file": Flag("", "text file with several models; wins over the two above"),
+    "model_config_file_poll_wait_seconds": Flag(0, "seconds between looks at that file; 0 reads it once", least=0),
+    "allow_version_labels_for_unavailable_models": Flag(
+        False, "let a label that is not in use name a version that is not loaded, when models are reloaded"
+    ),
+    "max_num_load_retries": Flag(5, "how often a version that failed is tried again, its files unchanged", least=0),
+    "load_retry_interval_micros": Flag(60_000_000, "microseconds between two tries", least=0),
     "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once", least=0),
     "ssl_config_file": Flag("", "text file with server_key, server_cert, custom_ca, client_verify; for both ports"),
     "tensorflow_session_parallelism": _threads("threads of the engine; 0 uses all processors allowed"),
     "tensorflow_intra_op_parallelism": _threads("the same"),
     "enable_serialization_as_tensor_content": Flag(False, "answer with tensor_content in place of typed values"),
-    "enable_model_warmup": Flag(True, "run a new version once on zeros before it answers"),
+    "enable_model_warmup": Flag(
+        True, "before a new version answers, run its assets.extra/tf_serving_warmup_requests, or zeros without it"
+    ),
+    "num_request_iterations_for_warmup": Flag(0, "how often recorded requests are run; 0 is once", least=0),
+    "monitoring_config_file": Flag("", "text file with prometheus_config { enable path }; metrics on the REST port"),
+    "platform_config_file": Flag("", "text file for TensorFlow's platforms; it is read, and nothing here follows it"),
+    "enable_grpc_healthcheck_service": Flag(True, "answer grpc.health.v1 on the gRPC port"),
+    "use_alts_credentials": Flag(False, "Google's own transport security, which this server refuses to pretend"),
+    "enable_signature_method_name_check": Flag(False, "hold classify and regress to signatures exported for them"),
     "version": Flag(False, "print the version and end"),
     "help": Flag(False, "print this and end"),
+    "enable_batching": Flag(False, "join requests: what comes while a model is busy is the next batch"),
+    "batching_parameters_file": Flag(
+        "", "text file with TensorFlow Serving's batching parameters; needs --enable_batching"
+    ),
+    "enable_per_model_batching_parameters": Flag(
+        False, "take them from batching_params.pbtxt beside a version's files"
+    ),
     # ours
+    "batch_mixes_clients": Flag(True, "let one batch hold requests of different client certificates"),
+    "strict_flags": Flag(True, "refuse a command line with an unknown flag; false tells of it and goes on"),
     "model_format": Flag("plain", "plain, capsule or ctr; an attested manifest's Models says it instead"),
     "model_key_file": Flag("", "key of a sealed model; an attested server gets it from the coordinator"),
     "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16 or bf16"),
@@ -72,40 +97,21 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "max_waiting_requests": Flag(1024, "requests that wait for one model version", least=1),
     "max_client_requests": Flag(0, "requests of one client certificate at once; 0 is no limit", least=0),
     "max_client_rate": Flag(0, "requests of one client certificate in a second; 0 is no limit", least=0),
-    "management_clients": Flag(
-        "",
-        "SHA-256 fingerprints of the certificates that may load and unload models; an attested server lets nobody else",
-    ),
     "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"
     ),
     # known, and without effect here
-    "grpc_socket_path": _accepted(""),
     "rest_api_num_threads": _accepted(0),
-    "rest_api_timeout_in_ms": _accepted(30000),
-    "model_config_file_poll_wait_seconds": _accepted(0),
-    "enable_batching": _accepted(False),
-    "batching_parameters_file": _accepted(""),
-    "enable_per_model_batching_parameters": _accepted(False),
-    "allow_version_labels_for_unavailable_models": _accepted(False),
     "num_load_threads": _accepted(0),
     "num_unload_threads": _accepted(0),
-    "max_num_load_retries": _accepted(5),
-    "load_retry_interval_micros": _accepted(60_000_000),
     "flush_filesystem_caches": _accepted(True),
     "tensorflow_inter_op_parallelism": _accepted(0),
     "tensorflow_session_config_file": _accepted(""),
-    "platform_config_file": _accepted(""),
-    "use_alts_credentials": _accepted(False),
     "saved_model_tags": _accepted("serve"),
     "grpc_channel_arguments": _accepted(""),
     "grpc_max_threads": _accepted(0),
-    "num_request_iterations_for_warmup": _accepted(0),
-    "monitoring_config_file": _accepted(""),
-    "enable_signature_method_name_check": _accepted(False),
     "enable_profiler": _accepted(True),
-    "enable_grpc_healthcheck_service": _accepted(False),
     "per_process_gpu_memory_fraction": _accepted(0.0),
     "prefer_tflite_model": _accepted(False),
     "num_tflite_pools": _accepted(0),
@@ -118,15 +124,17 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "skip_initialize_tpu": _accepted(False),
 }
 
+_LENIENT = ("strict_flags=false", "strict_flags=0")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Values by flag name, and the names of those that were given and have no effect here."""
+    """Values by flag name; names of those that were given and have no effect here, and what is unknown of the others."""
 
     values: Mapping[str, Value]
     accepted: Sequence[str] = field(default=())
+    unknown: Sequence[str] = field(default=())
 
     def text(self, name: str) -> str:
         """A flag that is text."""
@@ -144,26 +152,35 @@ class Flags:
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """The command line after the program's name.
 
+    With `--strict_flags=false` what is unknown is told and left, as TensorFlow Serving does.
+
     Raises:
         UsageError: an unknown flag, or a value that does not fit.
     """
     values = {name: flag.default for name, flag in FLAGS.items()}
-    accepted = []
+    accepted, unknown = [], []
+    strict = not any(one.lstrip("-").lower() in _LENIENT for one in arguments)
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("-") or argument.strip("-") == "":
+            if not strict:
+                unknown.append(f"unexpected argument {argument!r}")
+                continue
             raise UsageError(f"unexpected argument {argument!r}; flags look like --model_name=NAME")
         name, equals, given = argument.lstrip("-").partition("=")
         flag = FLAGS.get(name)
-        if flag is None:
+        if flag is None and strict:
             raise UsageError(_unknown(name))
+        if flag is None:
+            unknown.append(_unknown(name))
+            continue
         if not equals:
             given = _next_value(name, flag, rest)
         values[name] = _convert(name, flag, given)
         if not flag.acts:
             accepted.append(name)
-    return Flags(values, tuple(dict.fromkeys(accepted)))
+    return Flags(values, tuple(dict.fromkeys(accepted)), tuple(unknown))
 
 
 def usage() -> str:

@@ -1,15 +1,17 @@
-"""TensorFlow Serving's REST interface: status, metadata and predict.
+"""TensorFlow Serving's REST interface: status, metadata, predict, classify and regress.
 
     GET  /v1/models/NAME[/versions/N or /labels/L]             states of the versions
     GET  the same + /metadata                                   signatures
     POST the same + :predict                                    a prediction, row by row or by column
+    POST the same + :classify, :regress                         labels with scores, or numbers, for examples
 
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc, tensorflow.org/tfx/serving/api_rest.
 """
 
 import re
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -20,8 +22,12 @@ import orjson
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Selector
-from tacit.serving.tfs.values import encode_value, parse_json, parse_value
+from tacit.serving.tfs.examples import parse_json_examples
+from tacit.serving.tfs.inference import Inference
+from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.serving.tfs.values import encode_float, encode_text, encode_value, parse_json, parse_value
 from tacit.wire.pb.tensorflow_pb2 import DataType
 from tacit.wire.tensor import DT_STRING, Tensor
 
@@ -53,17 +59,26 @@ _JSON_HEADERS = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class RestOptions:
-    """`cors` adds the headers that let a web page of any origin call."""
+    """`cors` adds the headers that let a web page of any origin call; `check_methods` as in gRPC.
+
+    `timeout` is seconds for a request that waits for its model. `metrics` answers a GET of `metrics_path`.
+    """
 
     cors: bool = False
+    check_methods: bool = False
+    timeout: float | None = None
+    metrics_path: str = ""
+    metrics: Callable[[], HttpResponse] | None = None
 
 
 class TfsRest:
     """The HTTP handler; its `handle` goes to `edge.serve_http`."""
 
-    def __init__(self, plane: Plane, options: RestOptions | None = None) -> None:
+    def __init__(self, plane: Plane, options: RestOptions | None = None, *, meter: Meter | None = None) -> None:
         self._plane = plane
+        self._meter = meter or NoMeter()
         self._options = options or RestOptions()
+        self._inference = Inference(plane, check_methods=self._options.check_methods, meter=self._meter)
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors are JSON with one key, `error`."""
@@ -78,6 +93,9 @@ class TfsRest:
         return HttpResponse(response.status, response.body, {**response.headers, **allowed})
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
+        options = self._options
+        if options.metrics is not None and (request.method, request.path) == ("GET", options.metrics_path):
+            return options.metrics()
         if not request.path.lower().startswith("/v1/"):
             return HttpResponse(404, b"<html><body>Not Found</body></html>\n", {"content-type": "text/html"})
         if request.method == "OPTIONS" and self._options.cors:
@@ -93,18 +111,22 @@ class TfsRest:
     async def _route(self, request: HttpRequest) -> bytes:
         path = request.path
         if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
-            if found["verb"] == "predict":
-                return await self._predict(_selector(found), _body(request))
-            if found["verb"] in ("classify", "regress"):
-                raise RequestError(Status.UNIMPLEMENTED, f":{found['verb']} is not served here yet; :predict is")
+            with measured(self._meter, found["verb"].lower(), "REST") as seen:
+                selector = _selector(found, request)
+                seen.model = selector.model
+                if found["verb"] == "predict":
+                    return await self._predict(selector, _body(request))
+                if found["verb"] in ("classify", "regress"):
+                    return await self._infer(selector, found["verb"], _body(request))
+                raise _malformed(request)
         elif request.method == "GET":
             if path.lower().rstrip("/") == "/v1/models":
                 raise RequestError(Status.INVALID_ARGUMENT, "Missing model name in request.")
             if found := _METADATA.fullmatch(path):
-                return self._metadata(_selector(found))
+                return self._metadata(_selector(found, request))
             if found := _STATUS.fullmatch(path):
-                return self._status(_selector(found))
-        raise RequestError(Status.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
+                return self._status(_selector(found, request))
+        raise _malformed(request)
 
     def _status(self, selector: Selector) -> bytes:
         versions = [
@@ -128,20 +150,32 @@ class TfsRest:
 
     async def _predict(self, selector: Selector, body: bytes) -> bytes:
         served = self._plane.find(selector)
-        document = parse_json(body)
-        if not isinstance(document, dict):
-            raise _refusal("Request data is not valid. Is not object")
-        key = document.get("signature_name", "")
-        if not isinstance(key, str):
-            raise _refusal("'signature_name' key must be a string value.")
-        key = key or SERVING_DEFAULT
+        document = _parse_object(body)
+        key = _signature_name(document) or SERVING_DEFAULT
         signature = served.signatures.get(key)
         if signature is None:
             raise _refusal(f'Serving signature name: "{key}" not found in signature def')
         in_rows = _is_in_rows(document)
         inputs = _parse_rows(document["instances"], signature) if in_rows else _parse_columns(document, signature)
-        prediction = await self._plane.run(selector, served, key, inputs, outputs=tuple(signature.outputs))
+        outputs = tuple(signature.outputs)
+        prediction = await self._plane.run(selector, served, key, inputs, outputs=outputs, deadline=self._deadline())
         return _encode_rows(prediction.outputs) if in_rows else _encode_columns(prediction.outputs)
+
+    def _deadline(self) -> float | None:
+        return None if self._options.timeout is None else time.monotonic() + self._options.timeout
+
+    async def _infer(self, selector: Selector, verb: str, body: bytes) -> bytes:
+        document = _parse_object(body)
+        key, examples = _signature_name(document), parse_json_examples(document)
+        if verb == "classify":
+            classified = await self._inference.classify(selector, key, examples, deadline=self._deadline())
+            rows = [
+                b"[" + b",".join(b"[" + encode_text(label) + b"," + encode_float(score) + b"]" for label, score in row)
+                for row in classified.rows
+            ]
+            return b'{"results":[' + b",".join(row + b"]" for row in rows) + b"]}"
+        regressed = await self._inference.regress(selector, key, examples, deadline=self._deadline())
+        return b'{"results":[' + b",".join(map(encode_float, regressed.values)) + b"]}"
 
 
 def _refusal(message: str) -> RequestError:
@@ -151,7 +185,25 @@ def _refusal(message: str) -> RequestError:
 # ---- requests
 
 
-def _selector(found: re.Match[str]) -> Selector:
+def _malformed(request: HttpRequest) -> RequestError:
+    return _refusal(f"Malformed request: {request.method} {request.path}")
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    document = parse_json(body)
+    if not isinstance(document, dict):
+        raise _refusal("Request data is not valid. Is not object")
+    return document
+
+
+def _signature_name(document: Mapping[str, Any]) -> str:
+    key = document.get("signature_name", "")
+    if not isinstance(key, str):
+        raise _refusal("'signature_name' key must be a string value.")
+    return key
+
+
+def _selector(found: re.Match[str], request: HttpRequest) -> Selector:
     version = None
     if found["version"] is not None:
         # 2^63 and above cannot be a version; int() is not asked about hundreds of digits.
@@ -160,7 +212,8 @@ def _selector(found: re.Match[str]) -> Selector:
         if version >= 2**63:
             raise _refusal(f"Failed to convert version: {found['version'][:40]} to numeric.")
     label = unquote(found["label"]) if found["label"] else None
-    return Selector(unquote(found["name"]), version=version, label=label)
+    caller = caller_of(request.peer_certificate, request.headers)
+    return Selector(unquote(found["name"]), version=version, label=label, caller=caller)
 
 
 def _body(request: HttpRequest) -> bytes:

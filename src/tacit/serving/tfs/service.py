@@ -3,15 +3,21 @@
 Source: tensorflow_serving/apis/{prediction_service,model_service}.proto.
 """
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError, Message
 
 from tacit.edge import GrpcCall, GrpcHandler
 from tacit.errors import RequestError, Status
-from tacit.graph.signature import Signature, TensorSpec
+from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Prediction, Selector
+from tacit.serving.tfs.inference import CLASSIFY, REGRESS, Classified, Inference, Regressed, check_tasks
+from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
@@ -22,45 +28,128 @@ _PREDICTION = "/tensorflow.serving.PredictionService/"
 _MODEL = "/tensorflow.serving.ModelService/"
 
 
-class TfsService:
-    """Answers Predict, GetModelMetadata and GetModelStatus; the protocol's other methods are UNIMPLEMENTED."""
+Reload = Callable[[config_wire.ModelServerConfig, float | None], Awaitable[None]]
+"""Puts a configuration into force, within seconds. Raises: RequestError."""
 
-    def __init__(self, plane: Plane, *, as_content: bool = False) -> None:
+
+@dataclass(frozen=True, slots=True)
+class GrpcOptions:
+    """`as_content` answers in `tensor_content`; `check_methods` holds signatures to their own method."""
+
+    as_content: bool = False
+    check_methods: bool = False
+
+
+class TfsService:
+    """Answers PredictionService and ModelService; SessionService is UNIMPLEMENTED, as in the original."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        options: GrpcOptions | None = None,
+        *,
+        reload: Reload | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        options = options or GrpcOptions()
         self._plane = plane
-        self._as_content = as_content
+        self._as_content = options.as_content
+        self._reload = reload
+        self._meter = meter or NoMeter()
+        self._inference = Inference(plane, check_methods=options.check_methods, meter=self._meter)
 
     def handlers(self) -> Mapping[str, GrpcHandler]:
         """One handler per method path."""
-        answered: dict[str, GrpcHandler] = {
+        return {
             _PREDICTION + "Predict": self.predict,
+            _PREDICTION + "Classify": self.classify,
+            _PREDICTION + "Regress": self.regress,
+            _PREDICTION + "MultiInference": self.multi_inference,
             _PREDICTION + "GetModelMetadata": self.get_model_metadata,
             _MODEL + "GetModelStatus": self.get_model_status,
+            _MODEL + "HandleReloadConfigRequest": self.handle_reload_config,
         }
-        refused = [_PREDICTION + name for name in ("Classify", "Regress", "MultiInference")]
-        refused.append(_MODEL + "HandleReloadConfigRequest")
-        return answered | dict.fromkeys(refused, _unimplemented)
 
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
-        deadline = None if call.deadline is None else time.monotonic() + call.deadline
-        request = wire.PredictRequest()
-        _read(request, message)
-        prediction = await self._plane.predict(
-            _selector(request.model_spec),
-            request.model_spec.signature_name,
-            request.inputs,
-            decode=_decode,
-            output_filter=request.output_filter,
-            deadline=deadline,
-        )
-        return self._response(prediction)
+        with measured(self._meter, "Predict", "GRPC") as seen:
+            request = wire.PredictRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            prediction = await self._plane.predict(
+                _selector(request.model_spec, call),
+                request.model_spec.signature_name,
+                request.inputs,
+                decode=decode_tensor,
+                output_filter=request.output_filter,
+                deadline=_deadline(call),
+            )
+            return self._response(prediction)
 
-    async def get_model_metadata(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def classify(self, message: bytes, call: GrpcCall) -> bytes:
+        """ClassificationRequest to ClassificationResponse."""
+        with measured(self._meter, "Classify", "GRPC") as seen:
+            request = wire.ClassificationRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            _require_spec(request.HasField("model_spec"))
+            spec = request.model_spec
+            found = await self._inference.classify(
+                _selector(spec, call), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
+            )
+            response = wire.ClassificationResponse(model_spec=_made_by(found.made_by))
+            _write_classes(found, response.result)
+            return response.SerializeToString()
+
+    async def regress(self, message: bytes, call: GrpcCall) -> bytes:
+        """RegressionRequest to RegressionResponse."""
+        with measured(self._meter, "Regress", "GRPC") as seen:
+            request = wire.RegressionRequest()
+            read_message(request, message)
+            seen.model = request.model_spec.name
+            _require_spec(request.HasField("model_spec"))
+            spec = request.model_spec
+            found = await self._inference.regress(
+                _selector(spec, call), spec.signature_name, serialized_examples(request.input), deadline=_deadline(call)
+            )
+            response = wire.RegressionResponse(model_spec=_made_by(found.made_by))
+            _write_values(found, response.result)
+            return response.SerializeToString()
+
+    async def multi_inference(self, message: bytes, call: GrpcCall) -> bytes:
+        """MultiInferenceRequest to MultiInferenceResponse; the tasks run side by side, on one version."""
+        request = wire.MultiInferenceRequest()
+        read_message(request, message)
+        first = request.tasks[0].model_spec if request.tasks else wire.ModelSpec()
+        served = self._plane.find(_selector(first, call))
+        tasks = [
+            (task.model_spec.name, task.model_spec.signature_name or SERVING_DEFAULT, task.method_name)
+            for task in request.tasks
+        ]
+        check_tasks(tasks, served.signatures)
+        selector = replace(_selector(first, call), version=served.version, label=None)
+        examples, deadline = serialized_examples(request.input), _deadline(call)
+        methods: dict[str, Callable[..., Awaitable[Classified | Regressed]]] = {
+            CLASSIFY: self._inference.classify,
+            REGRESS: self._inference.regress,
+        }
+        results = await asyncio.gather(
+            *(methods[method](selector, key, examples, deadline=deadline) for _, key, method in tasks)
+        )
+        response = wire.MultiInferenceResponse()
+        for found in results:
+            result = response.results.add(model_spec=_made_by(found.made_by))
+            if isinstance(found, Classified):
+                _write_classes(found, result.classification_result)
+            else:
+                _write_values(found, result.regression_result)
+        return response.SerializeToString()
+
+    async def get_model_metadata(self, message: bytes, call: GrpcCall) -> bytes:
         """GetModelMetadataRequest to GetModelMetadataResponse; `signature_def` is the one field there is."""
         request = wire.GetModelMetadataRequest()
-        _read(request, message)
-        if not request.HasField("model_spec"):
-            raise RequestError(Status.INVALID_ARGUMENT, "Missing ModelSpec")
+        read_message(request, message)
+        _require_spec(request.HasField("model_spec"))
         if not request.metadata_field:
             raise RequestError(
                 Status.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
@@ -68,7 +157,7 @@ class TfsService:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise RequestError(Status.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-        served = self._plane.find(_selector(request.model_spec))
+        served = self._plane.find(_selector(request.model_spec, call))
         response = wire.GetModelMetadataResponse()
         response.model_spec.name = served.name
         response.model_spec.version.value = served.version
@@ -78,25 +167,34 @@ class TfsService:
         definition.value = signature_map(served.signatures).SerializeToString()
         return response.SerializeToString()
 
-    async def get_model_status(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def get_model_status(self, message: bytes, call: GrpcCall) -> bytes:
         """GetModelStatusRequest to GetModelStatusResponse, highest version first."""
         request = wire.GetModelStatusRequest()
-        _read(request, message)
-        if not request.HasField("model_spec"):
-            raise RequestError(Status.INVALID_ARGUMENT, "Missing ModelSpec")
+        read_message(request, message)
+        _require_spec(request.HasField("model_spec"))
         response = wire.GetModelStatusResponse()
-        for status in self._plane.statuses(_selector(request.model_spec)):
+        for status in self._plane.statuses(_selector(request.model_spec, call)):
             entry = response.model_version_status.add(version=status.version, state=status.state)
             entry.status.SetInParent()
             entry.status.error_code = status.code
             entry.status.error_message = status.message
         return response.SerializeToString()
 
+    async def handle_reload_config(self, message: bytes, call: GrpcCall) -> bytes:
+        """ReloadConfigRequest to ReloadConfigResponse, from who may manage this server."""
+        self._plane.callers.check_management(caller_of(call.peer_certificate, call.metadata))
+        request = wire.ReloadConfigRequest()
+        read_message(request, message)
+        if self._reload is None:
+            raise RequestError(Status.UNIMPLEMENTED, "this server's models do not change while it runs")
+        await self._reload(request.config, call.deadline)
+        response = wire.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response.SerializeToString()
+
     def _response(self, prediction: Prediction) -> bytes:
         response = wire.PredictResponse()
-        response.model_spec.name = prediction.model
-        response.model_spec.version.value = prediction.version
-        response.model_spec.signature_name = prediction.signature
+        response.model_spec.CopyFrom(_made_by(prediction))
         for alias, tensor in prediction.outputs.items():
             encode_tensor(tensor, response.outputs[alias], as_content=self._as_content)
         return response.SerializeToString()
@@ -125,28 +223,64 @@ def _write_spec(spec: TensorSpec, info: tensorflow.TensorInfo) -> None:
             info.tensor_shape.dim.add(size=size)
 
 
-def _decode(alias: str, proto: tensorflow.TensorProto) -> Tensor:
+def decode_tensor(alias: str, proto: tensorflow.TensorProto) -> Tensor:
+    """One input of a request. Raises: RequestError, naming it."""
     try:
         return parse_tensor(proto)
     except RequestError as exc:
         raise RequestError(exc.status, f"tensor parsing error: {alias}: {exc}") from exc
 
 
-def _selector(spec: wire.ModelSpec) -> Selector:
+def _selector(spec: wire.ModelSpec, call: GrpcCall) -> Selector:
     choice = spec.WhichOneof("version_choice")
     return Selector(
         spec.name,
         version=spec.version.value if choice == "version" else None,
         label=spec.version_label if choice == "version_label" else None,
+        caller=caller_of(call.peer_certificate, call.metadata),
     )
 
 
-def _read(into: Message, message: bytes) -> None:
+def read_message(into: Message, message: bytes) -> None:
+    """Fill a message from bytes. Raises: RequestError INTERNAL, as gRPC itself answers."""
     try:
         into.ParseFromString(message)
     except DecodeError as exc:
         raise RequestError(Status.INTERNAL, "Exception deserializing request!") from exc
 
 
-async def _unimplemented(_message: bytes, call: GrpcCall) -> bytes:
-    raise RequestError(Status.UNIMPLEMENTED, f"{call.method} is not served here yet; Predict is")
+def _require_spec(given: bool) -> None:
+    if not given:
+        raise RequestError(Status.INVALID_ARGUMENT, "Missing ModelSpec")
+
+
+def _deadline(call: GrpcCall) -> float | None:
+    return None if call.deadline is None else time.monotonic() + call.deadline
+
+
+def _made_by(prediction: Prediction) -> wire.ModelSpec:
+    spec = wire.ModelSpec(name=prediction.model, signature_name=prediction.signature)
+    spec.version.value = prediction.version
+    return spec
+
+
+def serialized_examples(given: wire.Input) -> list[bytes]:
+    """The examples of an input, each with the context in front of it: what an example says itself comes last and wins."""
+    if given.WhichOneof("kind") == "example_list_with_context":
+        held = given.example_list_with_context
+        return [held.context + example for example in held.examples]
+    return list(given.example_list.examples)
+
+
+def _write_classes(found: Classified, into: wire.ClassificationResult) -> None:
+    into.SetInParent()
+    for row in found.rows:
+        classes = into.classifications.add().classes
+        for label, score in row:
+            classes.add(label=label.decode("utf-8", "replace"), score=score)
+
+
+def _write_values(found: Regressed, into: wire.RegressionResult) -> None:
+    into.SetInParent()
+    for value in found.values:
+        into.regressions.add(value=value)

@@ -22,6 +22,7 @@ from tacit.errors import RequestError, Status
 from tacit.wire.tensor import (
     DT_BFLOAT16,
     DT_BOOL,
+    DT_FLOAT,
     DT_HALF,
     DT_STRING,
     ELEMENT_TYPES,
@@ -69,7 +70,7 @@ def parse_value(value: Any, dtype: int) -> Tensor:
     flat = list(_flatten(value, len(shape)))
     if dtype == DT_STRING:
         strings = np.empty(len(flat), dtype=object)
-        strings[:] = [_string(item) for item in flat]
+        strings[:] = [parse_bytes(item) for item in flat]
         return Tensor(dtype, strings.reshape(shape))
     _check_kinds(flat, dtype)
     return Tensor(dtype, _array(flat, dtype).reshape(shape))
@@ -91,6 +92,16 @@ def encode_value(tensor: Tensor, *, as_bytes: bool) -> bytes:
     if array.ndim == 0:
         return orjson.dumps(array[()], option=orjson.OPT_SERIALIZE_NUMPY)
     return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def encode_text(value: bytes) -> bytes:
+    """JSON text of a string; what is no UTF-8 in it is replaced."""
+    return orjson.dumps(value.decode("utf-8", "replace"))
+
+
+def encode_float(value: float) -> bytes:
+    """JSON text of a float32, as short as it reads back to the same value."""
+    return encode_value(Tensor(DT_FLOAT, np.asarray(value, np.float32)), as_bytes=False)
 
 
 # ---- parsing
@@ -169,7 +180,8 @@ def _bfloat16_of(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def _string(value: Any) -> bytes:
+def parse_bytes(value: Any) -> bytes:
+    """The bytes of a JSON string or of a b64 object. Raises: RequestError."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
+from tacit.wire.pb import serving_config_pb2 as tacit_dot_wire_dot_pb_dot_serving__config__pb2
 from tacit.wire.pb import tensorflow_pb2 as tacit_dot_wire_dot_pb_dot_tensorflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btacit/wire/pb/serving.proto\x12\x12tacit.wire.serving\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1etacit/wire/pb/tensorflow.proto\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xed\x01\n\x0ePredictRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12>\n\x06inputs\x18\x02 \x03(\x0b\x32..tacit.wire.serving.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x03 \x03(\t\x1aQ\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".tacit.wire.tensorflow.TensorProto:\x02\x38\x01\"\xdb\x01\n\x0fPredictResponse\x12\x41\n\x07outputs\x18\x01 \x03(\x0b\x32\x30.tacit.wire.serving.PredictResponse.OutputsEntry\x12\x31\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x1aR\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".tacit.wire.tensorflow.TensorProto:\x02\x38\x01\"d\n\x17GetModelMetadataRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\xb9\x01\n\x0fSignatureDefMap\x12L\n\rsignature_def\x18\x01 \x03(\x0b\x32\x35.tacit.wire.serving.SignatureDefMap.SignatureDefEntry\x1aX\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.tacit.wire.tensorflow.SignatureDef:\x02\x38\x01\"\xe2\x01\n\x18GetModelMetadataResponse\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12L\n\x08metadata\x18\x02 \x03(\x0b\x32:.tacit.wire.serving.GetModelMetadataResponse.MetadataEntry\x1a\x45\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\"8\n\x0bStatusProto\x12\x12\n\nerror_code\x18\x01 \x01(\x05\x12\x15\n\rerror_message\x18\x02 \x01(\t\"J\n\x15GetModelStatusRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\"\xe8\x01\n\x12ModelVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12;\n\x05state\x18\x02 \x01(\x0e\x32,.tacit.wire.serving.ModelVersionStatus.State\x12/\n\x06status\x18\x03 \x01(\x0b\x32\x1f.tacit.wire.serving.StatusProto\"S\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05START\x10\n\x12\x0b\n\x07LOADING\x10\x14\x12\r\n\tAVAILABLE\x10\x1e\x12\r\n\tUNLOADING\x10(\x12\x07\n\x03\x45ND\x10\x32\"^\n\x16GetModelStatusResponse\x12\x44\n\x14model_version_status\x18\x01 \x03(\x0b\x32&.tacit.wire.serving.ModelVersionStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btacit/wire/pb/serving.proto\x12\x12tacit.wire.serving\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\"tacit/wire/pb/serving_config.proto\x1a\x1etacit/wire/pb/tensorflow.proto\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xed\x01\n\x0ePredictRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12>\n\x06inputs\x18\x02 \x03(\x0b\x32..tacit.wire.serving.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x03 \x03(\t\x1aQ\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".tacit.wire.tensorflow.TensorProto:\x02\x38\x01\"\xdb\x01\n\x0fPredictResponse\x12\x41\n\x07outputs\x18\x01 \x03(\x0b\x32\x30.tacit.wire.serving.PredictResponse.OutputsEntry\x12\x31\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x1aR\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".tacit.wire.tensorflow.TensorProto:\x02\x38\x01\"d\n\x17GetModelMetadataRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\xb9\x01\n\x0fSignatureDefMap\x12L\n\rsignature_def\x18\x01 \x03(\x0b\x32\x35.tacit.wire.serving.SignatureDefMap.SignatureDefEntry\x1aX\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.tacit.wire.tensorflow.SignatureDef:\x02\x38\x01\"\xe2\x01\n\x18GetModelMetadataResponse\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12L\n\x08metadata\x18\x02 \x03(\x0b\x32:.tacit.wire.serving.GetModelMetadataResponse.MetadataEntry\x1a\x45\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\"8\n\x0bStatusProto\x12\x12\n\nerror_code\x18\x01 \x01(\x05\x12\x15\n\rerror_message\x18\x02 \x01(\t\"J\n\x15GetModelStatusRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\"\xe8\x01\n\x12ModelVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12;\n\x05state\x18\x02 \x01(\x0e\x32,.tacit.wire.serving.ModelVersionStatus.State\x12/\n\x06status\x18\x03 \x01(\x0b\x32\x1f.tacit.wire.serving.StatusProto\"S\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05START\x10\n\x12\x0b\n\x07LOADING\x10\x14\x12\r\n\tAVAILABLE\x10\x1e\x12\r\n\tUNLOADING\x10(\x12\x07\n\x03\x45ND\x10\x32\"^\n\x16GetModelStatusResponse\x12\x44\n\x14model_version_status\x18\x01 \x03(\x0b\x32&.tacit.wire.serving.ModelVersionStatus\"\x1f\n\x0b\x45xampleList\x12\x10\n\x08\x65xamples\x18\x01 \x03(\x0c\";\n\x16\x45xampleListWithContext\x12\x10\n\x08\x65xamples\x18\x01 \x03(\x0c\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\x0c\"\x99\x01\n\x05Input\x12\x37\n\x0c\x65xample_list\x18\x01 \x01(\x0b\x32\x1f.tacit.wire.serving.ExampleListH\x00\x12O\n\x19\x65xample_list_with_context\x18\x02 \x01(\x0b\x32*.tacit.wire.serving.ExampleListWithContextH\x00\x42\x06\n\x04kind\"t\n\x15\x43lassificationRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12(\n\x05input\x18\x02 \x01(\x0b\x32\x19.tacit.wire.serving.Input\"%\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"=\n\x0f\x43lassifications\x12*\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x19.tacit.wire.serving.Class\"T\n\x14\x43lassificationResult\x12<\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32#.tacit.wire.serving.Classifications\"\x85\x01\n\x16\x43lassificationResponse\x12\x38\n\x06result\x18\x01 \x01(\x0b\x32(.tacit.wire.serving.ClassificationResult\x12\x31\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\"p\n\x11RegressionRequest\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12(\n\x05input\x18\x02 \x01(\x0b\x32\x19.tacit.wire.serving.Input\"\x1b\n\nRegression\x12\r\n\x05value\x18\x01 \x01(\x02\"G\n\x10RegressionResult\x12\x33\n\x0bregressions\x18\x01 \x03(\x0b\x32\x1e.tacit.wire.serving.Regression\"}\n\x12RegressionResponse\x12\x34\n\x06result\x18\x01 \x01(\x0b\x32$.tacit.wire.serving.RegressionResult\x12\x31\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\"W\n\rInferenceTask\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12\x13\n\x0bmethod_name\x18\x02 \x01(\t\"\xdc\x01\n\x0fInferenceResult\x12\x31\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x1d.tacit.wire.serving.ModelSpec\x12I\n\x15\x63lassification_result\x18\x02 \x01(\x0b\x32(.tacit.wire.serving.ClassificationResultH\x00\x12\x41\n\x11regression_result\x18\x03 \x01(\x0b\x32$.tacit.wire.serving.RegressionResultH\x00\x42\x08\n\x06result\"s\n\x15MultiInferenceRequest\x12\x30\n\x05tasks\x18\x01 \x03(\x0b\x32!.tacit.wire.serving.InferenceTask\x12(\n\x05input\x18\x02 \x01(\x0b\x32\x19.tacit.wire.serving.Input\"N\n\x16MultiInferenceResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.tacit.wire.serving.InferenceResult\"b\n\x13ReloadConfigRequest\x12\x35\n\x06\x63onfig\x18\x01 \x01(\x0b\x32%.tacit.wire.serving.ModelServerConfig\x12\x14\n\x0cmetric_names\x18\x02 \x03(\t\"?\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x14int64_value_increase\x18\x02 \x01(\x03H\x00\x42\x07\n\x05value\"s\n\x14ReloadConfigResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.tacit.wire.serving.StatusProto\x12*\n\x06metric\x18\x02 \x03(\x0b\x32\x1a.tacit.wire.serving.Metric\"A\n\nPredictLog\x12\x33\n\x07request\x18\x01 \x01(\x0b\x32\".tacit.wire.serving.PredictRequest\"I\n\x0b\x43lassifyLog\x12:\n\x07request\x18\x01 \x01(\x0b\x32).tacit.wire.serving.ClassificationRequest\"D\n\nRegressLog\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.tacit.wire.serving.RegressionRequest\"O\n\x11MultiInferenceLog\x12:\n\x07request\x18\x01 \x01(\x0b\x32).tacit.wire.serving.MultiInferenceRequest\"\xc3\x02\n\rPredictionLog\x12\x37\n\x0c\x63lassify_log\x18\x02 \x01(\x0b\x32\x1f.tacit.wire.serving.ClassifyLogH\x00\x12\x35\n\x0bregress_log\x18\x03 \x01(\x0b\x32\x1e.tacit.wire.serving.RegressLogH\x00\x12\x44\n\x13multi_inference_log\x18\x04 \x01(\x0b\x32%.tacit.wire.serving.MultiInferenceLogH\x00\x12\x19\n\x0fsession_run_log\x18\x05 \x01(\x0cH\x00\x12\x35\n\x0bpredict_log\x18\x06 \x01(\x0b\x32\x1e.tacit.wire.serving.PredictLogH\x00\x12\x1e\n\x14predict_streamed_log\x18\x07 \x01(\x0cH\x00\x42\n\n\x08log_typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,34 +43,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_options = b'8\001'
   _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSPEC']._serialized_start=143
-  _globals['_MODELSPEC']._serialized_end=283
-  _globals['_PREDICTREQUEST']._serialized_start=286
-  _globals['_PREDICTREQUEST']._serialized_end=523
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=442
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=523
-  _globals['_PREDICTRESPONSE']._serialized_start=526
-  _globals['_PREDICTRESPONSE']._serialized_end=745
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=663
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=745
-  _globals['_GETMODELMETADATAREQUEST']._serialized_start=747
-  _globals['_GETMODELMETADATAREQUEST']._serialized_end=847
-  _globals['_SIGNATUREDEFMAP']._serialized_start=850
-  _globals['_SIGNATUREDEFMAP']._serialized_end=1035
-  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_start=947
-  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_end=1035
-  _globals['_GETMODELMETADATARESPONSE']._serialized_start=1038
-  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1264
-  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1195
-  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1264
-  _globals['_STATUSPROTO']._serialized_start=1266
-  _globals['_STATUSPROTO']._serialized_end=1322
-  _globals['_GETMODELSTATUSREQUEST']._serialized_start=1324
-  _globals['_GETMODELSTATUSREQUEST']._serialized_end=1398
-  _globals['_MODELVERSIONSTATUS']._serialized_start=1401
-  _globals['_MODELVERSIONSTATUS']._serialized_end=1633
-  _globals['_MODELVERSIONSTATUS_STATE']._serialized_start=1550
-  _globals['_MODELVERSIONSTATUS_STATE']._serialized_end=1633
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=1635
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=1729
+  _globals['_MODELSPEC']._serialized_start=179
+  _globals['_MODELSPEC']._serialized_end=319
+  _globals['_PREDICTREQUEST']._serialized_start=322
+  _globals['_PREDICTREQUEST']._serialized_end=559
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=478
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=559
+  _globals['_PREDICTRESPONSE']._serialized_start=562
+  _globals['_PREDICTRESPONSE']._serialized_end=781
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=699
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=781
+  _globals['_GETMODELMETADATAREQUEST']._serialized_start=783
+  _globals['_GETMODELMETADATAREQUEST']._serialized_end=883
+  _globals['_SIGNATUREDEFMAP']._serialized_start=886
+  _globals['_SIGNATUREDEFMAP']._serialized_end=1071
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_start=983
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_end=1071
+  _globals['_GETMODELMETADATARESPONSE']._serialized_start=1074
+  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1300
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1231
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1300
+  _globals['_STATUSPROTO']._serialized_start=1302
+  _globals['_STATUSPROTO']._serialized_end=1358
+  _globals['_GETMODELSTATUSREQUEST']._serialized_start=1360
+  _globals['_GETMODELSTATUSREQUEST']._serialized_end=1434
+  _globals['_MODELVERSIONSTATUS']._serialized_start=1437
+  _globals['_MODELVERSIONSTATUS']._serialized_end=1669
+  _globals['_MODELVERSIONSTATUS_STATE']._serialized_start=1586
+  _globals['_MODELVERSIONSTATUS_STATE']._serialized_end=1669
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=1671
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=1765
+  _globals['_EXAMPLELIST']._serialized_start=1767
+  _globals['_EXAMPLELIST']._serialized_end=1798
+  _globals['_EXAMPLELISTWITHCONTEXT']._serialized_start=1800
+  _globals['_EXAMPLELISTWITHCONTEXT']._serialized_end=1859
+  _globals['_INPUT']._serialized_start=1862
+  _globals['_INPUT']._serialized_end=2015
+  _globals['_CLASSIFICATIONREQUEST']._serialized_start=2017
+  _globals['_CLASSIFICATIONREQUEST']._serialized_end=2133
+  _globals['_CLASS']._serialized_start=2135
+  _globals['_CLASS']._serialized_end=2172
+  _globals['_CLASSIFICATIONS']._serialized_start=2174
+  _globals['_CLASSIFICATIONS']._serialized_end=2235
+  _globals['_CLASSIFICATIONRESULT']._serialized_start=2237
+  _globals['_CLASSIFICATIONRESULT']._serialized_end=2321
+  _globals['_CLASSIFICATIONRESPONSE']._serialized_start=2324
+  _globals['_CLASSIFICATIONRESPONSE']._serialized_end=2457
+  _globals['_REGRESSIONREQUEST']._serialized_start=2459
+  _globals['_REGRESSIONREQUEST']._serialized_end=2571
+  _globals['_REGRESSION']._serialized_start=2573
+  _globals['_REGRESSION']._serialized_end=2600
+  _globals['_REGRESSIONRESULT']._serialized_start=2602
+  _globals['_REGRESSIONRESULT']._serialized_end=2673
+  _globals['_REGRESSIONRESPONSE']._serialized_start=2675
+  _globals['_REGRESSIONRESPONSE']._serialized_end=2800
+  _globals['_INFERENCETASK']._serialized_start=2802
+  _globals['_INFERENCETASK']._serialized_end=2889
+  _globals['_INFERENCERESULT']._serialized_start=2892
+  _globals['_INFERENCERESULT']._serialized_end=3112
+  _globals['_MULTIINFERENCEREQUEST']._serialized_start=3114
+  _globals['_MULTIINFERENCEREQUEST']._serialized_end=3229
+  _globals['_MULTIINFERENCERESPONSE']._serialized_start=3231
+  _globals['_MULTIINFERENCERESPONSE']._serialized_end=3309
+  _globals['_RELOADCONFIGREQUEST']._serialized_start=3311
+  _globals['_RELOADCONFIGREQUEST']._serialized_end=3409
+  _globals['_METRIC']._serialized_start=3411
+  _globals['_METRIC']._serialized_end=3474
+  _globals['_RELOADCONFIGRESPONSE']._serialized_start=3476
+  _globals['_RELOADCONFIGRESPONSE']._serialized_end=3591
+  _globals['_PREDICTLOG']._serialized_start=3593
+  _globals['_PREDICTLOG']._serialized_end=3658
+  _globals['_CLASSIFYLOG']._serialized_start=3660
+  _globals['_CLASSIFYLOG']._serialized_end=3733
+  _globals['_REGRESSLOG']._serialized_start=3735
+  _globals['_REGRESSLOG']._serialized_end=3803
+  _globals['_MULTIINFERENCELOG']._serialized_start=3805
+  _globals['_MULTIINFERENCELOG']._serialized_end=3884
+  _globals['_PREDICTIONLOG']._serialized_start=3887
+  _globals['_PREDICTIONLOG']._serialized_end=4210
 # @@protoc_insertion_point(module_scope)

@@ -3,45 +3,29 @@
 TensorFlow Serving's interfaces and the Open Inference Protocol share the gRPC port and the REST port, over one plane.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tacit.edge import GrpcMethods, HttpHandler, HttpRequest, HttpResponse
-from tacit.edge.calls.admission import Gate, Turnstile, refusal
+from tacit.edge.calls.admission import Turnstile, refusal
 from tacit.edge.service import Limits
-from tacit.errors import RequestError, Status, UsageError
+from tacit.errors import RequestError, Status
 from tacit.serving.oip import rest as oip_rest
 from tacit.serving.oip import service as oip_service
 from tacit.serving.oip.bodies import HEADER
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.flags import Flags
 
-MANAGEMENT = frozenset(
-    (
-        *oip_service.MANAGEMENT,
-        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-    )
-)
-"""gRPC methods that change what is served."""
-
-_FLAG = "--management_clients"
-_FINGERPRINT = 64  # hex digits
-
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """The gate and the turnstile that stand before the handlers of both ports."""
+    """What stands before the handlers of both ports."""
 
-    gate: Gate | None
     turnstile: Turnstile
     max_json: int
 
     def grpc(self, *methods: GrpcMethods) -> GrpcMethods:
         """The methods of all protocols, behind their doors."""
-        joined: GrpcMethods = {path: method for each in methods for path, method in each.items()}
-        if self.gate:
-            joined = self.gate.around_grpc(joined)
-        return self.turnstile.around_grpc(joined)
+        return self.turnstile.around_grpc({path: method for each in methods for path, method in each.items()})
 
     def http(self, tfs: HttpHandler, oip: HttpHandler) -> HttpHandler:
         """The handler of the REST port: what is below /v2 is the Open Inference Protocol's."""
@@ -62,7 +46,7 @@ class Doors:
                 return await oip(request)
             return await tfs(request)
 
-        return self.turnstile.around_http(self.gate.around_http(handle) if self.gate else handle)
+        return self.turnstile.around_http(handle)
 
 
 def _json_size(request: HttpRequest) -> int:
@@ -72,14 +56,10 @@ def _json_size(request: HttpRequest) -> int:
     return len(request.body)
 
 
-def open_doors(flags: Flags, environ: Mapping[str, str]) -> Doors:
-    """The doors that the command line and the manifest want. Raises: UsageError."""
-    named = parse_fingerprints(flags.text("management_clients"))
-    gate = None
-    if named or "TACIT_TEE" in environ:
-        gate = Gate(named, MANAGEMENT, oip_rest.is_management, _FLAG)
+def open_doors(flags: Flags) -> Doors:
+    """The doors that the command line wants."""
     turnstile = Turnstile(at_once=flags.number("max_client_requests"), rate=flags.number("max_client_rate"))
-    return Doors(gate, turnstile, flags.number("max_json_bytes"))
+    return Doors(turnstile, flags.number("max_json_bytes"))
 
 
 def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
@@ -95,21 +75,3 @@ def edge_limits(flags: Flags) -> Limits:
         size_flag="--max_message_bytes",
         bodies_flag="--max_inflight_bytes",
     )
-
-
-def parse_fingerprints(text: str) -> frozenset[bytes]:
-    """SHA-256 fingerprints as hex, with colons or without, separated by commas. Raises: UsageError."""
-    found = set()
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        plain = part.replace(":", "")
-        try:
-            digest = bytes.fromhex(plain)
-        except ValueError:
-            digest = b""
-        if len(plain) != _FINGERPRINT or len(digest) * 2 != _FINGERPRINT:
-            raise UsageError(
-                f"{_FLAG}: {part[:80]!r} is no SHA-256 of a certificate; "
-                "`openssl x509 -noout -fingerprint -sha256 -in FILE` prints it"
-            )
-        found.add(digest)
-    return frozenset(found)

@@ -1,0 +1,5 @@
+"""What does `tacit-serve` put together?
+
+`models` is what it serves and how requests wait for it, `doors` is which handlers its ports have and what stands before
+them, `private` the folder in memory in which activation left its keys. `programs/serve.py` builds the process from them.
+"""

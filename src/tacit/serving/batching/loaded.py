@@ -1,0 +1,89 @@
+"""A version in memory: its engine behind a queue that suits it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tacit.graph.signature import SERVING_DEFAULT, Signature
+from tacit.serving.batching.pace import QUICK_NS, measure_pace
+from tacit.serving.batching.queue import MAX_WAITING, ModelQueue
+from tacit.serving.batching.rules import BatchRules
+from tacit.serving.batching.statistics import Statistics
+from tacit.serving.engines.interface import Engine
+from tacit.wire.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    """How requests wait: joined by `rules` or one by one, and `max_waiting` of them per version at most."""
+
+    rules: BatchRules | None = None
+    max_waiting: int = MAX_WAITING
+
+
+class LoadedModel:
+    """A version in memory: its engine behind a queue."""
+
+    def __init__(
+        self, name: str, version: int, engine: Engine, *, queueing: Queueing | None = None, quick: bool = False
+    ) -> None:
+        queueing = queueing or Queueing()
+        self.name = name
+        self.version = version
+        self.signatures: Mapping[str, Signature] = engine.signatures
+        self.platform = engine.platform
+        joinable = [key for key, signature in engine.signatures.items() if is_by_rows(signature)]
+        self.max_batch = queueing.rules.max_batch if queueing.rules and joinable else 0
+        self._engine = engine
+        self._queue = ModelQueue(
+            f"{name}/{version}",
+            engine,
+            rules=queueing.rules,
+            joinable=joinable,
+            max_waiting=queueing.max_waiting,
+            quick=quick,
+        )
+        self.attempt = self._queue.attempt
+        self.submit = self._queue.submit
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done since it was loaded."""
+        return self._queue.statistics
+
+    def close(self) -> None:
+        """Answer what waits, then give the memory back."""
+        self._queue.close()
+        self._engine.close()
+
+
+def is_by_rows(signature: Signature) -> bool:
+    """Whether the first dimension of everything is free, or unknown: then requests may be joined along it."""
+    specs = (*signature.inputs.values(), *signature.outputs.values())
+    return all(spec.shape is None or (len(spec.shape) > 0 and spec.shape[0] < 0) for spec in specs)
+
+
+def fit(
+    engine: Engine, zeros: Callable[[Signature], Mapping[str, Tensor]], *, alone: Callable[[], Engine] | None
+) -> tuple[Engine, bool]:
+    """The engine that suits a model, and whether it is quicker than a queue.
+
+    `alone` loads the model once more, for one thread: a tiny model is slower with several.
+    """
+    key = min(engine.signatures, key=lambda key: (key != SERVING_DEFAULT, key), default=None)
+    if key is None:
+        return engine, False
+    signature = engine.signatures[key]
+
+    def pace(engine: Engine) -> int:
+        return measure_pace(engine, key, zeros(signature), tuple(signature.outputs))
+
+    try:
+        if pace(engine) >= QUICK_NS:
+            return engine, False
+        if alone is not None:
+            single = alone()
+            engine.close()
+            engine = single
+        return engine, pace(engine) < QUICK_NS
+    except Exception:  # zeros may be what it was never meant to take; the warm-up says so
+        return engine, False

@@ -1,0 +1,156 @@
+"""Metrics for Prometheus, under TensorFlow Serving's names and some of ours.
+
+What is kept is bounded: a model's name becomes a label only while the model is served, since requests may ask for any.
+
+Source: tensorflow_serving/servables/tensorflow/util.cc, tensorflow_serving/util/prometheus_exporter.cc.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from tacit.edge import HttpResponse
+from tacit.errors import Status
+from tacit.serving.plane import State, VersionStatus
+from tacit.serving.tfs.meter import Entry
+
+_SERVING = ":tensorflow:serving:"
+_LATENCIES = tuple(10 * 1.8**n for n in range(33))  # microseconds
+_COUNTS = tuple(2.0**n for n in range(15))
+_MICROSECONDS = 1e6
+# The library gives counters an ending that TensorFlow Serving's do not have.
+_ENDING = re.compile(rb"^((?:# (?:HELP|TYPE) )?:tensorflow:[a-z_:]+?)_total(?=[ {])", re.MULTILINE)
+_KEEPS_ENDING = (b":tensorflow:serving:request_example_count",)
+
+Statuses = Callable[[], Mapping[str, Sequence[VersionStatus]]]
+"""The models that are to be served, and their versions."""
+
+
+class Metrics:
+    """Counts for one server: a `Meter`, an observer of the repository's events, and the answer to a scrape."""
+
+    def __init__(self, statuses: Statuses, *, tee: str) -> None:
+        # Series of their own with times, which TensorFlow Serving does not have.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function without types
+        self._statuses = statuses
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._requests = self._counter("request_count", "Requests by model and outcome.", "model_name", "status")
+        self._latency = Histogram(
+            f"{_SERVING}request_latency",
+            "Microseconds that requests took which were answered.",
+            ("model_name", "API", "entrypoint"),
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._example_counts = Histogram(
+            f"{_SERVING}request_example_counts",
+            "Examples of a request.",
+            ("model",),
+            buckets=_COUNTS,
+            registry=self.registry,
+        )
+        self._examples = self._counter("request_example_count", "Examples of all requests.", "model")
+        self._count_loading()
+        about = Gauge(
+            "tacit_tee_info", "Kind of TEE that this server was attested in.", ("tee",), registry=self.registry
+        )
+        about.labels(tee or "none").set(1)
+        self.registry.register(_States(statuses))
+
+    def _count_loading(self) -> None:
+        self._warmup = Histogram(
+            f"{_SERVING}model_warmup_latency",
+            "Microseconds that recorded requests took before a version answered.",
+            ("model_path", "status"),
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._warmups = self._counter("model_warmup_records_read", "Recorded requests that were run.", "model_path")
+        self._loads = Counter(
+            ":tensorflow:cc:saved_model:load_attempt_count",
+            "Versions that were loaded, or not.",
+            ("model_path", "status"),
+            registry=self.registry,
+        )
+        self._load_time = Counter(
+            ":tensorflow:cc:saved_model:load_latency",
+            "Microseconds that loading took.",
+            ("model_path",),
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_SERVING + name, text, labels, registry=self.registry)
+
+    # ---- what is counted
+
+    def request(self, model: str, api: str, entry: Entry, status: Status, seconds: float) -> None:
+        """A request came to its end."""
+        label = model if model in self._statuses() else ""
+        self._requests.labels(label, status.name).inc()
+        if status is Status.OK:
+            name = api if entry == "GRPC" else api.lower()
+            self._latency.labels(label, name, entry).observe(seconds * _MICROSECONDS)
+
+    def examples(self, model: str, count: int) -> None:
+        """A request brought so many examples to a model that there is."""
+        self._example_counts.labels(model).observe(count)
+        self._examples.labels(model).inc(count)
+
+    def observe(self, event: str, /, **fields: Any) -> None:
+        """An event of the repository."""
+        if event not in ("model-available", "model-failed"):
+            return
+        path, good = str(fields.get("path", "")), event == "model-available"
+        self._loads.labels(path, "success" if good else "fail").inc()
+        self._load_time.labels(path).inc(float(fields.get("seconds", 0.0)) * _MICROSECONDS)
+        if records := int(fields.get("recorded", 0)):
+            self._warmups.labels(path).inc(records)
+            self._warmup.labels(path, "OK" if good else "FAIL").observe(
+                float(fields.get("warmup_seconds", 0.0)) * _MICROSECONDS
+            )
+
+    def answer(self) -> HttpResponse:
+        """What a scrape gets."""
+        return HttpResponse(
+            200, _as_tensorflow(generate_latest(self.registry)), {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
+        )
+
+
+class _States:
+    """The versions and where they are in their lives, looked at when somebody asks."""
+
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterable[Metric]:
+        """One series for each version that is known."""
+        labels = ("model_name", "version", "state")
+        states = GaugeMetricFamily("tacit_model_version_state", "1 for the state that a version is in.", labels=labels)
+        ready = GaugeMetricFamily(
+            "tacit_model_ready", "Whether a version of the model answers.", labels=("model_name",)
+        )
+        for name, statuses in self._statuses().items():
+            for status in statuses:
+                states.add_metric((name, str(status.version), status.state.name), 1)
+            ready.add_metric((name,), float(any(status.state is State.AVAILABLE for status in statuses)))
+        yield states
+        yield ready
+
+
+def _as_tensorflow(text: bytes) -> bytes:
+    def without(found: re.Match[bytes]) -> bytes:
+        return found[0] if found[1].endswith(_KEEPS_ENDING) else found[1]
+
+    return _ENDING.sub(without, text)

@@ -1,0 +1,378 @@
+"""What the command line and its files change about a running server."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import numpy as np
+import pytest
+
+from fakes import models
+from fakes.one_line_pem import one_line
+from tacit.errors import PkiError, UsageError
+from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate, issue_self_signed
+from tacit.pki.tls import client_context
+from tacit.serving.tfs.config import SslFile, check_platform_config
+from tacit.serving.tfs.flags import FLAGS, parse_flags
+from tacit.wire.pb import health_pb2, serving_pb2
+from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
+from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
+
+ROWS = np.ones((2, 4), np.float32)
+EXPECTED = ROWS @ models.WEIGHTS
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(models.onnx_model())
+    return folder.parent
+
+
+def message() -> bytes:
+    request = PredictRequest()
+    request.model_spec.name = "m"
+    encode_tensor(Tensor(1, ROWS), request.inputs["x"], as_content=True)
+    return request.SerializeToString()
+
+
+async def predict(channel: grpc.aio.Channel) -> None:
+    call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for _ in range(400):
+        try:
+            response = PredictResponse.FromString(await call(message()))
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            await asyncio.sleep(0.05)  # still loading
+            continue
+        np.testing.assert_allclose(parse_tensor(response.outputs["y"]).array, EXPECTED, rtol=1e-6)
+        return
+    raise AssertionError("the model did not become available")
+
+
+def ssl_text(identity: KeyPair, *, client_roots: bytes | None = None) -> str:
+    text = f"server_key: '{one_line(identity.key_pem)}' server_cert: '{one_line(identity.certificate_pem)}'\n"
+    return text + (f"custom_ca: '{one_line(client_roots)}' client_verify: true\n" if client_roots else "")
+
+
+def exchange(path: Path, text: str) -> None:
+    """A new file in place of the old one, as whoever renews certificates should put it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def logged(capfd: pytest.CaptureFixture[str]) -> list[Mapping[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+
+
+def identity(*names: str) -> KeyPair:
+    return issue_self_signed(list(names) or ["localhost"], common_name="server", now=datetime.now(UTC))
+
+
+# ---- certificates
+
+
+async def shown_by(port: int) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    shown = writer.get_extra_info("ssl_object").getpeercert(True)
+    writer.close()
+    return bytes(shown)
+
+
+async def test_a_certificate_is_exchanged_on_both_ports_while_old_connections_live_on(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, second, config = identity(), identity(), tmp_path / "ssl.cfg"
+    config.write_text(ssl_text(first))
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={config}"]
+    async with serving(flags, {}) as ports:
+        credentials = grpc.ssl_channel_credentials(first.certificate_pem)
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            await predict(channel)
+            exchange(config, "nonsense")
+            for port in (ports["grpc"], ports["rest"]):
+                assert await shown_by(port) == first.certificate_der
+            exchange(config, ssl_text(second))
+            for port in (ports["grpc"], ports["rest"]):
+                assert await shown_by(port) == second.certificate_der
+            await predict(channel)
+    warned = [line for line in logged(capfd) if line["event"] == "ssl-config-failed"]
+    assert len(warned) == 1
+    assert "the previous certificate stays in use" in warned[0]["error"]
+    assert "nonsense" not in warned[0]["error"]
+
+
+async def test_the_roots_of_clients_are_exchanged_too(serving: Any, tmp_path: Path, plain: Path) -> None:
+    server, now, config = identity(), datetime.now(UTC), tmp_path / "ssl.cfg"
+    roots = [issue_root([], now=now) for _ in range(2)]
+    request = CertificateRequest("client", "cert-ecdsa", size=256, valid_for=1)
+    clients = [issue_secret_certificate(request, issuer=root, now=now) for root in roots]
+    config.write_text(ssl_text(server, client_roots=roots[0].certificate_pem))
+
+    async def allowed(port: int, client: KeyPair) -> bool:
+        context = client_context(roots_pem=server.certificate_pem, certificate=client)
+        async with httpx.AsyncClient(verify=context, trust_env=False) as http:
+            try:
+                return (await http.get(f"https://localhost:{port}/v1/models/m")).status_code in (200, 404)
+            except (httpx.TransportError, ssl.SSLError):
+                return False
+
+    async with serving(["--model_name=m", f"--model_base_path={plain}", f"--ssl_config_file={config}"], {}) as ports:
+        assert [await allowed(ports["rest"], client) for client in clients] == [True, False]
+        exchange(config, ssl_text(server, client_roots=roots[1].certificate_pem))
+        assert [await allowed(ports["rest"], client) for client in clients] == [False, True]
+
+
+def test_what_clients_need_does_not_change_while_the_server_runs(tmp_path: Path) -> None:
+    config, told = tmp_path / "ssl.cfg", []
+    config.write_text(ssl_text(identity(), client_roots=identity().certificate_pem))
+    file = SslFile(config, told.append)
+    before = file.client_roots()
+    exchange(config, ssl_text(identity()))
+    assert file.client_roots() == before
+    assert file.client_roots() == before
+    (warning,) = told
+    assert "client_verify cannot change while the server runs" in warning
+
+
+def test_a_file_that_is_gone_for_a_while_changes_nothing(tmp_path: Path) -> None:
+    config, told = tmp_path / "ssl.cfg", []
+    config.write_text(ssl_text(identity()))
+    file = SslFile(config, told.append)
+    before = file.pair()
+    config.unlink()
+    assert file.pair() == before
+    assert "cannot read" in told[0]
+
+
+def test_a_key_of_another_certificate_is_refused_at_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "ssl.cfg"
+    one, other = identity(), identity()
+    config.write_text(f"server_key: '{one_line(one.key_pem)}' server_cert: '{one_line(other.certificate_pem)}'")
+    with pytest.raises((PkiError, UsageError), match="--ssl_config_file="):
+        SslFile(config, print)
+
+
+# ---- other settings
+
+
+async def test_grpc_is_answered_on_a_unix_socket_too(serving: Any, tmp_path: Path, plain: Path) -> None:
+    socket = tmp_path / "s"
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--grpc_socket_path={socket}"]
+    for _ in range(2):  # what the first leaves behind does not keep the second from starting
+        async with serving(flags, {}), grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            await predict(channel)
+        (tmp_path / "ports.json").unlink()
+
+
+async def test_health_is_truthful_and_can_be_turned_off(serving: Any, tmp_path: Path, plain: Path) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}"]
+    check = "/grpc.health.v1.Health/Check"
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+        answer = await channel.unary_unary(check)(b"")
+        assert health_pb2.HealthCheckResponse.FromString(answer).status == 1
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert health_pb2.HealthCheckResponse.FromString(await watch.read()).status == 1
+        watch.cancel()
+    (tmp_path / "ports.json").unlink()
+    awaited = ["--model_name=m", f"--model_base_path={tmp_path / 'nowhere'}"]
+    async with serving(awaited, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        answer = await channel.unary_unary(check)(b"")
+        assert health_pb2.HealthCheckResponse.FromString(answer).status == 2
+    (tmp_path / "ports.json").unlink()
+    off = [*flags, "--enable_grpc_healthcheck_service=false"]
+    async with serving(off, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(check)(b"")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_metrics_are_on_the_rest_port_where_the_monitoring_file_puts_them(
+    serving: Any, tmp_path: Path, plain: Path
+) -> None:
+    config = tmp_path / "monitoring.config"
+    config.write_text('prometheus_config { enable: true, path: "/metrics" }')
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--monitoring_config_file={config}"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            text = (await http.get(f"http://127.0.0.1:{ports['rest']}/metrics")).text
+            elsewhere = await http.get(f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics")
+    assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in text
+    assert 'tacit_model_version_state{model_name="m",state="AVAILABLE",version="1"} 1.0' in text
+    assert elsewhere.status_code == 404
+
+
+async def test_models_are_changed_by_a_call_while_the_server_runs(serving: Any, tmp_path: Path, plain: Path) -> None:
+    request = serving_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path=str(plain), model_platform="tensorflow")
+    flags = ["--model_name=other", f"--model_base_path={plain}", "--file_system_poll_wait_seconds=0"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        reload = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+        await reload(request.SerializeToString())
+        await predict(channel)
+
+
+async def test_models_are_changed_by_their_file_while_the_server_runs(
+    serving: Any, tmp_path: Path, plain: Path
+) -> None:
+    def text(name: str) -> str:
+        return f'model_config_list {{ config {{ name: "{name}" base_path: "{plain}" model_platform: "tensorflow" }} }}'
+
+    config = tmp_path / "models.config"
+    config.write_text(text("other"))
+    flags = [f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        exchange(config, text("m"))
+        await predict(channel)
+
+
+def environ_of(server: KeyPair, clients: Mapping[str, Any] | None = None) -> dict[str, str]:
+    more = {} if clients is None else {"TACIT_CLIENTS": json.dumps(clients)}
+    return {
+        "TACIT_TEE": "unattested",
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server.key_pem.decode(),
+        **more,
+    }
+
+
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
+
+
+@pytest.mark.parametrize("edge", ["tacit", "grpcio"])
+async def test_t47_a_server_with_an_identity_of_a_coordinator_is_not_managed_by_strangers(
+    serving: Any, plain: Path, server_identity: KeyPair, edge: str
+) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--edge={edge}"]
+    async with serving(flags, environ_of(server_identity)) as ports:
+        credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.unary_unary(RELOAD)(b"")
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            await predict(channel)
+
+
+async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_ports(
+    serving: Any, plain: Path, server_identity: KeyPair
+) -> None:
+    import hashlib
+
+    named, stranger = identity("client"), identity("client")
+    clients = {
+        "one": {"certificate": hashlib.sha256(named.certificate_der).hexdigest(), "models": ["m"], "management": True},
+        "two": {"token": hashlib.sha256(b"the token").hexdigest(), "models": ["m"]},
+    }
+
+    async def rest(port: int, client: KeyPair | None, **headers: str) -> int:
+        context = client_context(roots_pem=server_identity.certificate_pem, certificate=client)
+        async with httpx.AsyncClient(verify=context, trust_env=False, headers=headers) as http:
+            return (await http.get(f"https://localhost:{port}/v1/models/m")).status_code
+
+    async with serving(["--model_name=m", f"--model_base_path={plain}"], environ_of(server_identity, clients)) as ports:
+        credentials = grpc.ssl_channel_credentials(
+            server_identity.certificate_pem, private_key=named.key_pem, certificate_chain=named.certificate_pem
+        )
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
+            await predict(channel)
+            await channel.unary_unary(RELOAD)(b"")
+        anonymous = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+        async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", anonymous) as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            await call(message(), metadata=(("authorization", "Bearer the token"),))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(message())
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert await rest(ports["rest"], named) == 200
+        assert await rest(ports["rest"], None, authorization="Bearer the token") == 200
+        assert await rest(ports["rest"], stranger) == 401
+        assert await rest(ports["rest"], None) == 401
+
+
+# ---- flags
+
+
+async def test_a_flag_without_effect_is_named_once(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    platforms = tmp_path / "platforms"
+    platforms.write_text('platform_configs { key: "tensorflow" value { source_adapter_config { type_url: "x" } } }')
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--grpc_max_threads=4", "--xla_cpu_compilation_enabled"]
+    async with serving([*flags, f"--platform_config_file={platforms}"], {}):
+        pass
+    found = [line["flags"] for line in logged(capfd) if line["event"] == "flags-without-effect"]
+    assert found == [["platform_config_file"], ["grpc_max_threads", "xla_cpu_compilation_enabled"]]
+
+
+async def test_unknown_flags_are_told_and_left_where_that_was_asked_for(
+    serving: Any, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--strict_flags=false", "--model_nam=x", "word"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+    (told,) = [line for line in logged(capfd) if line["event"] == "flags-unknown"]
+    assert told["flags"] == ["unknown flag --model_nam; did you mean --model_name?", "unexpected argument 'word'"]
+
+
+def test_a_platform_file_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="Error parsing text-format tensorflow.serving.PlatformConfigMap"):
+        check_platform_config("nonsense")
+
+
+ORIGINAL = (
+    "port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms "
+    "rest_api_enable_cors_support model_name model_base_path model_config_file "
+    "model_config_file_poll_wait_seconds file_system_poll_wait_seconds enable_batching "
+    "batching_parameters_file enable_per_model_batching_parameters allow_version_labels_for_unavailable_models "
+    "num_load_threads num_unload_threads max_num_load_retries load_retry_interval_micros "
+    "flush_filesystem_caches tensorflow_session_parallelism tensorflow_intra_op_parallelism "
+    "tensorflow_inter_op_parallelism tensorflow_session_config_file platform_config_file ssl_config_file "
+    "use_alts_credentials saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup "
+    "num_request_iterations_for_warmup monitoring_config_file enable_signature_method_name_check "
+    "enable_profiler enable_grpc_healthcheck_service enable_serialization_as_tensor_content "
+    "per_process_gpu_memory_fraction prefer_tflite_model num_tflite_pools num_tflite_interpreters_per_pool "
+    "remove_unused_fields_from_bundle_metagraph xla_cpu_compilation_enabled xla_gpu_compilation_enabled "
+    "mixed_precision thread_pool_factory_config_file skip_initialize_tpu version "
+)
+
+
+def test_every_flag_of_the_original_is_known() -> None:
+    assert not set(ORIGINAL.split()) - set(FLAGS)
+
+
+async def test_a_rest_request_waits_for_its_model_no_longer_than_it_was_given(
+    serving: Any, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tacit.serving.engines.openvino import OpenVinoEngine
+
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--rest_api_timeout_in_ms=50"]
+    flags.append("--enable_model_warmup=false")  # so that nobody finds out that it is quick, and it is waited for
+    async with serving(flags, {}) as ports, httpx.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{ports['rest']}/v1/models/m:predict"
+        while (await http.post(url, json={"instances": ROWS.tolist()})).status_code == 404:
+            await asyncio.sleep(0.05)
+        infer = OpenVinoEngine.infer
+
+        def slow(engine: OpenVinoEngine, signature: str, inputs: Any, outputs: Sequence[str]) -> Any:
+            time.sleep(0.3)
+            return infer(engine, signature, inputs, outputs)
+
+        monkeypatch.setattr(OpenVinoEngine, "infer", slow)
+        answers = await asyncio.gather(*(http.post(url, json={"instances": ROWS.tolist()}) for _ in range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 504]
+    assert parse_flags(flags).number("rest_api_timeout_in_ms") == 50
