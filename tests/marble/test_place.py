@@ -1,3 +1,4 @@
+import fcntl
 import os
 import stat
 import subprocess
@@ -104,6 +105,19 @@ def test_a_file_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
     assert mode(target) == 0o600
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_beside_the_place_is_removed_and_a_living_one_s_stays(tmp_path: Path) -> None:
+    left, living, other = (
+        tmp_path / name for name in (".ssl.cfg.abcd1234.part", ".ssl.cfg.efgh5678.part", ".ssl.cfg.mine")
+    )
+    for file in (left, living, other):
+        file.write_bytes(b"private")
+    with living.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        store_file(tmp_path / "ssl.cfg", b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, other.name, "ssl.cfg"]
+    assert (tmp_path / "ssl.cfg").read_bytes() == b"new"
 
 
 def test_a_link_at_the_place_itself_is_replaced_and_not_followed(tmp_path: Path) -> None:

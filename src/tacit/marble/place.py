@@ -5,6 +5,7 @@ is refused: it would carry a private key to a place of that person's choice.
 """
 
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tacit.errors import FileInputError, InputError, ManifestError, PlaintextError
@@ -25,6 +26,7 @@ Say = Callable[[str], None]
 
 RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
 _OURS = re.compile(r"tacit-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+-.+")
+_PART = ".part"
 _MAX_KEY_FILE = 4096  # bytes
 _MAX_CERTIFICATES = 1 << 20  # bytes
 _MAX_PACKAGE = 1 << 16  # bytes
@@ -136,18 +138,37 @@ def store_file(path: Path, content: bytes) -> None:
             return
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)  # 0600
+        descriptor, temporary = _begin_beside(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # before the name: a power cut leaves the whole file, or none
-            Path(temporary).replace(path)
+                temporary.replace(path)
         except OSError:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as exc:
         raise FileInputError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _begin_beside(path: Path) -> tuple[int, Path]:
+    """A new file (0600) beside `path`, locked while it is open. What a process that was killed left there is removed."""
+    prefix = f".{path.name[:100]}."
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
+        with suppress(OSError):  # gone meanwhile, somebody else's, or still being written
+            lock = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(lock)
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=path.parent)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)  # another process saw it before it was locked
 
 
 def check_links(path: Path) -> None:
