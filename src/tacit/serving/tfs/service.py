@@ -209,6 +209,8 @@ def signature_map(signatures: Mapping[str, Signature]) -> wire.SignatureDefMap:
         for specs, target in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
             for alias, spec in specs.items():
                 _write_spec(spec, target[alias])
+        for alias, tensor in signature.defaults.items():
+            encode_tensor(tensor, definition.defaults[alias])
     return message
 
 
