@@ -17,7 +17,8 @@ import pytest
 
 from fakes import models
 from fakes.one_line_pem import one_line
-from tacit.errors import PkiError, UsageError
+from tacit.client.inference import Credential, ServingClient
+from tacit.errors import PkiError, RequestError, UsageError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate, issue_self_signed
 from tacit.pki.tls import client_context
 from tacit.serving.tfs.config import SslFile, check_platform_config
@@ -284,6 +285,11 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
         async with httpx.AsyncClient(verify=context, trust_env=False, headers=headers) as http:
             return (await http.get(f"https://localhost:{port}/v1/models/m")).status_code
 
+    def ask(address: str, credential: Credential | None) -> np.ndarray:
+        roots = server_identity.certificate_pem
+        with ServingClient(address, roots_pem=roots, credential=credential) as client:
+            return client.predict("m", {"x": ROWS}).outputs["y"]
+
     async with serving(["--model_name=m", f"--model_base_path={plain}"], environ_of(server_identity, clients)) as ports:
         credentials = grpc.ssl_channel_credentials(
             server_identity.certificate_pem, private_key=named.key_pem, certificate_chain=named.certificate_pem
@@ -298,10 +304,34 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call(message())
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for credential in (Credential(named), Credential(token="the token")):
+            found = await asyncio.to_thread(ask, f"localhost:{ports['grpc']}", credential)
+            np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
+        with pytest.raises(RequestError, match="authorization: Bearer TOKEN"):
+            await asyncio.to_thread(ask, f"localhost:{ports['grpc']}", None)
         assert await rest(ports["rest"], named) == 200
         assert await rest(ports["rest"], None, authorization="Bearer the token") == 200
         assert await rest(ports["rest"], stranger) == 401
         assert await rest(ports["rest"], None) == 401
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "tensorflow.serving.SessionService/SessionRun",
+        "tensorflow.ProfilerService/Profile",
+        "tensorflow.ProfilerService/Monitor",
+        "tensorflow.ProfileAnalysis/NewSession",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "grpc.channelz.v1.Channelz/GetServers",
+    ],
+)
+async def test_t47_no_other_service_answers(serving: Any, plain: Path, method: str) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--enable_profiler=true"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(f"/{method}")(b"")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 # ---- flags
