@@ -27,6 +27,7 @@ from tacit.wire.pb import health_pb2, serving_pb2
 from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 ROWS = np.ones((2, 4), np.float32)
 EXPECTED = ROWS @ models.WEIGHTS
 
@@ -228,6 +229,52 @@ async def test_models_are_changed_by_a_call_while_the_server_runs(serving: Any, 
         await predict(channel)
 
 
+async def test_a_server_may_start_without_models_and_be_told_of_them(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    request = serving_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path=str(plain), model_platform="tensorflow")
+    flags = [f"--model_config_file={config}"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert health_pb2.HealthCheckResponse.FromString(await check(b"")).status == 2
+        await channel.unary_unary(RELOAD)(request.SerializeToString())
+        await predict(channel)
+        assert health_pb2.HealthCheckResponse.FromString(await check(b"")).status == 1
+    assert [line["file"] for line in logged(capfd) if line["event"] == "no-models"] == [str(config)]
+
+
+async def test_no_request_is_lost_while_models_are_exchanged(serving: Any, plain: Path) -> None:
+    for version in range(2, 7):
+        (plain / str(version)).mkdir()
+        (plain / str(version) / "model.onnx").write_bytes(models.onnx_model())
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--file_system_poll_wait_seconds=0"]
+    answered = 0
+
+    async def ask(channel: grpc.aio.Channel, stop: asyncio.Event) -> None:
+        nonlocal answered
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        while not stop.is_set():
+            response = PredictResponse.FromString(await call(message()))
+            np.testing.assert_allclose(parse_tensor(response.outputs["y"]).array, EXPECTED, rtol=1e-6)
+            answered += 1
+
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+        stop = asyncio.Event()
+        askers = [asyncio.ensure_future(ask(channel, stop)) for _ in range(4)]
+        for version in (1, 2, 3, 4, 5, 6):
+            request = serving_pb2.ReloadConfigRequest()
+            model = request.config.model_config_list.config.add(name="m", base_path=str(plain))
+            model.model_version_policy.specific.versions.append(version)
+            await channel.unary_unary(RELOAD)(request.SerializeToString())
+        stop.set()
+        await asyncio.gather(*askers)
+    assert answered > 20
+
+
 async def test_models_are_changed_by_their_file_while_the_server_runs(
     serving: Any, tmp_path: Path, plain: Path
 ) -> None:
@@ -250,9 +297,6 @@ def environ_of(server: KeyPair, clients: Mapping[str, Any] | None = None) -> dic
         "MARBLE_PREDEFINED_PRIVATE_KEY": server.key_pem.decode(),
         **more,
     }
-
-
-RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 
 
 @pytest.mark.parametrize("edge", ["tacit", "grpcio"])
