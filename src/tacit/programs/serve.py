@@ -38,6 +38,7 @@ from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
+from tacit.serving.engines.select import check_engine, load_model
 from tacit.serving.plane import Plane
 from tacit.serving.repository import Loading, Observer, Repository
 from tacit.serving.tfs.config import (
@@ -370,7 +371,8 @@ def engine_options(flags: Flags) -> EngineOptions:
         raise UsageError(f"--precision={precision}: expected {', '.join(get_args(Precision))}")
     asked = ("threads", "tensorflow_session_parallelism", "tensorflow_intra_op_parallelism")
     threads = next((flags.number(name) for name in asked if flags.number(name) > 0), None)
-    return EngineOptions(cast("Precision", precision), threads, Path(flags.text("staging_dir")))
+    engine = check_engine(flags.text("engine"))
+    return EngineOptions(cast("Precision", precision), threads, engine, Path(flags.text("staging_dir")))
 
 
 def loading_options(flags: Flags) -> Loading:
@@ -389,9 +391,7 @@ def loading_options(flags: Flags) -> Loading:
 
 def load_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """The engine for a model; its library is imported when the first model is there."""
-    from tacit.serving.engines.openvino import load_openvino
-
-    engine = load_openvino(bundle, options)
+    engine = load_model(bundle, options)
     # Reading a model takes memory several times its size, which is not what `keep_buffers` is to keep.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

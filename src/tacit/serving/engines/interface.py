@@ -18,11 +18,13 @@ class EngineOptions:
 
     `precision` is the arithmetic of floating-point layers and always stated: an engine's own default may round.
     `threads` is None for all processors that this process may use.
+    `engine` is the name of one, or `auto` for the first that can.
     `staging` is a folder on a tmpfs for formats that are only read from a path.
     """
 
     precision: Precision = "f32"
     threads: int | None = None
+    engine: str = "auto"
     staging: Path = Path("/dev/shm")  # noqa: S108 (memory, and checked to be)
 
 

@@ -86,6 +86,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "model_format": Flag("plain", "plain, capsule or ctr; an attested manifest's Models says it instead"),
     "model_key_file": Flag("", "key of a sealed model; an attested server gets it from the coordinator"),
     "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16 or bf16"),
+    "engine": Flag(
+        "auto", "openvino, onnxruntime or tensorflow; auto is OpenVINO, and the format's own for what it does not read"
+    ),
     "threads": _threads("threads of the engine; 0 uses all processors allowed"),
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
