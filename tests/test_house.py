@@ -40,7 +40,7 @@ WORLD = (
     "serving/engines/",
     "serving/tfs/",
     "evidence/issue.py",
-    "evidence/fetch.py",
+    "evidence/fetch/",
     "vault/files.py",
     "pki/tls.py",
 )

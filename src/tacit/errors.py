@@ -14,6 +14,8 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── UntrustedRootError         the chain ends at another root
     │   ├── CollateralError            collateral that is malformed, forged or for another platform
     │   ├── CollateralTimeError        collateral or certificate outside its validity
+    │   ├── CollateralAbsentError      no collateral to be had: no address, no answer, or not what was asked for
+    │   ├── CollateralRollbackError    an older judgement of a platform than one already seen
     │   ├── RevokedError               a certificate or TCB level that was revoked
     │   ├── TcbError                   no TCB level fits, or an unknown status
     │   ├── BindingError               report data does not bind this key, role and nonce
@@ -151,6 +153,18 @@ class CollateralTimeError(EvidenceError):
     """Collateral or a certificate is not valid at this time."""
 
     reason = "collateral-time"
+
+
+class CollateralAbsentError(EvidenceError):
+    """There is no collateral to verify by: nothing says where it is, nobody answers, or with something else."""
+
+    reason = "collateral-absent"
+
+
+class CollateralRollbackError(EvidenceError):
+    """Collateral that judges a platform by older knowledge than was already seen."""
+
+    reason = "collateral-rollback"
 
 
 class RevokedError(EvidenceError):

@@ -1,9 +1,4 @@
-"""Where anchors and collateral come from. Touches files; for composition roots and the client's connection.
-
-There are two sources: the simulated platform's folder, and a file with Intel's collateral. Evidence is an argument of
-`fetch_collateral` because an Intel PCCS is asked by the platform that the evidence names. Nothing that comes from a
-source is trusted: the verifier checks its signatures against the anchor.
-"""
+"""Anchors and collateral from files: the simulated platform's folder, and single files of collateral."""
 
 from pathlib import Path
 
