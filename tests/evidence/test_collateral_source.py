@@ -29,7 +29,7 @@ from tacit.evidence.fetch import CollateralSource, Places
 from tacit.evidence.fetch.amd import fetch_amd_collateral, platform_of_certificates, platform_of_report
 from tacit.evidence.fetch.http import Answer, get
 from tacit.evidence.fetch.intel import INTEL_SERVICE, fetch_intel_collateral, platform_of_quote
-from tacit.evidence.fetch.keep import Cache, keep, load_bundle, parse_bundle, platform_of, render_bundle
+from tacit.evidence.fetch.keep import Cache, keep, parse_bundle, platform_of, render_bundle
 from tacit.evidence.intel.collateral import IntelCollateral
 from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.snp.collateral import AmdCollateral
@@ -219,8 +219,9 @@ def test_t09_forged_collateral_of_a_service_is_refused_and_not_kept(service: Ser
         source.verify(EVIDENCE, TEE.anchor, now=NOW)
     assert not list(tmp_path.glob("*.json"))
     service.edit = lambda path, body: body
-    with pytest.raises(CollateralAbsentError, match="just fetched"):
+    with pytest.raises(CollateralError):
         source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    assert len(service.asked) == 4
     assert source.verify(EVIDENCE, TEE.anchor, now=NOW + timedelta(minutes=1)).measurement == TEE.enclave.measurement
 
 
@@ -484,7 +485,15 @@ def test_what_is_no_bundle_is_refused(content: bytes) -> None:
 
 def test_a_bundle_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(CollateralAbsentError, match="No such file"):
-        load_bundle(tmp_path / "bundle.json")
+        CollateralSource(Places(None, None, tmp_path / "bundle.json", None))
+
+
+def test_a_bundle_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    source = offline(judged(18), folder=tmp_path)
+    assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 18
+    (tmp_path / "newer.json").write_bytes(render_bundle([keep(judged(19), fetched=NOW)]))
+    (tmp_path / "newer.json").replace(tmp_path / "bundle.json")
+    assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 19
 
 
 def test_a_bundle_reads_back_as_it_was_written() -> None:

@@ -78,6 +78,7 @@ from tacit.coordinator.updates.ledger import Held, Ledger, Step, manifest_of
 from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
 from tacit.coordinator.updates.steps import Tools, Updates
 from tacit.errors import (
+    CollateralAbsentError,
     EvidenceError,
     FieldError,
     IllegalTransitionError,
@@ -321,8 +322,8 @@ class Coordinator:
             if self._world.judge is None:
                 raise EvidenceError("OE_UNSUPPORTED")
             status = self._world.judge(quote).tcb_status
-        except PlatformError as exc:
-            # What is wrong with its own folder is for the operator, not for whoever asks.
+        except (PlatformError, CollateralAbsentError) as exc:
+            # What is wrong with its own folder, or whom it asks, is for the operator, not for whoever asks.
             self._world.log.error("no quote can be verified", error=str(exc))
             detail = "quote verification failed: the coordinator has no collateral at this time"
             raise FieldError("quote verification failed", field="sgxQuote", detail=detail) from exc

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tacit.coordinator.activate import Verifier
 from tacit.errors import UntrustedRootError
-from tacit.evidence import INTEL, Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
-from tacit.evidence.anchor import INTEL_TDX
-from tacit.evidence.fetch import evidence_layout, fetch_collateral, load_anchor, load_collateral, simulated_kind
+from tacit.evidence import Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
+from tacit.evidence.anchor import MAKERS
+from tacit.evidence.fetch import CollateralSource, evidence_layout, fetch_collateral, load_anchor, simulated_kind
 
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
 
@@ -37,17 +37,17 @@ def make_verifier(platform: Path, *, clock: Clock) -> Verifier:
     return verify
 
 
-def make_judge(platform: Path | None, intel: Path | None, *, clock: Clock) -> Judge | None:
+def make_judge(platform: Path | None, source: CollateralSource | None, *, clock: Clock) -> Judge | None:
     """What verifies a quote that a caller wants signed; None where there is nothing to verify by.
 
-    The anchor of the coordinator's own TEE judges. A quote whose chain is of another kind is judged by Intel's root,
-    where there is a file with Intel's collateral.
+    The anchor of the coordinator's own TEE judges. A quote whose chain is of another kind is judged by its maker's
+    root, where something says where its collateral comes from.
     """
     judges: list[Judge] = []
     if platform is not None:
         judges.append(partial(_judge_by_platform, platform, clock))
-    if intel is not None:
-        judges.append(partial(_judge_by_intel, intel, clock))
+    if source is not None:
+        judges.append(partial(_judge_by_maker, source, clock))
     if not judges:
         return None
 
@@ -65,6 +65,5 @@ def _judge_by_platform(platform: Path, clock: Clock, quote: bytes) -> Claims:
     return verify_evidence(quote, fetch_collateral(quote, folder=platform), anchor, now=clock())
 
 
-def _judge_by_intel(file: Path, clock: Clock, quote: bytes) -> Claims:
-    anchor = INTEL_TDX if evidence_layout(quote) is Tee.TDX else INTEL
-    return verify_evidence(quote, load_collateral(file), anchor, now=clock())
+def _judge_by_maker(source: CollateralSource, clock: Clock, quote: bytes) -> Claims:
+    return source.verify(quote, MAKERS[evidence_layout(quote)], now=clock())

@@ -15,7 +15,8 @@ MarbleRun's, and an empty one counts as unset:
 - EDG_COORDINATOR_DEV_MODE=1: a log for people. EDG_DEBUG_LOGGING=1: a log of everything.
 - EDG_HTTP_ERROR_LOG_LEVEL (error): the level at which faults of connections are logged: debug, info, warn or error.
 - TACIT_PLATFORM: folder of the simulated platform.
-- TACIT_INTEL_COLLATERAL: file with Intel's collateral, by which POST /api/v2/sign-quote verifies quotes of SGX.
+- TACIT_PCCS, TACIT_KDS, TACIT_COLLATERAL_BUNDLE, TACIT_COLLATERAL_CACHE: where the collateral of real evidence comes
+  from: an address for Intel's (or `intel`), one for AMD's (or `amd`), a bundle's file, the folder to keep it in.
 - OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
   certificates and log say so.
 
@@ -53,11 +54,13 @@ from tacit.edge import Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
 from tacit.evidence.claims import Issuer
+from tacit.evidence.fetch import Places
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.tls import server_context
 from tacit.programs.anchors import make_judge, make_verifier
 from tacit.programs.arguments import Parser
+from tacit.programs.collateral import open_source, read_places
 from tacit.programs.memory import keep_memory_private
 
 NAME = "tacit-coordinator"
@@ -82,7 +85,7 @@ class Config:
     metrics: tuple[str, int] | None
     startup_manifest: Path | None
     platform: Path | None
-    intel_collateral: Path | None
+    collateral: Places | None
     unattested: bool
     debug: bool
     development: bool
@@ -132,7 +135,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
     startup = given.get("EDG_STARTUP_MANIFEST")
-    metrics, intel = given.get(METRICS_ADDR), given.get("TACIT_INTEL_COLLATERAL")
+    metrics = given.get(METRICS_ADDR)
     level = given.get("EDG_HTTP_ERROR_LOG_LEVEL", "error").lower()
     if level not in FAULT_LEVELS:
         raise UsageError(f'EDG_HTTP_ERROR_LOG_LEVEL is "{level}"; expected one of {", ".join(FAULT_LEVELS)}')
@@ -144,7 +147,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
         platform=None if unattested else default_platform_folder(given),
-        intel_collateral=Path(intel) if intel else None,
+        collateral=read_places(given),
         unattested=unattested,
         debug=given.get("EDG_DEBUG_LOGGING") == "1",
         development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
@@ -324,7 +327,8 @@ def open_coordinator(
     marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee.is_simulated else None
     tee = "unattested" if issuer is None else str(issuer.tee)
     settings = Settings(config.names, tee, marked, dict.fromkeys(config.given, "set"))
-    judge = make_judge(config.platform, config.intel_collateral, clock=now)
+    source = None if config.collateral is None else open_source(config.collateral, note=partial(_note, log))
+    judge = make_judge(config.platform, source, clock=now)
     world = World(issuer, verify, now, secrets.token_bytes, log, judge)
     coordinator = Coordinator(folder, settings, world, contents=contents, recovery=recovery)
     if config.startup_manifest is not None:
@@ -332,6 +336,10 @@ def open_coordinator(
     status = coordinator.status()
     log.info("coordinator ready", state=int(status.state), epoch=status.position.epoch, tee=status.tee)
     return coordinator
+
+
+def _note(log: EventLog, what: str) -> None:
+    log.warning("collateral", error=what)
 
 
 def _set_startup_manifest(coordinator: Coordinator, path: Path) -> None:

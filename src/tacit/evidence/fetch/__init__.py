@@ -12,7 +12,6 @@ from tacit.evidence.fetch.folder import (
     evidence_layout,
     fetch_collateral,
     load_anchor,
-    load_collateral,
     simulated_kind,
 )
 from tacit.evidence.fetch.source import CollateralSource, Places
@@ -23,6 +22,5 @@ __all__ = [
     "evidence_layout",
     "fetch_collateral",
     "load_anchor",
-    "load_collateral",
     "simulated_kind",
 ]

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from tacit.errors import CollateralError, PlatformError
+from tacit.errors import PlatformError
 from tacit.evidence.anchor.strict_json import MAX_JSON_SIZE
 from tacit.evidence.claims import Tee, TrustAnchor
 from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.simulated.platform import PLATFORM_FILE, SimulatedPlatform, parse_public_platform
 from tacit.evidence.snp.report import is_report
-from tacit.evidence.verify import Collateral, parse_collateral
+from tacit.evidence.verify import Collateral
 from tacit.evidence.verify.envelope import unwrap
 
 
@@ -49,21 +49,6 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
     """
     tee = simulated_kind(evidence)
     return _load(folder).collateral_for(tee)
-
-
-def load_collateral(file: Path) -> Collateral:
-    """Collateral from a file, as `parse_collateral` reads it.
-
-    Raises:
-        CollateralError: no such file, or not what it should be.
-    """
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_JSON_SIZE + 1)
-    except OSError as exc:
-        # Callers of the API may read this: where the file lies is the operator's affair.
-        raise CollateralError(f"the collateral cannot be read: {exc.strerror}") from exc
-    return parse_collateral(raw)
 
 
 def _load(folder: Path) -> SimulatedPlatform:

@@ -126,20 +126,41 @@ def parse_bundle(raw: bytes) -> tuple[Kept, ...]:
     return tuple(parse_kept(one) for one in value["entries"])
 
 
-def load_bundle(file: Path) -> tuple[Kept, ...]:
-    """A bundle from its file.
+class Bundle:
+    """The entries of a bundle's file by platform; read again when the file is another one."""
 
-    Raises:
-        CollateralAbsentError: no such file.
-        CollateralError: not a bundle.
-    """
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_JSON_SIZE + 1)
-    except OSError as exc:
-        # Callers of an API may read this: where the file lies is the operator's affair.
-        raise CollateralAbsentError(f"the bundle of collateral cannot be read: {exc.strerror}") from exc
-    return parse_bundle(raw)
+    def __init__(self, file: Path) -> None:
+        """Raises: CollateralAbsentError, CollateralError."""
+        self._file = file
+        self._read()
+
+    def load(self, platform: Platform) -> Kept | None:
+        """What is kept for a platform, and None where nothing is.
+
+        Raises:
+            CollateralAbsentError: the file is gone.
+            CollateralError: it is no bundle any more.
+        """
+        if self._stamp() != self._read_as:
+            self._read()
+        return self._entries.get(str(platform))
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            found = self._file.stat()
+        except OSError as exc:
+            # Callers of an API may read this: where the file lies is the operator's affair.
+            raise CollateralAbsentError(f"the bundle of collateral cannot be read: {exc.strerror}") from exc
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _read(self) -> None:
+        self._read_as = self._stamp()
+        try:
+            with self._file.open("rb") as stream:
+                raw = stream.read(MAX_JSON_SIZE + 1)
+        except OSError as exc:
+            raise CollateralAbsentError(f"the bundle of collateral cannot be read: {exc.strerror}") from exc
+        self._entries = {str(platform_of(one.collateral)): one for one in parse_bundle(raw)}
 
 
 # ---- the cache

@@ -36,7 +36,7 @@ from tacit.evidence.claims import Claims, TrustAnchor
 from tacit.evidence.fetch.amd import AMD_SERVICE, fetch_amd_collateral, platform_of_report
 from tacit.evidence.fetch.http import Get, check_address, get
 from tacit.evidence.fetch.intel import INTEL_SERVICE, IntelPlatform, fetch_intel_collateral, platform_of_quote
-from tacit.evidence.fetch.keep import Cache, Kept, Platform, keep, load_bundle, platform_of
+from tacit.evidence.fetch.keep import Bundle, Cache, Kept, Platform, keep
 from tacit.evidence.intel.collateral import IntelCollateral, read_collateral
 from tacit.evidence.intel.quote import Quote, parse_quote
 from tacit.evidence.snp.report import SnpReport, is_report, parse_snp_report
@@ -80,6 +80,8 @@ class _Slot:
     lock: Lock = field(default_factory=Lock)
     kept: Kept | None = None
     tried: datetime | None = None
+    fetched: Kept | None = None
+    """What came then; it has not passed yet."""
     failed: TacitError | None = None
     refreshing: bool = False
 
@@ -103,8 +105,7 @@ class CollateralSource:
         self._get, self._start, self._note = get, start, note
         self._cache = Cache(places.cache) if places.cache is not None else None
         self._newest = self._cache.load_newest() if self._cache is not None else {}
-        bundle = load_bundle(places.bundle) if places.bundle is not None else ()
-        self._bundle = {str(platform_of(one.collateral)): one for one in bundle}
+        self._bundle = None if places.bundle is None else Bundle(places.bundle)
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._fetches: deque[datetime] = deque(maxlen=_MAX_FETCHES)
         self._lock = Lock()
@@ -178,12 +179,13 @@ class CollateralSource:
 
     def _at_hand(self, platform: Platform, slot: _Slot, now: datetime) -> Kept | None:
         """(2) What need not be fetched."""
-        if slot.kept is not None and slot.kept.in_force(now):
-            return slot.kept
-        found = [self._bundle.get(str(platform)), self._cache.load(platform) if self._cache is not None else None]
-        in_force = [one for one in found if one is not None and one.in_force(now)]
+        found = [slot.kept, None if self._bundle is None else self._bundle.load(platform)]
+        if self._cache is not None and (slot.kept is None or not slot.kept.in_force(now)):
+            found.append(self._cache.load(platform))
+        there = [one for one in found if one is not None]
+        in_force = [one for one in there if one.in_force(now)]
         # Offline, what has ended says more by its own refusal than "there is none".
-        ended = [one for one in found if one is not None] if self._address(platform) is None else []
+        ended = there if self._address(platform) is None else []
         return max(in_force or ended, key=lambda one: one.fetched, default=None)
 
     def _fetch(self, platform: Platform, slot: _Slot, now: datetime, *, instead_of: Kept | None = None) -> Kept:
@@ -195,21 +197,23 @@ class CollateralSource:
                 "(`tacit evidence bundle` makes one where there is a network)"
             )
         with slot.lock:
-            if slot.kept is not None and slot.kept is not instead_of and slot.kept.in_force(now):
-                return slot.kept
             if slot.tried is not None and abs(now - slot.tried) < RETRY:
-                raise slot.failed or CollateralAbsentError(
-                    f"collateral for {platform} was just fetched, and was no good"
-                )
+                if slot.fetched is not None and slot.fetched is not instead_of:
+                    return slot.fetched
+                raise slot.failed or CollateralAbsentError(f"collateral for {platform} was fetched just now")
             self._count(now)
-            slot.tried, slot.failed = now, None
+            slot.tried, slot.failed, slot.fetched = now, None, None
             try:
-                if isinstance(platform, IntelPlatform):
-                    return keep(fetch_intel_collateral(platform, address, self._get), fetched=now)
-                return keep(fetch_amd_collateral(platform, address, self._get), fetched=now)
+                collateral: Collateral = (
+                    fetch_intel_collateral(platform, address, self._get)
+                    if isinstance(platform, IntelPlatform)
+                    else fetch_amd_collateral(platform, address, self._get)
+                )
+                slot.fetched = keep(collateral, fetched=now)
             except TacitError as exc:
                 slot.failed = exc
                 raise
+            return slot.fetched
 
     def _count(self, now: datetime) -> None:
         with self._lock:
