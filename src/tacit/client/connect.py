@@ -49,7 +49,7 @@ from tacit.errors import (
     TlsError,
     WrongTeeError,
 )
-from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
+from tacit.evidence import Claims, Role, Tee, TrustAnchor, verify_binding, verify_evidence
 from tacit.manifest import Appraisal, Package, Unattested, appraise
 from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.pki.tls import unverified_client_context
@@ -299,12 +299,21 @@ def _attest(
         raise WrongTeeError(
             f"nothing says what program to expect at {address}; run `tacit trust {address} --tee ...` again"
         )
-    from tacit.evidence.fetch import fetch_collateral
-
-    collateral = fetch_collateral(quote.evidence, folder=_platform_folder(platform))
-    claims = verify_evidence(quote.evidence, collateral, expectation.anchor, now=now)  # (2)
+    claims = _verify(quote.evidence, expectation, expectation.anchor, now=now, platform=platform)  # (2)
     claims = verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
     return claims, appraise(claims, expectation.package)  # (5)
+
+
+def _verify(
+    evidence: bytes, expectation: Expectation, anchor: TrustAnchor, *, now: datetime, platform: Path | None
+) -> Claims:
+    """Step 2, with collateral of the simulated platform, or from where the expectation says."""
+    from tacit.evidence.fetch import CollateralSource, Places, default_cache_folder, fetch_collateral
+
+    if anchor.tee.is_simulated:
+        return verify_evidence(evidence, fetch_collateral(evidence, folder=_platform_folder(platform)), anchor, now=now)
+    places = Places.named(expectation.collateral, cache=default_cache_folder(os.environ))
+    return CollateralSource(places).verify(evidence, anchor, now=now)
 
 
 def _platform_folder(given: Path | None) -> Path:

@@ -46,6 +46,7 @@ class Expectation:
     `tee` is a `Tee` value or `unattested`. `package` and `anchor` are None only for `unattested`.
     `manifest_fingerprint` is the SHA-256 (32 bytes) of the manifest that it must hold, None where any will do.
     `root_der` is the root certificate that was attested first; None until then.
+    `collateral` is where a real TEE's comes from: an address or a bundle's file, None for the maker's own service.
     """
 
     tee: str
@@ -53,6 +54,7 @@ class Expectation:
     anchor: TrustAnchor | None = None
     manifest_fingerprint: bytes | None = None
     root_der: bytes | None = None
+    collateral: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     anchor: _AnchorJson | None = None
     manifest_fingerprint: str | None = None
     root: str | None = None
+    collateral: str | None = None
 
 
 class _SeenJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -412,6 +415,7 @@ def _host_json(value: Expectation) -> _HostJson:
         else _AnchorJson(str(value.anchor.tee), value.anchor.name, base64.b64encode(value.anchor.root_der).decode()),
         manifest_fingerprint=None if value.manifest_fingerprint is None else value.manifest_fingerprint.hex(),
         root=None if value.root_der is None else base64.b64encode(value.root_der).decode(),
+        collateral=value.collateral,
     )
 
 
@@ -454,6 +458,7 @@ def _expectation(entry: _HostJson) -> Expectation:
             if entry.manifest_fingerprint is None
             else bytes.fromhex(entry.manifest_fingerprint),
             root_der=None if entry.root is None else base64.b64decode(entry.root, validate=True),
+            collateral=entry.collateral,
         )
     except ValueError as exc:
         raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc

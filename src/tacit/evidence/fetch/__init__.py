@@ -9,6 +9,7 @@ know what to ask their makers' services; `keep` is the cache and the bundle on d
 """
 
 from tacit.evidence.fetch.folder import (
+    default_cache_folder,
     evidence_layout,
     fetch_collateral,
     load_anchor,
@@ -19,6 +20,7 @@ from tacit.evidence.fetch.source import CollateralSource, Places
 __all__ = [
     "CollateralSource",
     "Places",
+    "default_cache_folder",
     "evidence_layout",
     "fetch_collateral",
     "load_anchor",

@@ -1,5 +1,6 @@
 """Anchors and collateral from files: the simulated platform's folder, and single files of collateral."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tacit.errors import PlatformError
@@ -49,6 +50,14 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
     """
     tee = simulated_kind(evidence)
     return _load(folder).collateral_for(tee)
+
+
+def default_cache_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where a user's collateral is kept: `tacit/collateral` below $XDG_CACHE_HOME or ~/.cache; None where neither is."""
+    if base := environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "tacit" / "collateral"
+    home = environ.get("HOME")
+    return Path(home) / ".cache" / "tacit" / "collateral" if home else None
 
 
 def _load(folder: Path) -> SimulatedPlatform:

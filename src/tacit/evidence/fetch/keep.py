@@ -134,6 +134,11 @@ class Bundle:
         self._file = file
         self._read()
 
+    @property
+    def entries(self) -> Mapping[str, Kept]:
+        """All of them, by platform, as last read."""
+        return self._entries
+
     def load(self, platform: Platform) -> Kept | None:
         """What is kept for a platform, and None where nothing is.
 

@@ -67,6 +67,15 @@ class Places:
     bundle: Path | None = None
     cache: Path | None = None
 
+    @classmethod
+    def named(cls, where: str | None, *, cache: Path | None) -> "Places":
+        """The places that one word names: an address, or a bundle's file; without it the makers' own services."""
+        if where is None:
+            return cls(cache=cache)
+        if where.startswith(("http://", "https://")):
+            return cls(where, where, None, cache)
+        return cls(None, None, Path(where), cache)
+
     def check(self) -> "Places":
         """These, if the addresses are some. Raises: CollateralAbsentError."""
         intel, amd = (None if one is None else check_address(one) for one in (self.intel, self.amd))
