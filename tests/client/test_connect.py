@@ -100,7 +100,7 @@ def test_a_coordinator_without_a_manifest_is_not_pinned_yet(
 def test_every_attestation_sends_its_nonce(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> None:
     attest(coordinator, trust, platform, nonce=b"\xff" * 32)
     method, path, _ = coordinator.requests[0]
-    assert (method, path) == ("GET", "/api/v2/quote?nonce=" + "_" * 42 + "8%3D")
+    assert (method, path) == ("GET", "/api/v2/quote?nonce=" + "_" * 42 + "8%3D&channel=tls-exporter-v1")
 
 
 # ---- evidence

@@ -47,6 +47,7 @@ class Expectation:
     `manifest_fingerprint` is the SHA-256 (32 bytes) of the manifest that it must hold, None where any will do.
     `root_der` is the root certificate that was attested first; None until then.
     `collateral` is where a real TEE's comes from: an address or a bundle's file, None for the maker's own service.
+    `key_bound` is for MarbleRun's own coordinator, which cannot bind evidence to a connection, only to its key.
     """
 
     tee: str
@@ -55,6 +56,7 @@ class Expectation:
     manifest_fingerprint: bytes | None = None
     root_der: bytes | None = None
     collateral: str | None = None
+    key_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     manifest_fingerprint: str | None = None
     root: str | None = None
     collateral: str | None = None
+    key_bound: bool = False
 
 
 class _SeenJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -416,6 +419,7 @@ def _host_json(value: Expectation) -> _HostJson:
         manifest_fingerprint=None if value.manifest_fingerprint is None else value.manifest_fingerprint.hex(),
         root=None if value.root_der is None else base64.b64encode(value.root_der).decode(),
         collateral=value.collateral,
+        key_bound=value.key_bound,
     )
 
 
@@ -459,6 +463,7 @@ def _expectation(entry: _HostJson) -> Expectation:
             else bytes.fromhex(entry.manifest_fingerprint),
             root_der=None if entry.root is None else base64.b64decode(entry.root, validate=True),
             collateral=entry.collateral,
+            key_bound=entry.key_bound,
         )
     except ValueError as exc:
         raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc

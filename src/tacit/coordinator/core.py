@@ -231,8 +231,8 @@ class Coordinator:
             signed.further,
         )
 
-    def quote(self, nonce: bytes = b"") -> QuoteAnswer:
-        """Evidence for the root certificate; a fresh one where a nonce is given."""
+    def quote(self, nonce: bytes = b"", channel: bytes = b"") -> QuoteAnswer:
+        """Evidence for the root certificate; a fresh one where a nonce is given, also bound to `channel` if that is too."""
         identity = self.holdings.identity
         chain = identity.intermediate.certificate_pem + identity.root.certificate_pem
         issuer = self._world.issuer
@@ -240,7 +240,8 @@ class Coordinator:
             return QuoteAnswer(chain, None)
         root = identity.root.certificate_der
         if nonce:
-            return QuoteAnswer(chain, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root, nonce=nonce)))
+            data = report_data(role=Role.COORDINATOR, key=root, nonce=nonce, channel=channel)
+            return QuoteAnswer(chain, issuer.issue_evidence(data))
         cached = self._quote
         if cached.key != root:
             cached = _Cached(root, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root)))

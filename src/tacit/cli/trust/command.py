@@ -51,6 +51,12 @@ def trust(
         str | None,
         typer.Option("--collateral", help="Where a real TEE's collateral comes from: an address, or a bundle's file."),
     ] = None,
+    key_bound: Annotated[
+        bool,
+        typer.Option(
+            "--key-bound", help="It is MarbleRun's own coordinator, whose evidence is bound to its key alone."
+        ),
+    ] = False,
     platform: Annotated[Path | None, typer.Option("--platform", help="Folder of the simulated platform.")] = None,
     manifest: Annotated[
         str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")
@@ -80,7 +86,7 @@ def trust(
         if package_file is not None:
             named = _load_package(package_file, tee, beside=named)
         expectation = _expectation(tee, named, platform, None if manifest is None else _pin(manifest))
-        expectation = _with_collateral(expectation, collateral)
+        expectation = replace(_with_collateral(expectation, collateral), key_bound=key_bound)
     if forget:
         _forget(store, address, missing_is_fine=expectation is not None)
     if expectation is None:
