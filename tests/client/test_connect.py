@@ -118,7 +118,9 @@ def test_t01_replayed_evidence_is_refused(
     coordinator: FakeCoordinator, trust: TrustStore, platform: Path, tee: FakeTee
 ) -> None:
     data = report_data(role=Role.COORDINATOR, key=coordinator.root.certificate_der, nonce=NONCE)
-    coordinator.evidence = tee.issue_evidence(data)
+    coordinator.evidence, coordinator.only_key_bound = tee.issue_evidence(data), True
+    expected = replace(trust.load_expectation(coordinator.host), key_bound=True)
+    trust.store_expectation(coordinator.host, expected)
     attest(coordinator, trust, platform, nonce=NONCE)
     with pytest.raises(BindingError):
         attest(coordinator, trust, platform, nonce=os.urandom(32))

@@ -62,6 +62,7 @@ class FakeCoordinator:
     only_key_bound: bool = False  # as MarbleRun's own
     ends_connections: bool = False  # after each answer
     exporter: Exporter | None = None
+    certificates: set[bytes | None] = field(default_factory=set)  # that clients showed
 
     @property
     def host(self) -> str:
@@ -98,6 +99,7 @@ class FakeCoordinator:
         target = f"{request.path}?{request.query}" if request.query else request.path
         self.requests.append((request.method, target, request.body))
         self.exporter = request.exporter
+        self.certificates.add(request.peer_certificate)
         status, answer = self.answer(request.method, request.path, parse_qs(request.query), request.body)
         headers = {"connection": "close"} if self.ends_connections else {}
         return HttpResponse(status, answer, headers)

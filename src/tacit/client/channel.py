@@ -76,13 +76,14 @@ class HttpsChannel:
         """
         url = self.url(path)
         connection = self._reuse() or self._connect()
-        certificate, kept = _certificate(connection), False
+        # The server may end the connection with its answer.
+        certificate, exporter, kept = _certificate(connection), _exporter(connection), False
         try:
             target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
                 connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, _read(response, url), certificate, _exporter(connection))
+            answer = Answer(response.status, response.reason, _read(response, url), certificate, exporter)
             kept = not response.will_close
         except TimeoutError as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc
@@ -163,6 +164,8 @@ def closed_on_error(connection: HTTPConnection) -> Iterator[None]:
 
 def _has_word(sock: socket.socket) -> bool:
     """Whether something came although nothing was asked: the end of the connection, and in any case no answer of ours."""
+    if (own := getattr(sock, "has_word", None)) is not None:
+        return bool(own())
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))

@@ -240,8 +240,8 @@ class Coordinator:
             return QuoteAnswer(chain, None)
         root = identity.root.certificate_der
         if nonce:
-            data = report_data(role=Role.COORDINATOR, key=root, nonce=nonce, channel=channel)
-            return QuoteAnswer(chain, issuer.issue_evidence(data))
+            fresh = issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root, nonce=nonce, channel=channel))
+            return QuoteAnswer(chain, fresh)
         cached = self._quote
         if cached.key != root:
             cached = _Cached(root, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root)))

@@ -78,6 +78,16 @@ class TlsSocket:
         except SSL.ZeroReturnError:
             return b""
 
+    def has_word(self) -> bool:
+        """Whether anything but TLS's own records (tickets, which are not used) came although nothing was asked."""
+        try:
+            self._tls.recv(1, socket.MSG_PEEK)
+        except SSL.WantReadError:
+            return False
+        except SSL.Error:
+            return True
+        return True
+
     def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
         """What answers are read from."""
         return io.BufferedReader(_Reader(self))
