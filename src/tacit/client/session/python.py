@@ -215,7 +215,9 @@ class _Servers:
 class Model:
     """One model on one server."""
 
-    def __init__(self, name: str, client: _Servers, *, address: str, tee: str, version: int | None) -> None:
+    def __init__(
+        self, name: str, client: ServingClient | _Servers, *, address: str, tee: str, version: int | None
+    ) -> None:
         self.name = name
         self.version = version
         self._client = client
@@ -240,7 +242,7 @@ class Model:
         for name, value in named.items():
             spec = signature.inputs.get(name)
             arrays[name] = fit_to(spec, name, value) if spec is not None else np.asarray(value)
-        outputs = self._client.call(
+        outputs = self._call(
             lambda client: client.predict(self.name, arrays, version=self.version, signature_name=signature_name)
         ).outputs
         if isinstance(inputs, Mapping) or len(outputs) != 1:
@@ -250,7 +252,7 @@ class Model:
     def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
         """Inputs and outputs, asked once and kept. Raises: InputError, RequestError, ConnectError."""
         if self._signatures is None:
-            self._signatures = self._client.call(lambda client: client.signatures(self.name, version=self.version))
+            self._signatures = self._call(lambda client: client.signatures(self.name, version=self.version))
         if name not in self._signatures:
             known = ", ".join(sorted(self._signatures)) or "none"
             raise InputError(f"model {self.name!r} has no signature {name!r}; it has: {known}")
@@ -259,6 +261,9 @@ class Model:
     def close(self) -> None:
         """End the connection."""
         self._client.close()
+
+    def _call(self, what: Callable[[ServingClient], _T]) -> _T:
+        return what(self._client) if isinstance(self._client, ServingClient) else self._client.call(what)
 
     def __repr__(self) -> str:
         return f"<tacit.Model {self.name} at {self._address} {self._tee.upper()}>"
