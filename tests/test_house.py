@@ -39,7 +39,7 @@ WORLD = (
     "serving/sources.py",
     "serving/engines/",
     "serving/tfs/",
-    "evidence/issue.py",
+    "evidence/issue/",
     "evidence/fetch/",
     "vault/files.py",
     "pki/tls.py",

@@ -20,6 +20,7 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── TcbError                   no TCB level fits, or an unknown status
     │   ├── BindingError               report data does not bind this key, role and nonce
     │   └── PlatformError              the simulated platform's folder is missing, damaged or foreign
+    ├── TeeError                       the TEE around this process gives no evidence or no key
     ├── AppraisalError                 authentic, but not allowed
     │   ├── WrongTeeError              another kind of TEE than the package names
     │   ├── DebugNotAllowedError       a debug enclave
@@ -189,6 +190,12 @@ class PlatformError(EvidenceError):
     """The simulated platform's folder is missing, damaged or foreign."""
 
     reason = "platform"
+
+
+class TeeError(TacitError):
+    """The TEE around this process gives no evidence or no key, or is of a kind that is not known."""
+
+    reason = "tee"
 
 
 # ---- appraisal

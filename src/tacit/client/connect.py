@@ -55,6 +55,7 @@ from tacit.errors import (
     WrongTeeError,
 )
 from tacit.evidence import Claims, Tee
+from tacit.evidence.claims import PackageInfo
 from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.manifest import Appraisal, Package, Unattested
 from tacit.pki import KeyPair
@@ -207,31 +208,41 @@ def fetch_unverified(host: str, *, nonce: bytes = b"", timeout: float = 30.0) ->
 
 
 def load_simulated_expectation(
-    platform: Path, *, package: Package | None = None, manifest_fingerprint: bytes | None = None
+    platform: Path,
+    *,
+    tee: Tee = Tee.SIMULATED,
+    package: Package | None = None,
+    manifest_fingerprint: bytes | None = None,
 ) -> Expectation:
     """What to expect of a coordinator on the simulated platform in `platform`: its root, copied in, and its package.
 
-    Without `package` it is the coordinator as installed here.
+    `tee` is the kind of simulation. Without `package` it is the coordinator as installed here.
 
     Raises:
         PlatformError: there is no such platform, or without its keys and `package` was not given.
     """
     from tacit.evidence.fetch import load_anchor
 
-    anchor = load_anchor(platform)
+    anchor = load_anchor(platform, tee=tee)
     if package is None:
         from tacit.evidence.issue import load_package_info
 
-        info = load_package_info(platform, program="coordinator")
-        package = Package(
-            debug=info.debug,
-            unique_id=info.unique_id,
-            signer_id=info.signer_id,
-            product_id=info.product_id,
-            security_version=info.security_version,
-            tee=str(Tee.SIMULATED),
-        )
-    return Expectation(str(Tee.SIMULATED), package, anchor, manifest_fingerprint)
+        package = package_of(load_package_info(platform, program="coordinator", tee=tee))
+    return Expectation(str(tee), package, anchor, manifest_fingerprint)
+
+
+def package_of(info: PackageInfo) -> Package:
+    """The package that allows exactly this program."""
+    if info.measurements:
+        return Package(tee=str(info.tee), measurements=info.measurements, minimum_tcb=info.minimum_tcb)
+    return Package(
+        debug=info.debug,
+        unique_id=info.unique_id,
+        signer_id=info.signer_id,
+        product_id=info.product_id,
+        security_version=info.security_version,
+        tee=str(info.tee),
+    )
 
 
 def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509.Certificate) -> None:

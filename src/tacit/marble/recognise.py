@@ -101,7 +101,7 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
 
 def require_recognition(own: Tee | None, recognition: Recognition) -> None:
     """In a real TEE only a coordinator in a real TEE is obeyed, whose program is pinned. Raises: UsageError."""
-    if own is None or own is Tee.SIMULATED:
+    if own is None or own.is_simulated:
         return
     if not isinstance(recognition, Pinned):
         raise UsageError(
@@ -109,7 +109,7 @@ def require_recognition(own: Tee | None, recognition: Recognition) -> None:
             "the command and its secrets. Name the file with the coordinator's package by TACIT_COORDINATOR_PACKAGE, "
             "both in the measured configuration"
         )
-    if recognition.expectation.tee == Tee.SIMULATED:
+    if Tee(recognition.expectation.tee).is_simulated:
         raise UsageError(
             f"TACIT_COORDINATOR_PACKAGE names a simulated coordinator, and this is a real TEE ({own}): anybody can "
             "make simulated evidence, so a real marble never obeys it"

@@ -241,7 +241,7 @@ class ClientApi:
         return StatusV2(int(status.state), status.message, _mark(status))
 
     async def _quote_v1(self, _: HttpRequest) -> object:
-        answer = self._coordinator.quote()
+        answer = await self._offload(self._coordinator.quote)  # a real TEE takes a good part of a second for one
         return QuoteV1(answer.chain_pem.decode(), answer.evidence)
 
     async def _quote_v2(self, request: HttpRequest) -> object:
@@ -250,7 +250,7 @@ class ClientApi:
             if request.exporter is None:
                 raise InputError("this connection has no TLS that evidence could be bound to")
             channel = request.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
-        answer = self._coordinator.quote(nonce, channel)
+        answer = await self._offload(partial(self._coordinator.quote, nonce, channel))
         bound = CHANNEL_BINDING if channel and answer.evidence is not None else UNSET
         return QuoteV2(answer.chain_pem.decode(), answer.evidence, bound)
 
