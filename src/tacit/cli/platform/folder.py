@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import FormatOption, check_format
-from tacit.errors import FileInputError, PlatformError
+from tacit.errors import FileInputError, PlatformError, UsageError
+from tacit.evidence import Tee
 from tacit.evidence.fetch import load_anchor
 from tacit.evidence.issue import (
     PLATFORM_FILE,
@@ -38,9 +39,15 @@ def platform_folder(folder: Path | None = None) -> Path:
     return folder or default_platform_folder(os.environ)
 
 
-def package_of(program: str, folder: Path | None = None) -> PackageInfo:
-    """What this installation's `program` (`coordinator` or `marble`) would show as evidence. Raises: PlatformError."""
-    return load_package_info(platform_folder(folder), program=program)
+def package_of(program: str, folder: Path | None = None, tee: str = str(Tee.SIMULATED)) -> PackageInfo:
+    """What this installation's `program` (`coordinator` or `marble`) would show as evidence, simulated as `tee`.
+
+    Raises: PlatformError, UsageError.
+    """
+    kinds = tuple(kind for kind in Tee if kind.is_simulated)
+    if tee not in kinds:
+        raise UsageError(f"--tee {tee} is no kind of simulation; expected one of {', '.join(kinds)}")
+    return load_package_info(platform_folder(folder), program=program, tee=Tee(tee))
 
 
 def ensure_platform(folder: Path | None = None) -> Path:

@@ -37,6 +37,13 @@ def package_info(
         ),
     ] = "marble",
     folder: FolderOption = None,
+    tee: Annotated[
+        str,
+        typer.Option(
+            "--tee",
+            help="The kind of simulation, for a program of this installation: simulated, simulated-tdx, simulated-snp.",
+        ),
+    ] = str(Tee.SIMULATED),
     output: FormatOption = "text",
 ) -> None:
     """Print the values that a manifest needs for a program: of this installation, of a signed enclave, or of evidence.
@@ -47,7 +54,7 @@ def package_info(
     """
     check_format(output)
     if target in ("marble", "coordinator"):
-        _say(package_of(target, folder), output)
+        _say(package_of(target, folder, tee), output)
         return
     shown = _shown(target)
     if shown is None:
@@ -61,6 +68,11 @@ def package_info(
 
 
 def _say(info: PackageInfo, output: str) -> None:
+    if info.measurements:
+        registers = {name: value.hex() for name, value in info.measurements.items()}
+        lowest = {"MinimumTCB": dict(info.minimum_tcb)} if info.minimum_tcb else {}
+        _say_values({"TEE": str(info.tee), "Measurements": registers, **lowest}, output)
+        return
     values: dict[str, Any] = {"TEE": str(info.tee), "UniqueID": info.unique_id.hex(), "SignerID": info.signer_id.hex()}
     values |= {"ProductID": info.product_id, "SecurityVersion": info.security_version}
     _say_values(values | ({"Debug": True} if info.debug else {}), output)

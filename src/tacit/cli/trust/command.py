@@ -29,7 +29,7 @@ def trust(
         typer.Argument(metavar="[HOST:PORT]", help="Client API of the coordinator. Without one: list what is known."),
     ] = None,
     tee: Annotated[
-        str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, tdx, snp, simulated; or unattested.")
+        str | None, typer.Option(help=f"The kind of TEE, by its exact name: {', '.join(Tee)}; or {UNATTESTED}.")
     ] = None,
     unique_id: Annotated[
         str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")
@@ -66,7 +66,7 @@ def trust(
 ) -> None:
     """Say once what to expect of a coordinator; every other command checks it.
 
-    On the simulated TEE the coordinator that is installed here is expected, unless ids are given.
+    On a simulated TEE the coordinator that is installed here is expected, unless ids or a package are given.
 
     Example: tacit trust localhost:4433 --tee simulated
     """
@@ -79,7 +79,7 @@ def trust(
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     store = open_store()
     if tee is None and not forget:
-        raise UsageError("which kind of TEE? Give it by name: --tee simulated, --tee sgx, or --tee unattested")
+        raise UsageError(f"which kind of TEE? Give it by name: --tee {', --tee '.join(Tee)}, or --tee {UNATTESTED}")
     expectation = None
     if tee is not None:  # built before anything is forgotten, so that a mistake in it loses nothing
         named = _named_package(tee, unique_id, signer_id, product_id, security_version)
@@ -93,7 +93,7 @@ def trust(
         return
     store.store_expectation(address, expectation)
     typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
-    if tee == Tee.SIMULATED:
+    if tee in tuple(Tee) and Tee(tee).is_simulated:
         typer.echo("SIMULATED: this proves nothing about a real machine.")
     if tee == UNATTESTED:
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
@@ -225,19 +225,21 @@ def _digest(text: str, option: str) -> bytes:
 
 
 def _expectation(tee: str, package: Package | None, platform: Path | None, fingerprint: bytes | None) -> Expectation:
-    """What to store for `--tee`; for the simulated TEE the coordinator of this installation is the default."""
-    if tee == Tee.SIMULATED:
-        return load_simulated_expectation(platform_folder(platform), package=package, manifest_fingerprint=fingerprint)
-    if tee == Tee.SGX and package is None:
-        raise UsageError(
-            "--tee sgx needs --unique-id, or --signer-id with --product-id and --security-version, or --package FILE"
-        )
-    if tee in (Tee.TDX, Tee.SNP) and package is None:
-        raise UsageError(f"--tee {tee} needs --package FILE: what was measured, as a package of a manifest has it")
-    if tee in (Tee.SIMULATED_TDX, Tee.SIMULATED_SNP):
-        raise UsageError(f"no coordinator runs on TEE {tee}; expected --tee simulated, sgx, tdx, snp or unattested")
+    """What to store for `--tee`; for a simulated TEE the coordinator of this installation is the default."""
     if tee in tuple(Tee):
-        return Expectation(tee, package, MAKERS[Tee(tee)], fingerprint)
+        kind = Tee(tee)
+        if kind.is_simulated:
+            return load_simulated_expectation(
+                platform_folder(platform), tee=kind, package=package, manifest_fingerprint=fingerprint
+            )
+        if package is None:
+            ids = (
+                "--unique-id, or --signer-id with --product-id and --security-version, or --package FILE"
+                if kind is Tee.SGX
+                else "--package FILE"
+            )
+            raise UsageError(f"--tee {tee} needs {ids}: nothing else says which program to expect there")
+        return Expectation(tee, package, MAKERS[kind], fingerprint)
     if tee == UNATTESTED and package is not None:
         raise UsageError("--tee unattested asks for no evidence, so ids would be compared with nothing; leave them out")
     return Expectation(tee, package, None, fingerprint)
