@@ -1,5 +1,6 @@
 """Confidential virtual machines seen from inside: a trust domain of Intel's, a guest of AMD's SNP."""
 
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -24,8 +25,8 @@ Names = Callable[[], str]
 class TdxGuest:
     """The trust domain around this process. It has no key for sealing: Intel's module gives none."""
 
-    def __init__(self, kernel: Kernel, names: Names) -> None:
-        self._kernel, self._names = kernel, names
+    def __init__(self, kernel: Kernel, names: Names, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._kernel, self._names, self._sleep = kernel, names, sleep
 
     @property
     def tee(self) -> Tee:
@@ -41,7 +42,7 @@ class TdxGuest:
         """
         _check_size(data)
         if self._kernel.exists(TSM_FOLDER):
-            quote = _from_kernel(self._kernel, self._names(), data, Tee.TDX)
+            quote = _from_kernel(self._kernel, self._names(), data, Tee.TDX, self._sleep)
         else:
             quote = fetch_td_quote(self._kernel, data)
         try:
@@ -60,8 +61,8 @@ class TdxGuest:
 class SnpGuest:
     """The SNP guest around this process."""
 
-    def __init__(self, kernel: Kernel, names: Names) -> None:
-        self._kernel, self._names = kernel, names
+    def __init__(self, kernel: Kernel, names: Names, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._kernel, self._names, self._sleep = kernel, names, sleep
 
     @property
     def tee(self) -> Tee:
@@ -77,7 +78,7 @@ class SnpGuest:
         """
         _check_size(data)
         if self._kernel.exists(TSM_FOLDER):
-            report = _from_kernel(self._kernel, self._names(), data, Tee.SNP)
+            report = _from_kernel(self._kernel, self._names(), data, Tee.SNP, self._sleep)
         else:
             report, _ = fetch_snp_report(self._kernel, data)
         try:
@@ -99,8 +100,8 @@ class SnpGuest:
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=_SNP_LABEL).derive(key)
 
 
-def _from_kernel(kernel: Kernel, name: str, data: bytes, tee: Tee) -> bytes:
-    found = fetch_report(kernel, data, name=name)
+def _from_kernel(kernel: Kernel, name: str, data: bytes, tee: Tee, sleep: Callable[[float], None]) -> bytes:
+    found = fetch_report(kernel, data, name=name, sleep=sleep)
     if found.provider != _PROVIDERS[tee]:
         raise TeeError(f"the kernel's reports come from {found.provider[:40]!r}, expected {_PROVIDERS[tee]!r}")
     return found.outblob

@@ -9,7 +9,6 @@ Source: Linux, Documentation/ABI/testing/configfs-tsm-report, drivers/virt/coco 
 
 import contextlib
 import errno
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def find_provider(kernel: Kernel, name: str) -> str | None:
         _remove(kernel, entry)
 
 
-def fetch_report(kernel: Kernel, data: bytes, *, name: str, sleep: Callable[[float], None] = time.sleep) -> TsmReport:
+def fetch_report(kernel: Kernel, data: bytes, *, name: str, sleep: Callable[[float], None]) -> TsmReport:
     """A report over these 64 bytes. `name` is a new one for each call.
 
     Raises:
