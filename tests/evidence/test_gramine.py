@@ -38,7 +38,7 @@ def test_evidence_is_a_quote_over_the_report_data_in_open_enclave_s_envelope(
     tee = GramineEnclave(gramine)
     evidence = tee.issue_evidence(BOUND)
     assert unwrap(evidence) != evidence
-    maker.pin(monkeypatch.setattr)
+    maker.pin(monkeypatch)
     anchor = TrustAnchor(Tee.SGX, "a test's Intel", maker.root_der)
     claims = verify_binding(
         verify_evidence(evidence, maker.collateral(now=NOW), anchor, now=NOW), role=Role.MARBLE, key=b"a certificate"

@@ -10,6 +10,8 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes.machine import FakeGramine
@@ -31,7 +33,7 @@ def main() -> None:
     folder, program = Path(sys.argv[1]), sys.argv[2]
     sys.argv = [f"tacit-{program}" if program != "tacit" else "tacit", *sys.argv[3:]]
     maker = load_maker(folder)
-    maker.pin()
+    maker.pin(pytest.MonkeyPatch())
     if program in PROGRAMS:
         from tacit.programs import surroundings
 

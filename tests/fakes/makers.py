@@ -4,7 +4,7 @@ Where a test pins its roots in place of the makers' (`pin`), everything is as on
 collateral. Nobody else believes it.
 
     maker = load_maker(folder)          # made where there is none yet
-    maker.pin()
+    maker.pin(monkeypatch)
     kernel = FakeGramine(maker, program="coordinator")
 """
 
@@ -17,6 +17,7 @@ from functools import cache
 from hashlib import sha384
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -94,11 +95,15 @@ class Maker:
         file.write_bytes(raw)
         return file
 
-    def pin(self, setattr_: Callable[[object, str, object], None] = setattr) -> None:
-        """Take Intel's place in this process; a test gives `monkeypatch.setattr`, so that it ends with it."""
-        setattr_(roots, "INTEL_ROOT_KEY", public_point(self.certificates["root"]))
-        setattr_(roots, "INTEL", TrustAnchor(Tee.SGX, "a test's Intel", self.root_der))
-        setattr_(roots, "INTEL_TDX", TrustAnchor(Tee.TDX, "a test's Intel", self.root_der))
+    def pin(self, patch: pytest.MonkeyPatch) -> None:
+        """Take Intel's place in this process, until the patch is undone."""
+        patch.setattr(roots, "INTEL_ROOT_KEY", public_point(self.certificates["root"]))
+        for tee in (Tee.SGX, Tee.TDX):
+            patch.setitem(roots.MAKERS, tee, self.anchor(tee))
+
+    def anchor(self, tee: Tee) -> TrustAnchor:
+        """What pins this maker for one kind."""
+        return TrustAnchor(tee, "a test's Intel", self.root_der)
 
     def render(self) -> bytes:
         keys = {
@@ -151,7 +156,7 @@ def shared_amd_chip(product: str = "Milan") -> SnpChip:
         return generate_chip(now=NOW, random=lambda size: sha384(b"a test's chip").digest().ljust(64, b"\1")[:size])
 
 
-def pin_amd(chip: SnpChip, setitem: Callable[[dict[bytes, str], bytes, str], None]) -> None:
-    """Have this chip's root count as AMD's; a test gives `monkeypatch.setitem`."""
+def pin_amd(chip: SnpChip, patch: pytest.MonkeyPatch) -> None:
+    """Have this chip's root count as AMD's, until the patch is undone."""
     key = parse_amd_certificate(chip.ark).key_der
-    setitem(roots.AMD_ROOT_KEYS, sha384(key).digest(), "Milan")
+    patch.setitem(roots.AMD_ROOT_KEYS, sha384(key).digest(), "Milan")

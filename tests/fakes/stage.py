@@ -73,6 +73,7 @@ class Stage:
     run: Run = installed
     env: Mapping[str, str] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
+    collateral: str = ""
     host: str = ""
     mesh: str = ""
 
@@ -138,7 +139,8 @@ class Stage:
     def trust(self) -> None:
         """Say once what to expect of the coordinator."""
         (self.folder / "coordinator.json").write_text(json.dumps(self.package("coordinator")))
-        self.types("trust", self.host, "--tee", self.tee, "--package", "coordinator.json")
+        place = ["--collateral", self.collateral] if self.collateral else []
+        self.types("trust", self.host, "--tee", self.tee, "--package", "coordinator.json", *place)
 
     def manifest(self, model: str, owner: str, config: Mapping[str, object]) -> dict[str, Any]:
         serve = ["tacit-serve", "--model_name=m", f"--model_base_path={self.folder / 'm.capsule'}"]

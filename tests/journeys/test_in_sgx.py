@@ -37,8 +37,8 @@ def package(program: str) -> dict[str, Any]:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder, keys = tmp_path_factory.mktemp("sgx"), tmp_path_factory.mktemp("maker")
     file = load_maker(keys).store_collateral(folder / "collateral.json", now=datetime.now(UTC))
-    with Stage(folder, "sgx", package, through(LAUNCHER, keys), {"TACIT_INTEL_COLLATERAL": str(file)}) as made:
-        made.env = {**made.env, "TEST_KEYS": str(keys)}
+    environ = {"TACIT_COLLATERAL_BUNDLE": str(file), "TEST_KEYS": str(keys)}
+    with Stage(folder, "sgx", package, through(LAUNCHER, keys), environ, collateral=str(file)) as made:
         made.prepare()
         made.start_server().wait_for('"ready"')
         yield made
@@ -52,8 +52,7 @@ def own_platform(tmp_path: Path) -> Path:
 def test_a_client_predicts_with_a_model_that_only_the_enclave_opened(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_maker(Path(stage.env["TEST_KEYS"])).pin(monkeypatch.setattr)
-    monkeypatch.setenv("TACIT_INTEL_COLLATERAL", stage.env["TACIT_INTEL_COLLATERAL"])
+    load_maker(Path(stage.env["TEST_KEYS"])).pin(monkeypatch)
     with tacit.connect(stage.host, config=stage.folder / ".config" / "tacit") as session:
         assert (session.tee, session.simulated, session.manifest_pinned) == ("sgx", False, True)
         answer = session.model("m", address=f"localhost:{stage.port}").predict(ROWS)
@@ -76,7 +75,7 @@ def test_the_command_starts_from_an_empty_environment(stage: Stage) -> None:
     names = {entry.partition(b"=")[0] for entry in environ.read_bytes().split(b"\0") if entry}
     assert b"TACIT_TEE" in names
     assert not names & {
-        b"TACIT_INTEL_COLLATERAL",
+        b"TACIT_COLLATERAL_BUNDLE",
         b"EDG_MARBLE_TYPE",
         b"LANG",
         b"TEST_KEYS",

@@ -14,6 +14,7 @@ from tacit.evidence import Tee
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(300)]
 
+COLLATERAL = Path(__file__).parents[1] / "vectors" / "evidence" / "v4-gce-cos113-uptodate" / "collateral.json"
 ROWS = np.ones((2, 4), np.float32)
 REGISTER = {Tee.SIMULATED_TDX: "MRTD", Tee.SIMULATED_SNP: "MEASUREMENT"}
 
@@ -57,7 +58,7 @@ def refuse_others(stage: Stage, kind: Tee, folder: Path) -> None:
         registers = {"MRTD": "31" * 48} if real == "tdx" else {"MEASUREMENT": "31" * 48}
         (folder / "real.json").write_text(json.dumps({"TEE": real, "Measurements": registers}))
         stage.types("trust", stage.host, "--forget")
-        stage.types("trust", stage.host, "--tee", real, "--package", "real.json")
+        stage.types("trust", stage.host, "--tee", real, "--package", "real.json", "--collateral", str(COLLATERAL))
         done = stage.try_to("status", stage.host, run=installed)
         assert done.returncode == 1
         assert done.stdout == ""

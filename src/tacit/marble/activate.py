@@ -50,7 +50,10 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds)."""
+    """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds).
+
+    `bundle` and `services` (addresses by `intel` and `amd`) say where collateral comes from for a coordinator in a real TEE.
+    """
 
     coordinator: str
     coordinator_certificate: Path | None
@@ -64,6 +67,8 @@ class Settings:
     encrypted_model: Path
     memory: Path
     patience: float
+    bundle: Path | None = None
+    services: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         encrypted_model=Path(environ.get(MODEL_VARIABLE) or ENCRYPTED_MODEL),
         memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
         patience=_parse_seconds(environ.get("TACIT_ACTIVATION_TIMEOUT") or "60"),
+        bundle=folder / bundle if (bundle := environ.get("TACIT_COLLATERAL_BUNDLE")) else None,
+        services={"intel": environ.get("TACIT_PCCS") or "intel", "amd": environ.get("TACIT_KDS") or "amd"},
     )
 
 

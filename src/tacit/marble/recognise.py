@@ -90,13 +90,25 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
         raise UsageError(
             f"{settings.coordinator_package}: {named!r} is no kind of TEE; expected one of {', '.join(Tee)}"
         )
-    expectation = Expectation(str(named), package, load_anchor(Tee(named)))
+    collateral = _place_of_collateral(settings, Tee(named))
+    expectation = Expectation(str(named), package, load_anchor(Tee(named)), collateral=collateral)
     folder = settings.trust_folder
     trust = TrustStore(
         folder, forget=f"remove {folder / 'trust.json'}", move="TACIT_TRUST_DIR names the folder for what was seen"
     )
     trust.store_expectation(address, expectation)
     return Pinned(address, expectation, trust)
+
+
+def _place_of_collateral(settings: Settings, tee: Tee) -> str | None:
+    """A bundle's file or the address of a service; None for the maker's own."""
+    if tee.is_simulated:
+        return None
+    if settings.bundle is not None:
+        return str(settings.bundle)
+    maker = "amd" if tee is Tee.SNP else "intel"
+    service = settings.services.get(maker, maker)
+    return None if service == maker else service
 
 
 def require_recognition(own: Tee | None, recognition: Recognition) -> None:

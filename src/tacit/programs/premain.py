@@ -11,7 +11,8 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
   writes it; no other program is obeyed. A must in a real TEE, from the measured configuration.
 - TACIT_COORDINATOR_API (the coordinator's host, port 4433): client API that shows the coordinator's evidence.
 - TACIT_TRUST_DIR (the id's file with `.trust` behind it): what was seen of the coordinator; an older state is refused.
-- TACIT_INTEL_COLLATERAL, TACIT_AMD_COLLATERAL: files with the makers' collateral for a coordinator in SGX or TDX, or SNP.
+- TACIT_COLLATERAL_BUNDLE: file with the collateral of a coordinator in a real TEE; without one TACIT_PCCS (intel) or
+  TACIT_KDS (amd): address of the service that has it.
 - TACIT_COORDINATOR_CERTIFICATE: instead of a package, a file with the coordinator's intermediate certificate.
 - TACIT_ACTIVATION_TIMEOUT (60): seconds to wait for a coordinator with a manifest.
 - TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts. Attested, both
