@@ -104,7 +104,7 @@ def test_t68_no_variable_makes_a_coordinator_in_a_real_tee_less(tee: Tee) -> Non
                 config = read_config([], {"HOME": "/nowhere", name: value}, tee=tee)
             except TacitError:
                 continue
-            assert (config.tee, config.unattested, config.sources.platform) == (tee, False, None)
+            assert (config.tee, config.unattested, config.platform) == (tee, False, None)
     with pytest.raises(UsageError, match=rf"real TEE \({tee}\), and --unattested"):
         read_config(["--unattested"], {}, tee=tee)
 
