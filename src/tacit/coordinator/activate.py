@@ -23,8 +23,16 @@ import msgspec
 
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
 from tacit.coordinator.state import Holdings, Identity
-from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputError, PkiError, TemplateError
-from tacit.evidence import Claims
+from tacit.errors import (
+    ActivationError,
+    AppraisalError,
+    EvidenceError,
+    InputError,
+    PkiError,
+    TemplateError,
+    WrongTeeError,
+)
+from tacit.evidence import Claims, Tee
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
 from tacit.manifest.access import named_secrets, used_secrets, uses_previous
@@ -33,8 +41,9 @@ from tacit.pki import KeyPair, issue_leaf, parse_csr
 from tacit.wire.release import CLIENTS_ENV, KEY_FOLDER, MODELS_ENV, ClientRule, ModelRule
 
 Permission = Appraisal | Unattested
-Verifier = Callable[[bytes, bytes], Claims]
-"""Evidence and the client certificate (DER) of its connection in; authentic claims, bound to that certificate, out."""
+Verifier = Callable[[bytes, bytes, Tee], Claims]
+"""Evidence, the client certificate (DER) of its connection and the kind of TEE that the package names in; authentic
+claims, bound to that certificate, out. They may be of another kind: that is for the package to refuse."""
 
 TTLS_ENV = "MARBLE_TTLS_CONFIG"
 MODEL_KEY_SIZE = 32  # bytes
@@ -102,9 +111,23 @@ def permit(manifest: Manifest, marble: rules.Marble, order: Order, *, verify: Ve
     if verify is None:
         return Unattested("the coordinator runs in unattested mode")
     try:
-        return appraise(verify(order.evidence, order.certificate), package)
+        return appraise(verify(order.evidence, order.certificate, _named_tee(package)), package)
     except (EvidenceError, AppraisalError) as exc:
         raise ActivationError(f"marble verification failed: invalid quote: {exc}") from exc
+
+
+def _named_tee(package: rules.Package) -> Tee:
+    """The kind that a package names; SGX where it names none.
+
+    Raises:
+        WrongTeeError: no kind that there is.
+    """
+    named = package.tee or Tee.SGX
+    if named not in tuple(Tee):
+        raise WrongTeeError(
+            f"the package is for TEE {named!r}, which no evidence is from; expected one of {', '.join(Tee)}"
+        )
+    return Tee(named)
 
 
 def parse_uuid(text: str) -> str:

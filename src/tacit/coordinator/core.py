@@ -78,6 +78,7 @@ from tacit.coordinator.updates.ledger import Held, Ledger, Step, manifest_of
 from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
 from tacit.coordinator.updates.steps import Tools, Updates
 from tacit.errors import (
+    CollateralAbsentError,
     EvidenceError,
     FieldError,
     IllegalTransitionError,
@@ -230,8 +231,8 @@ class Coordinator:
             signed.further,
         )
 
-    def quote(self, nonce: bytes = b"") -> QuoteAnswer:
-        """Evidence for the root certificate; a fresh one where a nonce is given."""
+    def quote(self, nonce: bytes = b"", channel: bytes = b"") -> QuoteAnswer:
+        """Evidence for the root certificate; a fresh one where a nonce is given, also bound to `channel` if that is too."""
         identity = self.holdings.identity
         chain = identity.intermediate.certificate_pem + identity.root.certificate_pem
         issuer = self._world.issuer
@@ -239,7 +240,8 @@ class Coordinator:
             return QuoteAnswer(chain, None)
         root = identity.root.certificate_der
         if nonce:
-            return QuoteAnswer(chain, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root, nonce=nonce)))
+            fresh = issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root, nonce=nonce, channel=channel))
+            return QuoteAnswer(chain, fresh)
         cached = self._quote
         if cached.key != root:
             cached = _Cached(root, issuer.issue_evidence(report_data(role=Role.COORDINATOR, key=root)))
@@ -321,8 +323,8 @@ class Coordinator:
             if self._world.judge is None:
                 raise EvidenceError("OE_UNSUPPORTED")
             status = self._world.judge(quote).tcb_status
-        except PlatformError as exc:
-            # What is wrong with its own folder is for the operator, not for whoever asks.
+        except (PlatformError, CollateralAbsentError) as exc:
+            # What is wrong with its own folder, or whom it asks, is for the operator, not for whoever asks.
             self._world.log.error("no quote can be verified", error=str(exc))
             detail = "quote verification failed: the coordinator has no collateral at this time"
             raise FieldError("quote verification failed", field="sgxQuote", detail=detail) from exc

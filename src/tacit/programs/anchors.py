@@ -1,70 +1,95 @@
-"""Which root vouches for what a coordinator is shown, and where its collateral lies."""
+"""Which root vouches for what a coordinator is shown, and where its collateral lies.
 
-import contextlib
+There are two judges: one for evidence of real TEEs, by their makers' roots; and on a simulated platform one by that
+platform's own. Whose word counts is said by who asks (a manifest's package names its kind of TEE), never by evidence.
+"""
+
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from tacit.coordinator.activate import Verifier
-from tacit.errors import UntrustedRootError
-from tacit.evidence import INTEL, Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
-from tacit.evidence.anchor import INTEL_TDX
-from tacit.evidence.fetch import evidence_layout, fetch_collateral, load_anchor, load_collateral, simulated_kind
+from tacit.errors import CollateralAbsentError, CollateralError, PlatformError, UntrustedRootError
+from tacit.evidence import Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
+from tacit.evidence.anchor import MAKERS
+from tacit.evidence.fetch import (
+    CollateralSource,
+    Places,
+    evidence_layout,
+    fetch_collateral,
+    load_anchor,
+    simulated_kind,
+)
 
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
+# Why a judge does not know some evidence at all; the other may.
+_UNKNOWN = (UntrustedRootError, CollateralAbsentError, CollateralError, PlatformError)
 
 Clock = Callable[[], datetime]
 Judge = Callable[[bytes], Claims]
 """Evidence in; authentic claims out, bound to whatever it is bound to."""
 
 
-def make_verifier(platform: Path, *, clock: Clock) -> Verifier:
-    """Evidence of this platform's TEEs, bound to the client certificate of its connection, becomes claims."""
-    load_anchor(platform)  # no start without a platform
-    kept: dict[Tee, tuple[datetime, TrustAnchor, Collateral]] = {}
+def make_verifier(platform: Path | None, source: CollateralSource | None, *, clock: Clock) -> Verifier:
+    """Evidence that is bound to the client certificate of its connection becomes claims.
 
-    def verify(evidence: bytes, certificate: bytes) -> Claims:
-        moment, tee = clock(), simulated_kind(evidence)
-        found = kept.get(tee)
-        if found is None or not timedelta() <= moment - found[0] < COLLATERAL_KEPT:
-            # All of them are this platform's, and every package says which kind it allows.
-            found = moment, load_anchor(platform, tee=tee), fetch_collateral(evidence, folder=platform)
-            kept[tee] = found
-        claims = verify_evidence(evidence, found[2], found[1], now=moment)
-        return verify_binding(claims, role=Role.MARBLE, key=certificate)
+    The judge for the kind that the package names comes first, and its refusal is the one that is told. Evidence that the
+    other judge knows is refused all the same, by the package, which then says what it found. In a real TEE there is no
+    `platform`, so nothing simulated has a judge.
+    Raises: PlatformError, where the platform's folder is named and holds none.
+    """
+    # Without a place for collateral real evidence is still told from what is none, and what is missing is named.
+    real = _make_real_judge(source or CollateralSource(Places(None, None, None, None)), clock=clock)
+    simulated = None if platform is None else _make_simulated_judge(platform, clock=clock)
+
+    def verify(evidence: bytes, certificate: bytes, tee: Tee) -> Claims:
+        judges = [one for one in ((simulated, real) if tee.is_simulated else (real, simulated)) if one is not None]
+        return verify_binding(_ask(judges, evidence), role=Role.MARBLE, key=certificate)
 
     return verify
 
 
-def make_judge(platform: Path | None, intel: Path | None, *, clock: Clock) -> Judge | None:
+def make_judge(platform: Path | None, source: CollateralSource | None, *, clock: Clock) -> Judge | None:
     """What verifies a quote that a caller wants signed; None where there is nothing to verify by.
 
-    The anchor of the coordinator's own TEE judges. A quote whose chain is of another kind is judged by Intel's root,
-    where there is a file with Intel's collateral.
+    It is the maker's root that judges, where something says where its collateral comes from, or that of the
+    coordinator's own platform.
     """
     judges: list[Judge] = []
+    if source is not None:
+        judges.append(_make_real_judge(source, clock=clock))
     if platform is not None:
-        judges.append(partial(_judge_by_platform, platform, clock))
-    if intel is not None:
-        judges.append(partial(_judge_by_intel, intel, clock))
-    if not judges:
-        return None
+        judges.append(_make_simulated_judge(platform, clock=clock))
+    return (lambda quote: _ask(judges, quote)) if judges else None
 
-    def judge(quote: bytes) -> Claims:
-        for one in judges[:-1]:
-            with contextlib.suppress(UntrustedRootError):
-                return one(quote)
-        return judges[-1](quote)
+
+def _make_real_judge(source: CollateralSource, *, clock: Clock) -> Judge:
+    """Evidence of a real TEE, by the root of its maker."""
+    return lambda evidence: source.verify(evidence, MAKERS[evidence_layout(evidence)], now=clock())
+
+
+def _make_simulated_judge(platform: Path, *, clock: Clock) -> Judge:
+    """Evidence of any simulated kind, by this platform's roots. Raises: PlatformError."""
+    load_anchor(platform)  # no start without a platform
+    kept: dict[Tee, tuple[datetime, TrustAnchor, Collateral]] = {}
+
+    def judge(evidence: bytes) -> Claims:
+        moment, tee = clock(), simulated_kind(evidence)
+        found = kept.get(tee)
+        if found is None or not timedelta() <= moment - found[0] < COLLATERAL_KEPT:
+            found = moment, load_anchor(platform, tee=tee), fetch_collateral(evidence, folder=platform)
+            kept[tee] = found
+        return verify_evidence(evidence, found[2], found[1], now=moment)
 
     return judge
 
 
-def _judge_by_platform(platform: Path, clock: Clock, quote: bytes) -> Claims:
-    anchor = load_anchor(platform, tee=simulated_kind(quote))
-    return verify_evidence(quote, fetch_collateral(quote, folder=platform), anchor, now=clock())
-
-
-def _judge_by_intel(file: Path, clock: Clock, quote: bytes) -> Claims:
-    anchor = INTEL_TDX if evidence_layout(quote) is Tee.TDX else INTEL
-    return verify_evidence(quote, load_collateral(file), anchor, now=clock())
+def _ask(judges: list[Judge], evidence: bytes) -> Claims:
+    """The claims of the first judge that knows this evidence, or the first one's refusal. Raises: EvidenceError."""
+    refusals: list[Exception] = []
+    for judge in judges:
+        try:
+            return judge(evidence)
+        except _UNKNOWN as exc:
+            refusals.append(exc)
+    raise refusals[0]

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 _MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
+_SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
 _STORAGE = "storage"  # the thread that looks after the models
 
 
@@ -453,7 +454,7 @@ def tell_flags(log: "Log", flags: Flags) -> None:
 def tell_trust(log: "Log", tee: str, identity: Identity | None) -> None:
     """Say in the log how far this server may be trusted."""
     told = {
-        "simulated": "SIMULATED: a simulated TEE protects nothing from who runs this machine",
+        **dict.fromkeys(_SIMULATED, "SIMULATED: a simulated TEE protects nothing from who runs this machine"),
         "unattested": "UNATTESTED: nobody checked what this server is",
         "": "no TEE: started without attestation",
     }

@@ -24,6 +24,7 @@ from msgspec import UNSET
 
 from tacit.coordinator.api.audit import digests_page, log_page, parse_after
 from tacit.coordinator.api.bodies import (
+    parse_channel,
     parse_counter,
     parse_manifest_body,
     parse_nonce,
@@ -51,6 +52,7 @@ from tacit.errors import (
     TacitError,
     UnauthorizedError,
 )
+from tacit.evidence.verify.binding import CHANNEL_BINDING, CHANNEL_LABEL, CHANNEL_SIZE
 from tacit.wire.rest import (
     API_V2,
     BAD_STATE,
@@ -239,12 +241,18 @@ class ClientApi:
         return StatusV2(int(status.state), status.message, _mark(status))
 
     async def _quote_v1(self, _: HttpRequest) -> object:
-        answer = self._coordinator.quote()
+        answer = await self._offload(self._coordinator.quote)  # a real TEE takes a good part of a second for one
         return QuoteV1(answer.chain_pem.decode(), answer.evidence)
 
     async def _quote_v2(self, request: HttpRequest) -> object:
-        answer = self._coordinator.quote(parse_nonce(request.query))
-        return QuoteV2(answer.chain_pem.decode(), answer.evidence)
+        nonce, channel = parse_nonce(request.query), b""
+        if parse_channel(request.query):
+            if request.exporter is None:
+                raise InputError("this connection has no TLS that evidence could be bound to")
+            channel = request.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
+        answer = await self._offload(partial(self._coordinator.quote, nonce, channel))
+        bound = CHANNEL_BINDING if channel and answer.evidence is not None else UNSET
+        return QuoteV2(answer.chain_pem.decode(), answer.evidence, bound)
 
     # ---- manifest
 
