@@ -43,6 +43,8 @@ from tacit.serving.tfs.service import TfsService
 from tacit.wire.release import MODELS_ENV
 
 if TYPE_CHECKING:
+    from tacit.edge.listener import HttpHandler
+    from tacit.evidence.claims import Issuer
     from tacit.pki.tls import ServerContext
 
 # malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
@@ -113,7 +115,8 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     plane = Plane(repository)
     stop = asyncio.Event()
     catch_signals(stop)
-    listeners = await listen(flags, plane, credentials)
+    issuer = load_issuer(tee, environ) if flags.switch("attest_connections") else None
+    listeners = await listen(flags, plane, credentials, issuer)
     halt = threading.Event()
     try:
         ports = {name: each.port for name, each in listeners.items()}
@@ -130,7 +133,9 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     log.info("stopped")
 
 
-async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) -> dict[str, Listener]:
+async def listen(
+    flags: Flags, plane: Plane, credentials: Credentials | None, issuer: "Issuer | None" = None
+) -> dict[str, Listener]:
     """Open the ports that are wanted. Raises: PortInUseError, UsageError."""
     grpc_port, rest_port = flags.number("port"), flags.number("rest_api_port")
     if not grpc_port and not rest_port:
@@ -143,7 +148,7 @@ async def listen(flags: Flags, plane: Plane, credentials: Credentials | None) ->
     if rest_port:
         rest = TfsRest(plane, RestOptions(cors=flags.switch("rest_api_enable_cors_support")))
         listeners["rest"] = await serve_http(
-            rest.handle,
+            rest.handle if issuer is None else attested(rest.handle, issuer, credentials),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(credentials, "h2", "http/1.1"),
@@ -342,6 +347,32 @@ def load_credentials(flags: Flags, environ: Mapping[str, str]) -> Credentials | 
             "start by tacit-premain, or give --ssl_config_file"
         )
     return None
+
+
+def load_issuer(tee: str, environ: Mapping[str, str]) -> "Issuer":
+    """The TEE around this process, which makes its evidence.
+
+    Raises:
+        UsageError: it was not attested, or in a kind that makes none here.
+        PlatformError: there is no simulated platform.
+    """
+    from tacit.evidence.claims import Tee
+    from tacit.evidence.issue import default_platform_folder, load_simulated_tee
+
+    if tee not in tuple(Tee) or not Tee(tee).is_simulated:
+        raise UsageError(f"--attest_connections needs a TEE that makes evidence; this process runs in {tee or 'none'}")
+    now = datetime.now(UTC)
+    return load_simulated_tee(default_platform_folder(environ), program="marble", now=now, tee=Tee(tee))
+
+
+def attested(handle: "HttpHandler", issuer: "Issuer", credentials: Credentials | None) -> "HttpHandler":
+    """The handler, answering for evidence that is bound to its connections too. Raises: UsageError."""
+    from tacit.serving.evidence import AttestedRest
+
+    if credentials is None:
+        raise UsageError("--attest_connections needs TLS: there is nothing to bind evidence to")
+    leaf = parse_key_pair(credentials.chain, credentials.key)
+    return AttestedRest(handle, issuer, leaf.certificate_der).handle
 
 
 def tell_trust(log: "Log", tee: str, credentials: Credentials | None) -> None:

@@ -65,6 +65,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
     "max_message_bytes": Flag(1 << 30, "largest request or answer", least=1),
+    "attest_connections": Flag(False, "answer for evidence bound to the connection, on the REST port"),
     "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"
