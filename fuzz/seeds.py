@@ -30,6 +30,8 @@ def main() -> None:
         "shares": shares(),
         "quote": quotes(),
         "collateral": {"real": (VECTORS / "evidence" / "v3-phala-confighw" / "collateral.json").read_bytes()},
+        "bundle": bundles(),
+        "service_answer": service_answers(),
         "capsule": capsules(),
         "tensor": tensors(),
         "predict_json": predictions(),
@@ -46,6 +48,23 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (folder / name).write_bytes(content)
+
+
+def bundles() -> dict[str, bytes]:
+    """Collateral of either maker in one file."""
+    from tacit.evidence.fetch.keep import keep, render_bundle
+    from tacit.evidence.verify import parse_collateral
+
+    names = ("v3-phala-confighw", "snp-v5-genoa-lunal")
+    found = [parse_collateral((VECTORS / "evidence" / name / "collateral.json").read_bytes()) for name in names]
+    return {"both": render_bundle([keep(one) for one in found])}
+
+
+def service_answers() -> dict[str, bytes]:
+    """Each answer of each service as it is."""
+    from targets.service_answer import HONEST
+
+    return {f"answer-{index}": bytes((index,)) + body for index, body in enumerate(HONEST.values())}
 
 
 def full_manifest() -> dict[str, object]:

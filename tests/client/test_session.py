@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,22 +10,18 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import tacit
 from fakes.coordinator import FakeCoordinator
 from fakes.pccs import wait_until
 from fakes.tee import NOW, FakeTee
+from fakes.tls_server import Server, running, server_leaf
 from tacit.client.connect import AttestedCoordinator, attest_coordinator
 from tacit.client.coordinator import fingerprint
 from tacit.client.session.renewal import Renewal
 from tacit.client.trust import TrustStore
-from tacit.edge import GrpcCall, HttpRequest, HttpResponse
-from tacit.edge.server import serve
 from tacit.errors import AppraisalError, PinMismatchError, TacitError, UnreachableError
-from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_root
-from tacit.pki.csr import create_csr, parse_csr
-from tacit.pki.tls import server_context
+from tacit.pki import KeyPair, issue_intermediate, issue_root
 
 NONCE = bytes(range(32))
 
@@ -39,65 +34,11 @@ class Clock:
         return self.now
 
 
-class Server:
-    """A server with REST and gRPC on one port, whose certificate can be changed while it runs."""
-
-    def __init__(self, shown: KeyPair) -> None:
-        self.shown = shown
-        self.calls = 0
-        self.port = 0
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.port}"
-
-    async def http(self, request: HttpRequest) -> HttpResponse:
-        self.calls += 1
-        return HttpResponse(200, b"over http: " + request.body)
-
-    async def grpc(self, message: bytes, call: GrpcCall) -> bytes:
-        self.calls += 1
-        return b"over grpc: " + message
-
-
-@contextmanager
-def running(server: Server) -> Iterator[Server]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    tls = server_context(
-        lambda: (server.shown.certificate_pem, server.shown.key_pem),
-        client_certificates="none",
-        alpn=["h2", "http/1.1"],
-    )
-
-    async def start() -> object:
-        return await serve(
-            host="127.0.0.1", port=0, tls=tls, http=server.http, grpc={"/a.Service/Do": server.grpc}, max_body=1 << 20,
-            max_message=1 << 20,
-        )  # fmt: skip
-
-    listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    server.port = listener.port  # type: ignore[attr-defined]
-    try:
-        yield server
-    finally:
-        asyncio.run_coroutine_threadsafe(listener.close(0.1), loop).result(10)  # type: ignore[attr-defined]
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
 @pytest.fixture
 def place(pinned: TrustStore, coordinator: FakeCoordinator, platform: Path) -> Iterator[tuple[Server, "Sessions"]]:
     assert coordinator.intermediate is not None
     with running(Server(server_leaf(coordinator.intermediate))) as server:
         yield server, Sessions(coordinator, pinned, platform)
-
-
-def server_leaf(issuer: KeyPair) -> KeyPair:
-    csr = parse_csr(create_csr(ec.generate_private_key(ec.SECP256R1()), ["localhost"]))
-    return issue_leaf(csr, issuer=issuer, uuid="u", marble_type="t", allowed_names=("localhost",), now=NOW)
 
 
 class Sessions:

@@ -24,8 +24,8 @@ from tacit.evidence.fetch import CollateralSource, Places
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key
-from tacit.programs.anchors import make_judge
-from tacit.programs.collateral import read_places
+from tacit.programs.tee.anchors import make_judge
+from tacit.programs.tee.collateral import read_places
 
 INTEL = Path(__file__).parents[1] / "vectors" / "evidence" / "v3-phala-confighw"
 QUOTE = (INTEL / "quote.bin").read_bytes()

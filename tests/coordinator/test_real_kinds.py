@@ -41,7 +41,7 @@ from tacit.evidence.issue import load_tee
 from tacit.evidence.simulated import snp
 from tacit.evidence.simulated.quote import Enclave, issue_quote
 from tacit.evidence.simulated.tdx import issue_td_quote
-from tacit.programs.anchors import make_judge, make_verifier
+from tacit.programs.tee.anchors import make_judge, make_verifier
 
 ENCLAVE = Enclave(b"\x11" * 32, b"\x22" * 32, 2, 1)
 GUEST = b"\x51" * 48

@@ -35,7 +35,7 @@ def main() -> None:
     maker = load_maker(folder)
     maker.pin(pytest.MonkeyPatch())
     if program in PROGRAMS:
-        from tacit.programs import surroundings
+        from tacit.programs.tee import surroundings
 
         enclave = enclave_of(PROGRAMS[program])
         surroundings.KERNEL = FakeGramine(

@@ -13,9 +13,10 @@ from tacit.errors import TacitError, TeeError, UsageError
 from tacit.evidence import Tee
 from tacit.evidence.issue.gramine import GramineEnclave
 from tacit.evidence.simulated.quote import Enclave, issue_quote
-from tacit.programs import premain, surroundings
+from tacit.programs import premain
 from tacit.programs.coordinator import read_config
-from tacit.programs.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
+from tacit.programs.tee import surroundings
+from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 from threats.test_switches import FOREIGN, OWN
 
 REAL = (Tee.SGX, Tee.TDX, Tee.SNP)

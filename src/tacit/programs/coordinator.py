@@ -62,11 +62,11 @@ from tacit.evidence.fetch import Places
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.tls import server_context
-from tacit.programs.anchors import make_judge, make_verifier
 from tacit.programs.arguments import Parser
-from tacit.programs.collateral import open_source, read_places
 from tacit.programs.memory import keep_memory_private
-from tacit.programs.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
+from tacit.programs.tee.anchors import make_judge, make_verifier
+from tacit.programs.tee.collateral import open_source, read_places
+from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 
 NAME = "tacit-coordinator"
 WORKERS = 8  # threads for what takes long; those that wait for the disk share one sync

@@ -82,7 +82,7 @@ def load_issuer() -> Issuer | None:
     Going without is only by the exact variable and never by absence: a machine without a platform is an error.
     Raises: PlatformError, UsageError, TeeError.
     """
-    from tacit.programs.surroundings import find_real_tee, load_real_tee, load_simulated, refuse_pretence
+    from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, load_simulated, refuse_pretence
 
     tee = find_real_tee()
     if tee is not None:

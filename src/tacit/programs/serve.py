@@ -57,6 +57,8 @@ from tacit.serving.tfs.service import GrpcOptions, Reload, TfsService
 from tacit.wire.release import CLIENTS_ENV
 
 if TYPE_CHECKING:
+    from tacit.edge.listener import HttpHandler
+    from tacit.evidence.claims import Issuer
     from tacit.pki.tls import ClientCertificates, ServerContext
     from tacit.serving.tfs.manage.metrics import Metrics
 
@@ -173,6 +175,7 @@ def build(
         reloader.handle,
         metrics,
         monitoring.path,
+        issuer=load_issuer(environ) if flags.switch("attest_connections") else None,
     )
     return server, repository, reloader
 
@@ -196,6 +199,7 @@ class Server:
     reload: Reload
     metrics: "Metrics | None"
     metrics_path: str
+    issuer: "Issuer | None" = None  # of evidence for each connection of the REST port, where that is asked for
 
 
 async def listen(server: Server) -> dict[str, Listener]:
@@ -224,7 +228,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            doors.http(rest.handle, oip),
+            _attested(server, doors.http(rest.handle, oip)),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),
@@ -425,6 +429,22 @@ def load_identity(flags: Flags, environ: Mapping[str, str], log: "Log") -> Ident
             "start by tacit-premain, or give --ssl_config_file"
         )
     return None
+
+
+def load_issuer(environ: Mapping[str, str]) -> "Issuer":
+    """The TEE around this process, which makes its evidence. Raises: UsageError, PlatformError, TeeError."""
+    from tacit.programs.model_server.attest import load_issuer
+
+    return load_issuer(environ, now=datetime.now(UTC))
+
+
+def _attested(server: Server, handle: "HttpHandler") -> "HttpHandler":
+    """The handler of the REST port, which answers for evidence too where that is asked for. Raises: UsageError."""
+    if server.issuer is None:
+        return handle
+    from tacit.programs.model_server.attest import attested
+
+    return attested(handle, server.issuer, server.identity.pair if server.identity else None)
 
 
 def load_callers(environ: Mapping[str, str]) -> Callers:

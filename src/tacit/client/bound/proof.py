@@ -96,7 +96,7 @@ class Proof:
                 f"nothing says what program to expect at {address}; run `tacit trust {address} --tee ...` again"
             )
         channel = self._channel(shown)
-        claims = self._verify(quote.evidence, expectation.anchor, now=now)  # (2)
+        claims = self.verify(quote.evidence, expectation.anchor, now=now)  # (2)
         claims = verify_binding(  # (3)
             claims, role=Role.COORDINATOR, key=self.root_der, nonce=nonce, channel=channel
         )
@@ -114,8 +114,11 @@ class Proof:
             )
         return shown.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
 
-    def _verify(self, evidence: bytes, anchor: TrustAnchor, *, now: datetime) -> Claims:
-        """With collateral of the simulated platform, or from where the expectation says."""
+    def verify(self, evidence: bytes, anchor: TrustAnchor, *, now: datetime) -> Claims:
+        """What authentic evidence says, with collateral of the simulated platform, or from where the expectation says.
+
+        Raises: EvidenceError.
+        """
         from tacit.client.bound.collateral import load_simulated, open_source
 
         if anchor.tee.is_simulated:

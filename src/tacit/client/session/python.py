@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
+from tacit.client.bound.server import ServerProof
 from tacit.client.connect import (
     ACCEPTS_MARBLES,
     NONCE_SIZE,
@@ -28,11 +29,11 @@ from tacit.client.connect import (
     attest_coordinator,
     verify_pinned,
 )
-from tacit.client.inference import Credential, ServingClient, Signature, fit_to
+from tacit.client.inference import Credential, RestServingClient, ServingClient, Signature, fit_to
 from tacit.client.session.current import Current
 from tacit.client.session.renewal import Renewal
 from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
-from tacit.errors import InputError, NotSetError, TlsError
+from tacit.errors import InputError, NotSetError, NotTrustedError, TlsError
 from tacit.evidence import Tee
 
 if TYPE_CHECKING:
@@ -179,6 +180,20 @@ class Session:
         model = Model(name, client, address=address, tee=self.tee, version=version)
         self._models.append(model)
         return model
+
+    def attested_rest(self, address: str, *, timeout: float = 60.0) -> RestServingClient:
+        """TensorFlow Serving's REST calls to the server at `address`, which is attested itself, connection by connection.
+
+        Its evidence is bound to the channel (`tacit-serve --attest_connections`). Under the manifest as it is pinned now.
+        Raises: NotTrustedError, where no manifest is pinned.
+        """
+        used = self._renewal.current()
+        if used.proof is None or used.claims is None or used.manifest is None:
+            raise NotTrustedError(
+                f"the servers of {used.host} cannot be attested themselves: its evidence and a pinned manifest are needed"
+            )
+        proof = ServerProof(used.proof, used.intermediate_pem, used.manifest.raw)
+        return RestServingClient.from_channel(proof.open(address, clock=_now, timeout=timeout))
 
     def close(self) -> None:
         """End the connections of all models."""
