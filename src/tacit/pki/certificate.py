@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tacit.errors import PkiError
 from tacit.pki.keys import KeyPair, PrivateKey
-from tacit.pki.shape import LOOPBACK, SERVER_AND_CLIENT, IpAddress, Names, Shape, parse_ip, sign, subject_name
+from tacit.pki.shape import LOOPBACK, SERVER_AND_CLIENT, Grants, IpAddress, Names, Shape, parse_ip, sign, subject_name
 
 DEFAULT_DAYS = 365
 DEFAULT_USAGE = 1 | 32  # digitalSignature and keyCertSign, although it is no authority: MarbleRun's default
@@ -80,11 +80,13 @@ def issue_secret_certificate(request: CertificateRequest, *, issuer: KeyPair, no
         public_key=key.public_key(),
         not_before=now,
         not_after=_not_after(request, now),
-        usage=request.key_usage or DEFAULT_USAGE,
-        names=_names(request),
-        is_ca=request.is_ca,
-        path_length=request.max_path_len,
-        extended_usage=_extended_usage(request),
+        grants=Grants(
+            usage=request.key_usage or DEFAULT_USAGE,
+            names=_names(request),
+            is_ca=request.is_ca,
+            path_length=request.max_path_len,
+            extended_usage=_extended_usage(request),
+        ),
     )
     return KeyPair(sign(shape, issuer_name=issuer.certificate.subject, issuer=issuer, key=issuer.key), key)
 
