@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import (
 from tacit.errors import PkiError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate
 from tacit.pki.keys import parse_private_key, parse_private_key_der, public_key_of
-from tacit.pki.shape import Grants, Names, Shape, alternative_names, authority_identifier, key_identifier, sign, subject_name
+from tacit.pki.shape import (
+    Grants,
+    Names,
+    Shape,
+    alternative_names,
+    authority_identifier,
+    key_identifier,
+    sign,
+    subject_name,
+)
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROOT = issue_root(["localhost"], now=NOW)

@@ -318,4 +318,3 @@ def _reserved(identity: Identity, leaf: Encoded) -> dict[str, bytes]:
 
 def _only_certificate(pair: KeyPair) -> TemplateSecret:
     return TemplateSecret(cert=pair.certificate_der)
-

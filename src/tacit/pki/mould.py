@@ -60,7 +60,9 @@ class _Algorithm:
 
 
 @asn1.sequence
-class _ToBeSigned:
+class ToBeSigned:
+    """What the issuer signs."""
+
     version: Annotated[int, asn1.Explicit(0)]
     serial: int
     algorithm: _Algorithm
@@ -102,7 +104,7 @@ def sign_leaf(fresh: Fresh, grants: Grants, *, issuer: KeyPair) -> bytes:
         raise PkiError("certificates of the mesh are signed by an EC key")
     try:
         to_be_signed = asn1.encode_der(
-            _ToBeSigned(
+            ToBeSigned(
                 version=_V3,
                 serial=secrets.randbits(128) or 1,
                 algorithm=_ALGORITHM,
