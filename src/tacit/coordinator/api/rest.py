@@ -33,6 +33,7 @@ from tacit.coordinator.api.bodies import (
     parse_secrets_v1,
     parse_secrets_v2,
 )
+from tacit.coordinator.api.hand import in_thread
 from tacit.coordinator.api.meter import Meter, NoMeter
 from tacit.coordinator.core import Coordinator, Status
 from tacit.coordinator.log import EventLog
@@ -226,7 +227,7 @@ class ClientApi:
         self._log.warning("request read leniently", at=leniency)
 
     async def _offload(self, function: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+        return await in_thread(self._executor, function)
 
     # ---- status and quote
 

@@ -6,9 +6,11 @@ refusal) is cut to a length, so that no line is longer than its maker meant.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+_json: Callable[[Mapping[str, object]], str] = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 SALT_SIZE = 12  # bytes
 MAX_TEXT = 200  # characters of anything that a stranger chose
@@ -32,7 +34,7 @@ def encode_entry(entry: Entry, *, number: int, now: datetime, salt: bytes) -> by
         **entry.fields,
         "salt": base64.b64encode(salt).decode(),
     }
-    return json.dumps(said, ensure_ascii=True, separators=(",", ":")).encode()
+    return _json(said).encode()
 
 
 def log_began(*, version: int) -> Entry:
