@@ -44,7 +44,8 @@ from tacit import __version__
 from tacit.coordinator.activate import Verifier
 from tacit.coordinator.api.mesh import MAX_MESSAGE, MeshApi
 from tacit.coordinator.api.meter import Meter
-from tacit.coordinator.api.rest import MAX_BODY, PATHS, ClientApi
+from tacit.coordinator.api.rest import MAX_BODY, ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
