@@ -1,7 +1,8 @@
 """The client API: a request becomes an answer by the table in `routes`.
 
-What goes wrong there is an error of `tacit.errors`; `_refuse` turns it into MarbleRun's codes and envelopes, in one place. A path that is not in the table
-answers as an unknown one does, 405, which MarbleRun's command line takes for an older coordinator.
+What goes wrong there is an error of `tacit.errors`; `_refuse` turns it into MarbleRun's codes and envelopes, in one
+place. A path that is not in the table answers as an unknown one does, 405, which MarbleRun's command line takes for an
+older coordinator.
 
 Source: recorded requests and answers of MarbleRun v1.9.1.
 """
