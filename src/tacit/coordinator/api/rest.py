@@ -32,12 +32,7 @@ from tacit.errors import (
     TacitError,
     UnauthorizedError,
 )
-from tacit.wire.rest import (
-    API_V2,
-    BAD_STATE,
-    Envelope,
-    encode_envelope,
-)
+from tacit.wire.rest import API_V2, BAD_STATE, Envelope, encode_envelope
 
 MAX_BODY = 4 << 20
 """Bytes of a request. A manifest with 1,000 marble types has 0.7 MB, a third more as base64."""
