@@ -42,7 +42,7 @@ WORLD = (
     "evidence/issue.py",
     "evidence/fetch.py",
     "vault/files.py",
-    "pki/tls.py",
+    "pki/tls/",
 )
 
 
