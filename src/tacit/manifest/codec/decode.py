@@ -301,12 +301,9 @@ class Struct:
     def recognise(self, member: Member, place: Place, seen: set[str], report: Report) -> str | None:
         """The proper name of a key, or None for an unknown one; notes what is tolerated about it."""
         inner = place.named(member.key)
-        name = member.key if member.key in self.fields else None
-        if name is None:
-            folded = _folded(member.key)
-            name = next((known for known in self.fields if _folded(known) == folded), None)
-            if name is not None:
-                report.tolerate(inner, member.offset, f'key "{member.key}" read as "{name}"')
+        name = self.proper_name(member.key)
+        if name is not None and name != member.key:
+            report.tolerate(inner, member.offset, f'key "{member.key}" read as "{name}"')
         if name is None:
             message = f'unknown key "{_shortened(member.key)}" ignored{self.suggestion(member.key)}'
             report.tolerate(inner, member.offset, message)
@@ -315,6 +312,13 @@ class Struct:
             report.tolerate(inner, member.offset, f'"{name}" stands here again; the last value was used')
         seen.add(name)
         return name
+
+    def proper_name(self, key: str) -> str | None:
+        """The field that Go takes a key for: the one of exactly this name, or else ignoring case; None for no field."""
+        if key in self.fields:
+            return key
+        folded = _folded(key)
+        return next((known for known in self.fields if _folded(known) == folded), None)
 
     def suggestion(self, key: str) -> str:
         """What the key may have meant, or what there is."""
