@@ -10,6 +10,7 @@ Source: RFC 5280; RFC 7093 section 2, method 1.
 import hashlib
 import ipaddress
 import secrets
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -113,7 +114,7 @@ def subject_name(attributes: Iterable[tuple[x509.ObjectIdentifier, str]]) -> x50
     """A name with the attributes in Go's order; several values of one attribute stand in one set.
 
     Raises:
-        PkiError: A value that the attribute cannot hold, for example a country of three letters.
+        PkiError: An attribute that certificates of the mesh do not have, or text that cannot be written.
     """
     values: dict[x509.ObjectIdentifier, list[x509.NameAttribute[str]]] = {}
     for oid, text in attributes:
@@ -121,10 +122,22 @@ def subject_name(attributes: Iterable[tuple[x509.ObjectIdentifier, str]]) -> x50
             raise PkiError(f"subject attribute {oid.dotted_string} is not one that certificates of the mesh have")
         kind = _ASN1Type.PrintableString if _PRINTABLE.issuperset(text) else _ASN1Type.UTF8String
         try:
-            values.setdefault(oid, []).append(x509.NameAttribute(oid, text, kind))
+            values.setdefault(oid, []).append(_attribute(oid, text, kind))
         except ValueError as exc:
             raise PkiError(f'subject attribute {oid.dotted_string} cannot be "{text}": {exc}') from exc
     return x509.Name([x509.RelativeDistinguishedName(values[oid]) for oid in sorted(values, key=_PLACE.__getitem__)])
+
+
+def _attribute(oid: x509.ObjectIdentifier, text: str, kind: _ASN1Type) -> "x509.NameAttribute[str]":
+    """Go bounds no text, and the common name of a server may be its long name in a cluster."""
+    try:
+        return x509.NameAttribute(oid, text, kind)
+    except ValueError:
+        if not text:
+            raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says again what was just refused
+            return x509.NameAttribute(oid, text, kind, _validate=False)
 
 
 def marked(common_name: str, mark: str | None) -> x509.Name:
@@ -181,7 +194,7 @@ class Grants:
     names: Names
     is_ca: bool = False
     path_length: int | None = None
-    extended_usage: x509.ExtendedKeyUsage = SERVER_AND_CLIENT
+    extended_usage: x509.ExtendedKeyUsage | None = SERVER_AND_CLIENT
     marble_type: str | None = None
 
 
@@ -237,7 +250,7 @@ def extensions_of(
     path_length = grants.path_length if grants.is_ca else None
     found: list[tuple[x509.ExtensionType, bool]] = [
         (key_usage(grants.usage), True),
-        (grants.extended_usage, False),
+        *([] if grants.extended_usage is None else [(grants.extended_usage, False)]),
         (x509.BasicConstraints(ca=grants.is_ca, path_length=path_length), True),
     ]
     if grants.is_ca:

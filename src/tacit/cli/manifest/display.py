@@ -13,7 +13,7 @@ from typing import Any
 
 from tacit.errors import InputError
 from tacit.manifest.codec.content import ContentKind
-from tacit.manifest.codec.decode import Kind, ListOf, MapOf, Struct, Unused
+from tacit.manifest.codec.decode import Alone, Kind, ListOf, MapOf, Struct, Unused
 from tacit.manifest.codec.schema import MANIFEST
 
 _WIDTH = 80
@@ -53,6 +53,8 @@ def show_updated(raw: bytes, log: Sequence[str]) -> str:
 
 def _named(kind: Kind, value: Any) -> Any:
     """A value with each key by its proper name, defaults filled in, and nothing in it that says nothing."""
+    if isinstance(kind, Alone):
+        return _named(kind.kind, value)
     if isinstance(kind, Struct) and isinstance(value, dict):
         return _named_fields(kind, value)
     if isinstance(kind, MapOf) and isinstance(value, dict):

@@ -49,6 +49,7 @@ class Place:
     path: str = ""
     struct: str = ""
     fields: tuple[str, ...] = ()
+    alone: bool = False
 
     def named(self, name: str) -> "Place":
         """The place of an entry of a map. Go's messages leave the names of entries out."""
@@ -56,9 +57,9 @@ class Place:
         return replace(self, path=(self.path + shown).removeprefix("."))
 
     def within(self, go_type: str, name: str) -> "Place":
-        """The place of a field of a struct. One without a name leaves the name of the struct around it."""
-        struct = self.struct if go_type.startswith("struct ") else go_type.rpartition(".")[2]
-        return Place(f"{self.path}.{name}".removeprefix("."), struct, (*self.fields, name))
+        """The place of a field of a struct. One without a name, or read alone, leaves that of the struct around it."""
+        struct = self.struct if self.alone or go_type.startswith("struct ") else go_type.rpartition(".")[2]
+        return Place(f"{self.path}.{name}".removeprefix("."), struct, (*self.fields, name), self.alone)
 
     def at(self, index: int) -> "Place":
         """The place of an element of a list."""
@@ -327,6 +328,36 @@ class Struct:
         if near:
             return f'; did you mean "{by_folded[near[0]]}"?'
         return f"; known here: {', '.join(sorted(self.fields))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A value that Go decodes by a function of its own: what is wrong in it ends the reading.
+
+    Text in its place is ignored; `text` says why.
+    """
+
+    kind: Kind
+    text: str
+
+    @property
+    def go_type(self) -> str:
+        """Go's name of the type."""
+        return self.kind.go_type
+
+    def empty(self) -> Any:
+        """As of the value within."""
+        return self.kind.empty()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The value within."""
+        if node.shape is Shape.STRING:
+            report.tolerate(place, node.offset, self.text)
+            return current
+        own = Report()
+        value = self.kind.decode(node, replace(place, alone=True), current, own)
+        report.adopt(own.findings)
+        return value
 
 
 def _folded(key: str) -> str:
