@@ -24,7 +24,7 @@ from tacit.coordinator.core.activations import Activations
 from tacit.coordinator.core.founding import Founding, new_identity, renew_identity
 from tacit.coordinator.core.vouching import QuoteAnswer, SignedQuote, Status, Vouching
 from tacit.coordinator.core.world import Settings, World
-from tacit.coordinator.log.entries import secrets_read, secrets_set
+from tacit.coordinator.log.entries import counter_raised, secrets_read, secrets_set
 from tacit.coordinator.log.journal import Journal
 from tacit.coordinator.log.lines import secret_set_line
 from tacit.coordinator.sealed.changes import replay
@@ -156,8 +156,10 @@ class Coordinator:
         self._vouching.require_quote_signing()
 
     def sign_quote(self, quote: bytes) -> SignedQuote:
-        """As `Vouching.sign_quote`."""
-        return self._vouching.sign_quote(quote)
+        """As `Vouching.sign_quote`, and given once it is written down. Raises: StateError: it could not be."""
+        signed = self._vouching.sign_quote(quote)
+        self.audit.quote_signed(quote, signed.tcb_status)
+        return signed
 
     # ---- changing
 
@@ -216,7 +218,8 @@ class Coordinator:
             if value > before:
                 if name not in counters and len(counters) >= MAX_COUNTERS:
                     raise InputError(f"a marble has at most {MAX_COUNTERS} counters")
-                self._ledger.change(CounterRaised(marble.marble_type, marble.uuid, name, value))
+                entry = counter_raised(marble_type=marble.marble_type, uuid=marble.uuid, name=name, value=value)
+                self._ledger.change(CounterRaised(marble.marble_type, marble.uuid, name, value), entry)
         return before
 
     def activate(self, order: Order) -> Release:

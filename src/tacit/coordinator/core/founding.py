@@ -101,7 +101,8 @@ class Founding:
                 self._store.adopt(found.key, bound_to=SEALED_TO[mode])
                 self._ledger.open(found.holdings, found.journal, version=found.version)
                 # It is open from here on, whatever becomes of the entry.
-                self._ledger.note_or_owe(state_recovered(given=found.given, refused=found.refused))
+                entry = state_recovered(given=found.given, refused=found.refused, holders=found.holders)
+                self._ledger.note_or_owe(entry)
                 self._recovery.forget()
         self._world.log.info("recovery secret taken", remaining=found.remaining)
         return found.remaining

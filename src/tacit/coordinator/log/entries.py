@@ -100,9 +100,28 @@ def marble_activated(
     return Entry("marble activated", {**who, "secrets": list(secrets)})
 
 
-def state_recovered(*, given: int, refused: int) -> Entry:
-    """The sealed state was opened with so many secrets; `refused` were offered before and did not open it."""
-    return Entry("state recovered", {"secretsGiven": given, "secretsRefused": refused})
+def state_recovered(*, given: int, refused: int, holders: Sequence[str]) -> Entry:
+    """The sealed state was opened with so many secrets; `refused` were offered before and did not open it.
+
+    `holders` are the recovery keys that signed what was given.
+    """
+    return Entry("state recovered", {"secretsGiven": given, "secretsRefused": refused, "holders": list(holders)})
+
+
+def counter_raised(*, marble_type: str, uuid: str, name: str, value: int) -> Entry:
+    """A marble set one of its counters."""
+    said = {"marbleType": marble_type, "uuid": uuid, "counter": _cut(name), "value": value}
+    return Entry("counter raised", said)
+
+
+def quote_signed(*, digest: str, tcb_status: str) -> Entry:
+    """A quote that anybody may have sent (its SHA-256) was found to be authentic, and that was signed."""
+    return Entry("quote signed", {"quote": digest, "tcbStatus": tcb_status})
+
+
+def quotes_not_listed(counts: Mapping[str, int]) -> Entry:
+    """How many signed quotes since the last entry of this kind have none of their own, by status."""
+    return Entry("signed quotes not listed", {"counts": dict(sorted(counts.items()))})
 
 
 def request_refused(*, caller: str, path: str, reason: str, error: str) -> Entry:
