@@ -42,7 +42,7 @@ WORLD = (
     "evidence/issue/",
     "evidence/fetch/",
     "vault/files.py",
-    "pki/tls.py",
+    "pki/tls/",
 )
 
 

@@ -38,6 +38,7 @@ from tacit.manifest import model as rules
 from tacit.manifest.access import named_secrets, used_secrets, uses_previous
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
+from tacit.pki.keys import Encoded, encode_pem
 from tacit.wire.release import CLIENTS_ENV, KEY_FOLDER, MODELS_ENV, ClientRule, ModelRule
 
 Permission = Appraisal | Unattested
@@ -173,7 +174,7 @@ def release(
     if not isinstance(permission, Appraisal | Unattested):
         raise ActivationError("nothing is released without an appraisal")
     rule = manifest.marbles[order.marble_type]
-    leaf = _leaf(holdings.identity, rule, order, uuid=uuid, now=now, mark=mark)
+    leaf = _leaf(holdings.identity, rule, order, uuid=uuid, now=now, mark=mark).encode()
     marble = Marble(order.marble_type, uuid, rule.disable_secret_binding)
     used = used_secrets(manifest, rule)
 
@@ -211,7 +212,7 @@ def rehearse(
     """
     identity = holdings.identity
     filled = placeholders(manifest, secrets, issuer=identity.marble_root, random=random)
-    data = _template_data(identity, identity.intermediate, filled, filled)
+    data = _template_data(identity, identity.intermediate.encode(), filled, filled)
 
     def concerned(content: rules.Content) -> bool:
         return only is None or any(mentions(content, one) for one in only)
@@ -229,7 +230,7 @@ def mentions(content: rules.Content, name: str) -> bool:
 
 
 def ttls_config(
-    manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: KeyPair
+    manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: Encoded
 ) -> bytes:
     """The configuration of MarbleRun's transparent TLS, keys sorted."""
     authority = identity.marble_root.certificate_pem.decode()
@@ -243,8 +244,8 @@ def ttls_config(
             entry: dict[str, object] = {**own, "clientAuth": not port.disable_client_auth}
             if port.certificate:
                 secret = secrets[port.certificate]
-                entry["clicrt"] = _pem("CERTIFICATE", secret.certificate)
-                entry["clikey"] = _pem("PRIVATE KEY", secret.private)
+                entry["clicrt"] = encode_pem("CERTIFICATE", secret.certificate).decode()
+                entry["clikey"] = encode_pem("PRIVATE KEY", secret.private).decode()
             incoming[f"*:{port.port}"] = entry
     config = {"tls": {"Incoming": incoming, "Outgoing": outgoing}}
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
@@ -269,7 +270,7 @@ def _leaf(
 
 
 def _template_data(
-    identity: Identity, leaf: KeyPair, secrets: Mapping[str, Secret], previous: Mapping[str, Secret]
+    identity: Identity, leaf: Encoded, secrets: Mapping[str, Secret], previous: Mapping[str, Secret]
 ) -> TemplateData:
     return TemplateData(
         secrets={name: secret.as_template() for name, secret in secrets.items()},
@@ -345,7 +346,7 @@ def _model_key(model: str, name: str, value: bytes) -> bytes:
     return key
 
 
-def _reserved(identity: Identity, leaf: KeyPair) -> dict[str, bytes]:
+def _reserved(identity: Identity, leaf: Encoded) -> dict[str, bytes]:
     """What every marble gets, whatever the manifest says under these names."""
     return {
         "MARBLE_PREDEFINED_ROOT_CA": identity.marble_root.certificate_pem,
@@ -357,9 +358,3 @@ def _reserved(identity: Identity, leaf: KeyPair) -> dict[str, bytes]:
 
 def _only_certificate(pair: KeyPair) -> TemplateSecret:
     return TemplateSecret(cert=pair.certificate_der)
-
-
-def _pem(label: str, der: bytes) -> str:
-    text = base64.b64encode(der).decode()
-    lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"

@@ -44,11 +44,13 @@ from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 from tacit import __version__
 from tacit.coordinator.api.mesh import MAX_MESSAGE, MeshApi
 from tacit.coordinator.api.meter import Meter
-from tacit.coordinator.api.rest import MAX_BODY, PATHS, ClientApi
+from tacit.coordinator.api.rest import MAX_BODY, ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
@@ -61,6 +63,7 @@ from tacit.evidence.claims import Issuer
 from tacit.evidence.fetch import Places
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
+from tacit.pki.keys import Credentials
 from tacit.pki.tls import server_context
 from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
@@ -230,24 +233,33 @@ async def serve(config: Config, log: EventLog) -> None:
 async def _listen(
     stack: AsyncExitStack, config: Config, log: EventLog, coordinator: Coordinator, executor: ThreadPoolExecutor
 ) -> None:
-    def credentials(which: str) -> tuple[bytes, bytes]:
-        # Asked at every handshake: a new manifest in recovery mode changes the certificates.
-        pair: KeyPair = getattr(coordinator.holdings.identity, which)
-        return pair.certificate_pem, pair.key_pem
-
     meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator) if config.metrics else None
     api = ClientApi(coordinator, executor=executor, log=log, meter=meter)
     mesh = MeshApi(coordinator, executor=executor, log=log, meter=meter)
     host, port = config.mesh
-    tls = server_context(partial(credentials, "marble_root"), client_certificates="require", alpn=["h2"])
+    tls = server_context(_credentials(coordinator, "marble_root"), client_certificates="require", alpn=["h2"])
     listener: Listener = await serve_grpc(mesh.handlers, host=host, port=port, tls=tls, max_message=MAX_MESSAGE)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"mesh API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
     host, port = config.client
-    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
+    tls = server_context(_credentials(coordinator, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
     listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
+
+
+def _credentials(coordinator: Coordinator, which: Literal["root", "marble_root"]) -> Credentials:
+    """Asked at every handshake: a new manifest in recovery mode, and an update, change the certificates."""
+    shown: tuple[KeyPair, tuple[bytes, bytes]] | None = None
+
+    def credentials() -> tuple[bytes, bytes]:
+        nonlocal shown
+        pair: KeyPair = getattr(coordinator.holdings.identity, which)
+        if shown is None or shown[0] is not pair:
+            shown = pair, (pair.certificate_pem, pair.key_pem)
+        return shown[1]
+
+    return credentials
 
 
 async def _listen_for_scrapes(
