@@ -11,8 +11,9 @@ from tacit.serving.batching.statistics import Statistics
 from tacit.serving.engines.interface import Engine
 from tacit.wire.tensor import Tensor
 
-
-_SMALL_NS = 10 * QUICK_NS  # below it one thread is tried as well: several may only be slow because they wait for another
+_SMALL_NS = (
+    10 * QUICK_NS
+)  # below it one thread is tried as well: several may only be slow because they wait for another
 
 
 @dataclass(frozen=True, slots=True)
