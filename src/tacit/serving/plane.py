@@ -207,7 +207,9 @@ class Plane:
         if signature is None:
             raise RequestError(Status.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.')
         check_aliases(signature, inputs)  # (3) (4)
-        tensors = {**signature.defaults, **{alias: decode(alias, value) for alias, value in inputs.items()}}  # (5)
+        tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
+        if len(tensors) < len(signature.inputs):
+            tensors = {**signature.defaults, **tensors}
         outputs = choose_outputs(signature, output_filter)  # (6)
         return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline)
 
@@ -248,6 +250,8 @@ def check_aliases(signature: Signature, sent: Iterable[str]) -> None:
         RequestError: INVALID_ARGUMENT.
     """
     given, wanted = set(sent), set(signature.inputs)
+    if given == wanted:
+        return
     if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
         raise RequestError(
             Status.INVALID_ARGUMENT,

@@ -27,7 +27,7 @@ from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.examples import parse_json_examples
 from tacit.serving.tfs.inference import Inference
-from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.serving.tfs.meter import Measured, Meter, NoMeter
 from tacit.serving.tfs.values import encode_float, encode_text, encode_value, parse_json, parse_value
 from tacit.wire.pb.tensorflow_pb2 import DataType, TensorProto
 from tacit.wire.tensor import DT_STRING, Tensor, encode_tensor
@@ -112,7 +112,7 @@ class TfsRest:
     async def _route(self, request: HttpRequest) -> bytes:
         path = request.path
         if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
-            with measured(self._meter, found["verb"].lower(), "REST") as seen:
+            with Measured(self._meter, found["verb"].lower(), "REST") as seen:
                 selector = _selector(found, request)
                 seen.model = selector.model
                 if found["verb"] == "predict":
