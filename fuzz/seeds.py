@@ -37,6 +37,9 @@ def main() -> None:
         "infer_message": infer_messages(),
         "graph": graphs(),
         "serving_config": serving_configs(),
+        "examples": tf_examples(),
+        "records": records(),
+        "parsing": parsing_models(),
         "ttls": ttls(),
         "coordinator_answer": answers(),
         "state": states(),
@@ -166,7 +169,7 @@ def shares() -> dict[str, bytes]:
 
 def quotes() -> dict[str, bytes]:
     """Real ones, bare and in an envelope, of a debug enclave too."""
-    from tacit.evidence.sgx.quote import wrap
+    from tacit.evidence.verify.envelope import wrap
 
     found = {
         name: (VECTORS / "evidence" / name / "quote.bin").read_bytes()
@@ -292,8 +295,58 @@ def serving_configs() -> dict[str, bytes]:
     """A certificate as the demo writes it, and two models."""
     return {
         "ssl": b"sserver_key: 'CANARY\\nAAA'\nserver_cert: \"x\" 'y' # c\nclient_verify: false\n",
+        "monitoring": b'oprometheus_config: { enable: true, path: "/metrics" }',
+        "platforms": b'pplatform_configs { key: "tensorflow" value { source_adapter_config { type_url: "x" } } }',
         "models": b'mmodel_config_list { config { name: "a" base_path: "/m/a" model_platform: "tensorflow" '
         b'model_version_policy { specific { versions: 1 versions: 2 } } version_labels { key: "s" value: 1 } } }',
+    }
+
+
+def tf_examples() -> dict[str, bytes]:
+    """One example with each kind of list, and the same in JSON."""
+    from tacit.wire.pb import tensorflow_pb2 as tf
+
+    example = tf.Example()
+    example.features.feature["x"].float_list.value.extend([1.5, -2.0])
+    example.features.feature["n"].int64_list.value.extend([1, -1])
+    example.features.feature["t"].bytes_list.value.extend([b"a", b""])
+    rows = [{"x": [1.5, -2.0], "n": [1, True], "t": ["a", {"b64": "AAE="}]}, {"x": 80}]
+    return {
+        "message": b"m" + example.SerializeToString(deterministic=True),
+        "json": b"j" + json.dumps({"signature_name": "s", "context": {"x": 1.0}, "examples": rows}).encode(),
+    }
+
+
+def records() -> dict[str, bytes]:
+    """A request of each kind, one of them in a file."""
+    from tacit.serving.tfs.records import masked_crc
+    from tacit.wire.pb import serving_pb2 as wire
+
+    predict, classify, several = wire.PredictionLog(), wire.PredictionLog(), wire.PredictionLog()
+    predict.predict_log.request.inputs["x"].dtype = 1
+    predict.predict_log.request.inputs["x"].float_val.extend([1.0] * 4)
+    for size in (1, 4):
+        predict.predict_log.request.inputs["x"].tensor_shape.dim.add(size=size)
+    example = tf_examples()["message"][1:]
+    classify.classify_log.request.model_spec.signature_name = "classify"
+    classify.classify_log.request.input.example_list.examples.append(example)
+    several.multi_inference_log.request.tasks.add().model_spec.signature_name = "classify"
+    several.multi_inference_log.request.input.example_list_with_context.examples.append(example)
+    found = {
+        name: b"m" + log.SerializeToString(deterministic=True)
+        for name, log in {"predict": predict, "classify": classify, "several": several}.items()
+    }
+    data, length = found["predict"][1:], (len(found["predict"]) - 1).to_bytes(8, "little")
+    checks = [masked_crc(one).to_bytes(4, "little") for one in (length, data)]
+    return found | {"file": b"r" + length + checks[0] + data + checks[1]}
+
+
+def parsing_models() -> dict[str, bytes]:
+    """Both forms of the operation that reads examples."""
+    from fakes.examples import DENSE, OF_EXAMPLES, saved, sums
+
+    return {
+        str(second): saved(sums(second=second), serving_default=DENSE, regress=OF_EXAMPLES) for second in (False, True)
     }
 
 

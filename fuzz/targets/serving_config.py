@@ -1,7 +1,12 @@
-"""The server's text files: `s` + an SSL configuration, which came from the coordinator; else a list of models."""
+"""The server's text files: `s` + an SSL configuration, `o` + monitoring, `p` + platforms, else a list of models."""
 
 from tacit.errors import UsageError
-from tacit.serving.tfs.config import parse_model_config, parse_ssl_config
+from tacit.serving.tfs.config import (
+    check_platform_config,
+    parse_model_config,
+    parse_monitoring_config,
+    parse_ssl_config,
+)
 
 REFUSALS = (UsageError,)
 LIMIT = 4096  # bytes
@@ -12,5 +17,9 @@ def check(data: bytes) -> None:
     if data[:1] == b"s":
         credentials = parse_ssl_config(text)
         assert "CANARY" not in repr(credentials)
+    elif data[:1] == b"o":
+        assert parse_monitoring_config(text).path.startswith("/")
+    elif data[:1] == b"p":
+        check_platform_config(text)
     else:
         assert parse_model_config(text)

@@ -2,13 +2,15 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tacit.cli.inference.predict import load_arrays
-from tacit.errors import InputError
+from tacit.cli.inference.predict import load_arrays, load_credential
+from tacit.errors import InputError, UsageError
+from tacit.pki import issue_self_signed
 
 
 def test_an_array_of_numpys_is_read_as_it_is(tmp_path: Path) -> None:
@@ -73,3 +75,21 @@ def test_a_file_that_holds_no_array_is_refused(tmp_path: Path, content: bytes) -
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load_arrays(tmp_path / "x.npy")
+
+
+def test_what_a_client_shows_comes_from_its_files(tmp_path: Path) -> None:
+    pair = issue_self_signed(["ann"], common_name="ann", now=datetime(2026, 1, 1, tzinfo=UTC))
+    for name, content in (("crt", pair.certificate_pem), ("key", pair.key_pem), ("token", b"the token\n")):
+        (tmp_path / name).write_bytes(content)
+    found = load_credential(tmp_path / "crt", tmp_path / "key", tmp_path / "token")
+    assert found is not None
+    assert found.certificate is not None
+    assert found.certificate.certificate_pem == pair.certificate_pem
+    assert found.token == "the token"
+    assert "the token" not in repr(found)
+    assert load_credential(None, None, None) is None
+
+
+def test_a_certificate_without_its_key_is_no_credential(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--cert and --key belong together"):
+        load_credential(tmp_path / "crt", None, None)

@@ -1,6 +1,7 @@
 """What a coordinator decides: manifests, secrets, activations, and nothing lost or given twice."""
 
 import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -430,6 +431,29 @@ def test_models_go_to_the_types_that_name_them_with_their_keys() -> None:
     bare = core.activate(make_order("bare"))
     assert "TACIT_MODELS" not in bare.env
     assert not bare.files
+
+
+def test_t47_who_may_call_and_manage_goes_to_every_server() -> None:
+    core = make_coordinator().core
+    manifest = secret_manifest()
+    pem = OWNER.certificate_pem.decode()
+    manifest["Models"] = {"digits": {"Format": "plain"}}
+    manifest["Clients"] = {
+        "ann": {"TokenHash": "ab" * 32, "Models": ["digits"]},
+        "bob": {"Certificate": pem, "Management": True},
+    }
+    manifest["Marbles"]["bare"] = {"Package": "p"}
+    core.set_manifest(encode(manifest))
+    for name in ("m", "bare"):
+        assert json.loads(core.activate(make_order(name)).env["TACIT_CLIENTS"]) == {
+            "ann": {"certificate": "", "token": "ab" * 32, "models": ["digits"], "management": False},
+            "bob": {
+                "certificate": hashlib.sha256(OWNER.certificate_der).hexdigest(),
+                "token": "",
+                "models": [],
+                "management": True,
+            },
+        }
 
 
 def test_a_models_key_may_be_base64_in_a_plain_secret() -> None:

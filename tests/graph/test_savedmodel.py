@@ -1,5 +1,6 @@
 import contextlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 from fakes.graphs import constant, graph_bytes, node, placeholder, softmax_graph
 from tacit.errors import ModelFormatError
 from tacit.graph import Signature, TensorSpec, build_saved_model, parse_graph, parse_saved_model
+from tacit.graph.savedmodel import write_signature
 from tacit.wire.pb import tensorflow_pb2 as tf
+from tacit.wire.tensor import Tensor
 
 
 def softmax_model() -> bytes:
@@ -125,3 +128,20 @@ def test_a_large_graph_gets_a_length_of_several_bytes() -> None:
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with contextlib.suppress(ModelFormatError):
         parse_saved_model(raw)
+
+
+def test_default_values_of_inputs_are_read_and_written() -> None:
+    signature = Signature(
+        {"x": TensorSpec("x:0", 1, (-1,))},
+        {"y": TensorSpec("y:0", 1, None)},
+        defaults={"x": Tensor(1, np.ones(2, "f4"))},
+    )
+    model = tf.SavedModel()
+    meta = model.meta_graphs.add()
+    meta.meta_info_def.tags.append("serve")
+    meta.signature_def["serving_default"].CopyFrom(write_signature(signature))
+    found = parse_saved_model(model.SerializeToString())["serving_default"]
+    assert found.defaults["x"].array.tolist() == [1.0, 1.0]
+    meta.signature_def["serving_default"].defaults["x"].tensor_content = b"odd"
+    with pytest.raises(ModelFormatError, match="default value is no tensor"):
+        parse_saved_model(model.SerializeToString())

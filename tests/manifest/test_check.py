@@ -1,5 +1,6 @@
 """Each check of a manifest, in MarbleRun's words where it has the check."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ from fakes.manifests import SIGNER_ID, UNIQUE_ID, minimal, raw
 from tacit.errors import ManifestError
 from tacit.manifest import check_manifest, parse_manifest
 from tacit.manifest.check import find_defects
+from tacit.pki import issue_root
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 SYMMETRIC = {"Type": "symmetric-key", "Size": 256, "Shared": True}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 USER_PLAIN = {"Type": "plain", "UserDefined": True}
 
 
@@ -128,7 +131,22 @@ def test_refusals_have_the_recorded_words(sections: dict[str, Any], words: str) 
 
 
 MRTD, MEASUREMENT = {"MRTD": "11" * 48}, {"MEASUREMENT": "11" * 48}
+GOOD = issue_root([], now=NOW).certificate_pem.decode()
+HASH = "ab" * 32
+
+
+def client(**fields: Any) -> dict[str, Any]:
+    return model(Format="plain") | {"Clients": {"ann": fields}}
+
+
 OURS = [
+    (client(Models=["digits"]), "Clients.ann"),
+    (client(Certificate="no PEM", Models=["digits"]), "Clients.ann.Certificate"),
+    (client(TokenHash="a token", Models=["digits"]), "Clients.ann.TokenHash"),
+    (client(TokenHash="00ff", Models=["digits"]), "Clients.ann.TokenHash"),
+    (client(TokenHash=HASH, Management=True), "Clients.ann.Management"),
+    (client(TokenHash=HASH, Models=["letters"]), "Clients.ann.Models"),
+    (client(TokenHash=HASH), "Clients.ann"),
     (package(UniqueID=UNIQUE_ID, TEE="sev"), "Packages.server.TEE"),
     (package(UniqueID=UNIQUE_ID, Measurements={"MRTD": "11" * 48}), "Packages.server.Measurements"),
     (package(UniqueID=UNIQUE_ID, Measurements={"MRENCLAVE": "11" * 31}), "Packages.server.Measurements.MRENCLAVE"),
@@ -174,6 +192,8 @@ def test_our_extensions_are_checked_and_the_path_is_named(sections: dict[str, An
         model(USER_PLAIN, Format="capsule", Key="k", ID="ab" * 32),
         marble(AllowedNames=["a.example", "*.b.example", "10.0.0.1", "::1", "localhost"]),
         role("Secrets", ["s"], "readsecret", "WRITESECRET", s=USER_PLAIN),
+        model(SYMMETRIC, Format="capsule", Key="k", ID="ab" * 32)
+        | {"Clients": {"ann": {"Certificate": GOOD, "TokenHash": HASH, "Models": ["digits"], "Management": True}}},
         package(UniqueID=UNIQUE_ID, TEE="simulated"),
         package(TEE="tdx", Measurements=MRTD, AcceptedWeaknesses=["sept-ve-off"], TCBGraceDays=0),
         package(TEE="simulated-snp", Measurements=MEASUREMENT, MinimumTCB={"snp": 24}, RefusedProductLines=["Milan"]),

@@ -51,8 +51,30 @@ def port(**fields: Any) -> dict[str, Any]:
     return {"TLS": {"t": {"Incoming": [{"Port": "1"} | fields]}}}
 
 
+def client(**fields: Any) -> dict[str, Any]:
+    return model() | {"Clients": {"ann": fields, "bob": {"TokenHash": "00" * 32, "Models": ["e"]}}}
+
+
 # old, new, what the way from old to new says, what the way back says
 BOTH_WAYS: list[tuple[dict[str, Any], dict[str, Any], tuple[Effect, str], tuple[Effect, str]]] = [
+    (
+        client(TokenHash="ab" * 32),
+        client(TokenHash="ab" * 32, Models=["d"]),
+        (GAIN, "Client ann may now call the model d."),
+        (LOSS, "Client ann is no longer named for the model d."),
+    ),
+    (
+        client(TokenHash="ab" * 32, Models=["d"]),
+        client(TokenHash="ab" * 32, Models=["d"], Management=True),
+        (GAIN, "Client ann may now exchange models."),
+        (LOSS, "Client ann may no longer exchange models."),
+    ),
+    (
+        client(TokenHash="ab" * 32, Models=["d"]),
+        client(TokenHash="cd" * 32, Models=["d"]),
+        (CHANGE, "Client ann is known by another certificate or token."),
+        (CHANGE, "Client ann is known by another certificate or token."),
+    ),
     (
         td(),
         td(AcceptedWeaknesses=["migratable"]),

@@ -137,6 +137,18 @@ CASES: list[tuple[rules.Rule, dict[str, Any], list[tuple[Severity, str]], dict[s
         [(MEDIUM, "Marbles.m.Models")],
         marble(Models=["d"], Parameters={"Argv": ["tacit-serve"]}),
     ),
+    (
+        rules.unnamed_clients,
+        marble(Models=["d"]) | model(**CAPSULE),
+        [(LOW, "Marbles.m.Models")],
+        marble(Models=["d"]) | model(**CAPSULE) | {"Clients": {"c": {"TokenHash": "ab" * 32, "Models": ["d"]}}},
+    ),
+    (
+        rules.unnamed_clients,
+        marble(Models=["d"]) | model(**CAPSULE) | {"Clients": {"c": {"TokenHash": "ab" * 32, "Models": ["e"]}}},
+        [(LOW, "Models.d")],
+        marble(),
+    ),
     (rules.unauthenticated_models, model(Format="ctr"), [(HIGH, "Models.d.Format")], model(**CAPSULE)),
     (rules.unauthenticated_models, model(Format="plain"), [(HIGH, "Models.d.Format")], model(**CAPSULE)),
     (rules.models_without_id, model(Format="capsule"), [(MEDIUM, "Models.d.ID")], model(**CAPSULE)),
@@ -255,6 +267,7 @@ def test_a_manifest_with_better_forms_alone_has_no_finding() -> None:
             MaxActivations=1, AllowedNames=["a"], LeafTTL="24h", Models=["d"], Parameters={"Argv": ["tacit-serve"]}
         ),
         **model(**CAPSULE),
+        "Clients": {"c": {"TokenHash": "ab" * 32, "Models": ["d"]}},
         **users("u"),
         **recovery(3, 2),
     }

@@ -251,6 +251,7 @@ DANGEROUS = [
     "TACIT_KEY_DIR",
     "TACIT_TEE",
     "TACIT_MODELS",
+    "TACIT_CLIENTS",
     "MALLOC_CONF",
     "BASH_ENV",
     "GCONV_PATH",

@@ -215,3 +215,12 @@ def test_a_signature_is_never_answered_by_the_tensor_that_another_calls_by_the_s
     rows = np.ones((1, 4), np.float32)
     np.testing.assert_allclose(run(engine, "input", rows, "raw")["y"], rows @ models.WEIGHTS, rtol=1e-6)
     assert run(engine, "input", rows)["y"].sum() == pytest.approx(1.0)
+
+
+def test_a_model_of_tensorflow_lite_answers_under_its_tensors_names() -> None:
+    # `y = 0.5 x + 2`, converted by TensorFlow 2.21.
+    content = (Path(__file__).parents[1] / "vectors" / "serving" / "half_plus_two.tflite").read_bytes()
+    engine = load({"model.tflite": content})
+    (alias,) = engine.signatures["serving_default"].inputs
+    (found,) = run(engine, alias, np.array([[2.0], [4.0]], np.float32)).values()
+    assert found.tolist() == [[3.0], [4.0]]

@@ -115,6 +115,46 @@ def test_a_model_that_is_not_there_leaves_all_as_it_was(tmp_path: Path, serves: 
     assert serves.names() == ("first",)
 
 
+def test_nothing_of_a_change_is_seen_before_all_of_it_is_loaded(
+    tmp_path: Path, serves: Repository, first: ModelEntry, events: Any
+) -> None:
+    put(first.base, 2)
+    seen: list[tuple[int, list[State]]] = []
+
+    def load(bundle: Any, options: EngineOptions) -> Any:
+        seen.append((serves.find(Selector("first")).version, [one.state for one in serves.statuses("first")]))
+        with pytest.raises(RequestError):
+            serves.find(Selector("second"))
+        return load_openvino(bundle, options)
+
+    serves._load = load
+    reloader = Reloader(serves, configure, entries=[first], observe=events)
+    reloader.apply([entry("first", first.base, latest=2), entry("second", put(tmp_path / "second", 1))])
+    assert seen == [(1, [State.LOADING, State.AVAILABLE])] * 2
+    assert serves.find(Selector("first")).version == 2
+    assert available(serves, "second") == [1]
+
+
+def test_a_reload_tries_again_what_failed_before(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
+    broken = entry("second", put(tmp_path / "second", 1, content=b"no model"))
+    for _ in range(2):
+        with pytest.raises(RequestError, match="did not become available"):
+            reloader.apply([broken])
+    (broken.base / "1" / "model.onnx").write_bytes(models.onnx_model())
+    reloader.apply([broken])
+    assert available(serves, "second") == [1]
+
+
+def test_a_version_that_was_asked_for_and_is_not_there_is_told_once(
+    serves: Repository, reloader: Reloader, first: ModelEntry, events: Any
+) -> None:
+    reloader.apply([entry("first", first.base, specific=frozenset((1, 9)))])
+    for _ in range(3):
+        serves.poll()
+    (told,) = events.named("model-version-awaited")
+    assert "no version 9 of first" in str(told["message"])
+
+
 def test_other_versions_of_a_model_replace_those_it_had_once_they_answer(
     serves: Repository, reloader: Reloader, first: ModelEntry
 ) -> None:

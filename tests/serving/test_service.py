@@ -1,5 +1,6 @@
 """TensorFlow Serving's gRPC methods, in memory."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.served import FakeModels, example
+from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import GrpcCall
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
@@ -237,3 +238,57 @@ async def test_a_deadline_reaches_the_engines_queue() -> None:
         await handler(message, GrpcCall(PREDICT, {}, None, left))
     assert asked[1] is None
     assert asked[0] == pytest.approx(time.monotonic() + 5, abs=2)
+
+
+def with_default(value: float = 10.0) -> FakeModels:
+    """`y = x + n`, where a request may leave out `n`."""
+
+    def compute(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"y": Tensor(1, inputs["x"].array + inputs["n"].array)}
+
+    signature = Signature(
+        {alias: TensorSpec(f"{alias}:0", 1, (-1,)) for alias in ("x", "n")},
+        {"y": TensorSpec("y:0", 1, (-1,))},
+        defaults={"n": floats(value)},
+    )
+    return FakeModels(FakeServed("half_plus_two", 123, {"serving_default": signature}, compute))
+
+
+async def test_an_input_with_a_default_may_be_left_out() -> None:
+    models = with_default()
+    assert list((await predict(request(x=floats(1)), models)).outputs["y"].float_val) == [11.0]
+    assert list((await predict(request(x=floats(1), n=floats(2)), models)).outputs["y"].float_val) == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            ("n",),
+            "Signature input alias: x(feed name: x:0) not found in request and no default value provided. Inputs ",
+        ),
+        (("x", "z"), "Inputs contains invalid name. Used request inputs: {x}, request input: {x, z}"),
+        (("x", "n", "z"), "input size does not match signature: 3!=2 len({n, x, z}) != len({n, x})"),
+    ],
+)
+async def test_names_are_held_to_where_defaults_exist(given: tuple[str, ...], text: str) -> None:
+    status, said = await refusal(request(**dict.fromkeys(given, floats(1))), with_default())
+    assert status is Status.INVALID_ARGUMENT
+    assert said.startswith(text)
+    if given == ("n",):
+        assert said.endswith("{n, x}, or default input alias set: {n}")
+
+
+async def test_metadata_shows_defaults() -> None:
+    message = wire.GetModelMetadataRequest(metadata_field=["signature_def"])
+    message.model_spec.name = "half_plus_two"
+    answer = wire.GetModelMetadataResponse.FromString(await call(METADATA, message.SerializeToString(), with_default()))
+    found = wire.SignatureDefMap.FromString(answer.metadata["signature_def"].value)
+    assert parse_tensor(found.signature_def["serving_default"].defaults["n"]).array.tolist() == [10.0]
+    from tacit.edge import HttpRequest
+    from tacit.serving.tfs.rest import TfsRest
+
+    path = "/v1/models/half_plus_two/metadata"
+    body = (await TfsRest(Plane(with_default())).handle(HttpRequest("GET", path, "", {}, b"", None))).body
+    (shown,) = json.loads(body)["metadata"]["signature_def"]["signature_def"].values()
+    assert shown["defaults"]["n"]["float_val"] == [10.0]

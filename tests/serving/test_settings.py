@@ -17,7 +17,8 @@ import pytest
 
 from fakes import models
 from fakes.one_line_pem import one_line
-from tacit.errors import PkiError, UsageError
+from tacit.client.inference import Credential, ServingClient
+from tacit.errors import PkiError, RequestError, UsageError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate, issue_self_signed
 from tacit.pki.tls import client_context
 from tacit.serving.tfs.config import SslFile, check_platform_config
@@ -26,6 +27,7 @@ from tacit.wire.pb import health_pb2, serving_pb2
 from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 ROWS = np.ones((2, 4), np.float32)
 EXPECTED = ROWS @ models.WEIGHTS
 
@@ -227,6 +229,52 @@ async def test_models_are_changed_by_a_call_while_the_server_runs(serving: Any, 
         await predict(channel)
 
 
+async def test_a_server_may_start_without_models_and_be_told_of_them(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    request = serving_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path=str(plain), model_platform="tensorflow")
+    flags = [f"--model_config_file={config}"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert health_pb2.HealthCheckResponse.FromString(await check(b"")).status == 2
+        await channel.unary_unary(RELOAD)(request.SerializeToString())
+        await predict(channel)
+        assert health_pb2.HealthCheckResponse.FromString(await check(b"")).status == 1
+    assert [line["file"] for line in logged(capfd) if line["event"] == "no-models"] == [str(config)]
+
+
+async def test_no_request_is_lost_while_models_are_exchanged(serving: Any, plain: Path) -> None:
+    for version in range(2, 7):
+        (plain / str(version)).mkdir()
+        (plain / str(version) / "model.onnx").write_bytes(models.onnx_model())
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--file_system_poll_wait_seconds=0"]
+    answered = 0
+
+    async def ask(channel: grpc.aio.Channel, stop: asyncio.Event) -> None:
+        nonlocal answered
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        while not stop.is_set():
+            response = PredictResponse.FromString(await call(message()))
+            np.testing.assert_allclose(parse_tensor(response.outputs["y"]).array, EXPECTED, rtol=1e-6)
+            answered += 1
+
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+        stop = asyncio.Event()
+        askers = [asyncio.ensure_future(ask(channel, stop)) for _ in range(4)]
+        for version in (1, 2, 3, 4, 5, 6):
+            request = serving_pb2.ReloadConfigRequest()
+            model = request.config.model_config_list.config.add(name="m", base_path=str(plain))
+            model.model_version_policy.specific.versions.append(version)
+            await channel.unary_unary(RELOAD)(request.SerializeToString())
+        stop.set()
+        await asyncio.gather(*askers)
+    assert answered > 20
+
+
 async def test_models_are_changed_by_their_file_while_the_server_runs(
     serving: Any, tmp_path: Path, plain: Path
 ) -> None:
@@ -249,9 +297,6 @@ def environ_of(server: KeyPair, clients: Mapping[str, Any] | None = None) -> dic
         "MARBLE_PREDEFINED_PRIVATE_KEY": server.key_pem.decode(),
         **more,
     }
-
-
-RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 
 
 @pytest.mark.parametrize("edge", ["tacit", "grpcio"])
@@ -284,6 +329,11 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
         async with httpx.AsyncClient(verify=context, trust_env=False, headers=headers) as http:
             return (await http.get(f"https://localhost:{port}/v1/models/m")).status_code
 
+    def ask(address: str, credential: Credential | None) -> np.ndarray:
+        roots = server_identity.certificate_pem
+        with ServingClient(address, roots_pem=roots, credential=credential) as client:
+            return client.predict("m", {"x": ROWS}).outputs["y"]
+
     async with serving(["--model_name=m", f"--model_base_path={plain}"], environ_of(server_identity, clients)) as ports:
         credentials = grpc.ssl_channel_credentials(
             server_identity.certificate_pem, private_key=named.key_pem, certificate_chain=named.certificate_pem
@@ -298,10 +348,34 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call(message())
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for credential in (Credential(named), Credential(token="the token")):
+            found = await asyncio.to_thread(ask, f"localhost:{ports['grpc']}", credential)
+            np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
+        with pytest.raises(RequestError, match="authorization: Bearer TOKEN"):
+            await asyncio.to_thread(ask, f"localhost:{ports['grpc']}", None)
         assert await rest(ports["rest"], named) == 200
         assert await rest(ports["rest"], None, authorization="Bearer the token") == 200
         assert await rest(ports["rest"], stranger) == 401
         assert await rest(ports["rest"], None) == 401
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "tensorflow.serving.SessionService/SessionRun",
+        "tensorflow.ProfilerService/Profile",
+        "tensorflow.ProfilerService/Monitor",
+        "tensorflow.ProfileAnalysis/NewSession",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "grpc.channelz.v1.Channelz/GetServers",
+    ],
+)
+async def test_t47_no_other_service_answers(serving: Any, plain: Path, method: str) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--enable_profiler=true"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(f"/{method}")(b"")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 # ---- flags

@@ -82,7 +82,7 @@ STATUSES: Mapping[str, Sequence[VersionStatus]] = {
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(lambda: STATUSES, tee="simulated")
+    return Metrics(lambda: STATUSES, names=lambda: tuple(STATUSES), tee="simulated")
 
 
 def lines(metrics: Metrics) -> list[str]:

@@ -8,11 +8,15 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from fakes import models
 from fakes.programs import CoordinatorProcess, make_platform_folder
+from tacit.pki import issue_self_signed
+from tacit.vault import seal_folder
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "inputs.md"
@@ -43,7 +47,7 @@ def start(program: str, folder: Path, arguments: list[str], environ: dict[str, s
         running = subprocess.Popen(command, cwd=folder, env=env, stderr=log, stdout=log)
         try:
             for _ in range(600):
-                if re.search(rb"mesh API listening|PreMain. .* starting ", said.read_bytes()):
+                if re.search(rb'mesh API listening|PreMain. .* starting |"event": "ready"', said.read_bytes()):
                     break
                 try:
                     running.wait(0.05)
@@ -124,3 +128,30 @@ def test_t59_premain_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) 
     assert set(connected) == ports
     places = {"PLATFORM": platform, "WORK": tmp_path / "marble", "HOME": tmp_path}
     assert unlisted(told, "tacit-premain", places) == set()
+
+
+@pytest.mark.timeout(180)
+def test_t59_an_attested_model_server_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) -> None:
+    source, keys, key = tmp_path / "source", tmp_path / "private" / "keys", bytes(range(32))
+    for folder in (source, keys):
+        folder.mkdir(parents=True)
+    (source / "model.onnx").write_bytes(models.onnx_model())
+    (keys / "m").write_bytes(key)
+    (tmp_path / "storage").mkdir()
+    info = seal_folder(source, tmp_path / "storage" / "m.capsule", key, name="m", version=5)
+    identity = issue_self_signed(["localhost"], common_name="server", now=datetime.now(UTC))
+    environ = {
+        "TACIT_TEE": "simulated",
+        "TACIT_KEY_DIR": str(keys),
+        "TACIT_MODELS": json.dumps({"m": {"format": "capsule", "id": info.id.hex(), "minVersion": 5, "key": "k"}}),
+        "TACIT_CLIENTS": json.dumps({"c": {"token": "00" * 32, "models": ["m"]}}),
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": identity.key_pem.decode(),
+    }
+    base = tmp_path / "storage" / "m.capsule"
+    flags = ["--model_name=m", f"--model_base_path={base}", "--host=127.0.0.1", "--port=-1", "--rest_api_port=-1"]
+    told, said = start("serve", tmp_path, flags, environ)
+    assert '"event": "ready"' in said, said
+    assert not [line for line in told if line.startswith(("socket.connect", "subprocess", "os.exec", "os.system"))]
+    places = {"STORAGE": tmp_path / "storage", "KEYS": keys, "HOME": tmp_path}
+    assert unlisted(told, "tacit-serve", places) == set()

@@ -6,7 +6,7 @@ system certificates, no proxy from the environment, no way to plaintext but the 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tacit.client.address import GRPC_PORT, REST_PORT, Address, parse_address
 from tacit.client.channel import HttpsChannel
 from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError
+from tacit.pki.keys import KeyPair
 from tacit.pki.tls import client_context
 from tacit.wire.pb import serving_pb2
 from tacit.wire.rest import JSON_ERRORS
@@ -77,11 +78,32 @@ class Prediction:
     version: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client shows of itself where the manifest's `Clients` say who may call: a certificate, a token, or both."""
+
+    certificate: KeyPair | None = None
+    token: str = field(default="", repr=False)
+
+
 class ServingClient:
     """TensorFlow Serving's gRPC services at one address."""
 
-    def __init__(self, address: str, *, roots_pem: bytes, timeout: float = 60.0) -> None:
-        credentials = grpc.ssl_channel_credentials(root_certificates=roots_pem)
+    _metadata: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self, address: str, *, roots_pem: bytes, timeout: float = 60.0, credential: Credential | None = None
+    ) -> None:
+        shown = credential.certificate if credential else None
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=roots_pem,
+            private_key=shown.key_pem if shown else None,
+            certificate_chain=shown.certificate_pem if shown else None,
+        )
+        if credential and credential.token:
+            if not credential.token.isascii() or not credential.token.isprintable():
+                raise InputError("a bearer token is one line of ASCII text")
+            self._metadata = (("authorization", f"Bearer {credential.token}"),)
         parsed = parse_address(address, default_port=GRPC_PORT)
         self._start(parsed, grpc.secure_channel(str(parsed), credentials, options=_OPTIONS), timeout)
 
@@ -161,7 +183,7 @@ class ServingClient:
         parse: Callable[[bytes], _M] = answer.FromString
         call = self._channel.unary_unary(method, type(request).SerializeToString, parse)
         try:
-            return call(request, timeout=self._timeout)  # type: ignore[no-any-return]  # grpcio has no types
+            return call(request, timeout=self._timeout, metadata=self._metadata)  # type: ignore[no-any-return]  # grpcio has no types
         except grpc.RpcError as exc:
             raise _grpc_error(self._address, exc, self._timeout) from exc
 

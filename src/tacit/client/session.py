@@ -25,7 +25,7 @@ from tacit.client.connect import (
     attest_coordinator,
     verify_pinned,
 )
-from tacit.client.inference import ServingClient, Signature, fit_to
+from tacit.client.inference import Credential, ServingClient, Signature, fit_to
 from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
 from tacit.errors import InputError, NotSetError
 from tacit.evidence import Tee
@@ -97,12 +97,22 @@ class Session:
         return self.coordinator.manifest is not None
 
     def model(
-        self, name: str, *, address: str | None = None, version: int | None = None, timeout: float = 60.0
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        version: int | None = None,
+        timeout: float = 60.0,
+        credential: Credential | None = None,
     ) -> "Model":
-        """A model on the server at `address` (`host:port`; by default port 8500 where the coordinator is)."""
+        """A model on the server at `address` (`host:port`; by default port 8500 where the coordinator is).
+
+        `credential` is what to show where the manifest says who may call.
+        """
         if address is None:
             address = str(Address(parse_address(self.coordinator.host, default_port=GRPC_PORT).host, GRPC_PORT))
-        client = ServingClient(address, roots_pem=self.coordinator.intermediate_pem, timeout=timeout)
+        roots = self.coordinator.intermediate_pem
+        client = ServingClient(address, roots_pem=roots, timeout=timeout, credential=credential)
         model = Model(name, client, address=address, tee=self.tee, version=version)
         self._models.append(model)
         return model

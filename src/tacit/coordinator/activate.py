@@ -12,6 +12,7 @@ Source: order, names of variables and words of refusal as recorded from MarbleRu
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from tacit.manifest import model as rules
 from tacit.manifest.access import named_secrets, used_secrets, uses_previous
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
-from tacit.wire.release import KEY_FOLDER, MODELS_ENV, ModelRule
+from tacit.wire.release import CLIENTS_ENV, KEY_FOLDER, MODELS_ENV, ClientRule, ModelRule
 
 Permission = Appraisal | Unattested
 Verifier = Callable[[bytes, bytes], Claims]
@@ -166,7 +167,7 @@ def release(
         models_env, keys = _models(manifest, rule, secrets)
     except TemplateError as exc:
         raise TemplateError(f"customizing marble parameters: {exc}") from exc
-    env |= models_env | _reserved(holdings.identity, leaf)
+    env |= models_env | _clients(manifest) | _reserved(holdings.identity, leaf)
     if rule.tls:
         env[TTLS_ENV] = ttls_config(manifest, rule.tls, secrets, holdings.identity, leaf)
     return Release(files | keys, env, rule.parameters.argv, uuid, tuple(sorted(used)))
@@ -287,6 +288,22 @@ def _models(
         if model.key:
             keys[KEY_FOLDER + name] = _model_key(name, model.key, secrets[model.key].private)
     return {MODELS_ENV: msgspec.json.encode(described)}, keys
+
+
+def _clients(manifest: Manifest) -> dict[str, bytes]:
+    """Who may call a server and who may manage it. Every type gets all of it: one without it would serve everybody."""
+    if not manifest.clients:
+        return {}
+    described = {
+        name: ClientRule(
+            hashlib.sha256(client.certificate).hexdigest() if client.certificate else "",
+            (client.token_hash or b"").hex(),
+            list(client.models),
+            client.management,
+        )
+        for name, client in manifest.clients.items()
+    }
+    return {CLIENTS_ENV: msgspec.json.encode(described)}
 
 
 def _model_key(model: str, name: str, value: bytes) -> bytes:

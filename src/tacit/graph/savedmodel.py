@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
-from tacit.errors import ModelFormatError
+from tacit.errors import ModelFormatError, RequestError
 from tacit.graph.graphdef import MAX_MODEL_BYTES, Graph, split_reference
 from tacit.graph.infer import tensor_spec
 from tacit.graph.signature import PREDICT_METHOD, SERVING_DEFAULT, Signature, TensorSpec
 from tacit.wire.pb import tensorflow_pb2 as tf
+from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
 __all__ = ["SCHEMA_VERSION", "SERVE_TAG", "build_saved_model", "parse_saved_model", "write_signature"]
 
@@ -106,7 +107,15 @@ def _read_signature(found: tf.SignatureDef) -> Signature:
         inputs={key: _read_tensor(info) for key, info in sorted(found.inputs.items())},
         outputs={key: _read_tensor(info) for key, info in sorted(found.outputs.items())},
         method=found.method_name,
+        defaults=_read_defaults(found),
     )
+
+
+def _read_defaults(found: tf.SignatureDef) -> dict[str, Tensor]:
+    try:
+        return {alias: parse_tensor(proto) for alias, proto in sorted(found.defaults.items()) if alias in found.inputs}
+    except RequestError as exc:
+        raise ModelFormatError(f"a signature's default value is no tensor: {exc}") from exc
 
 
 def _read_tensor(info: tf.TensorInfo) -> TensorSpec:
@@ -116,11 +125,14 @@ def _read_tensor(info: tf.TensorInfo) -> TensorSpec:
 
 def write_signature(signature: Signature) -> tf.SignatureDef:
     """A signature as the file has it."""
-    return tf.SignatureDef(
+    definition = tf.SignatureDef(
         inputs={key: _write_tensor(spec) for key, spec in signature.inputs.items()},
         outputs={key: _write_tensor(spec) for key, spec in signature.outputs.items()},
         method_name=signature.method,
     )
+    for alias, tensor in signature.defaults.items():
+        encode_tensor(tensor, definition.defaults[alias], as_content=True)
+    return definition
 
 
 def _write_tensor(spec: TensorSpec) -> tf.TensorInfo:

@@ -5,7 +5,9 @@ An *alias* is the name that a request uses (`input`); a *name* is the tensor in 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tacit.wire.tensor import Tensor
 
 SERVING_DEFAULT = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -26,8 +28,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs and outputs by alias, and the method that the signature was exported for."""
+    """Inputs and outputs by alias, and the method that the signature was exported for.
+
+    `defaults` are the values of inputs that a request may leave out.
+    """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     method: str = PREDICT_METHOD
+    defaults: Mapping[str, Tensor] = field(default_factory=dict)

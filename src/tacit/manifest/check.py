@@ -12,7 +12,17 @@ from ipaddress import ip_address
 from tacit.errors import ManifestError
 from tacit.evidence.claims import PROGRAM_REGISTERS, REGISTERS, TCB_COMPONENTS, WEAKNESSES, Tee
 from tacit.manifest.access import UPDATE_MANIFEST
-from tacit.manifest.model import SECRET_TYPES, Manifest, Marble, ModelRule, Package, RoleRule, SecretRule, TlsRule
+from tacit.manifest.model import (
+    SECRET_TYPES,
+    ClientRule,
+    Manifest,
+    Marble,
+    ModelRule,
+    Package,
+    RoleRule,
+    SecretRule,
+    TlsRule,
+)
 
 SEAL_MODES = ("", "ProductKey", "UniqueKey", "Disabled")
 FEATURE_GATES = ("SignQuoteEndpoint", "MonotonicCounter", "AzureHSMSealing")
@@ -81,8 +91,14 @@ def locate_defects(
     for name, package in sorted(manifest.packages.items()):
         yield from _at("Packages", name, _check_tee(name, package))
         yield from _at("Packages", name, _check_platform(f"Packages.{name}", package))
+    yield from _check_serving(manifest)
+
+
+def _check_serving(manifest: Manifest) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, model in sorted(manifest.models.items()):
         yield from _at("Models", name, _check_model(manifest, name, model))
+    for name, client in sorted(manifest.clients.items()):
+        yield from _at("Clients", name, _check_client(manifest, f"Clients.{name}", client))
 
 
 def _at(section: str, name: str, texts: Iterator[str]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -346,6 +362,23 @@ def _check_model(manifest: Manifest, name: str, model: ModelRule) -> Iterator[st
     elif not (secret.type == "plain" and secret.user_defined):
         expected = "a symmetric-key of 256 bits or a user-defined plain secret"
         yield f'{path}.Key: secret "{model.key}" is a {secret.type}; expected {expected}'
+
+
+def _check_client(manifest: Manifest, path: str, client: ClientRule) -> Iterator[str]:
+    if not client.pem and client.token_hash is None:
+        yield f"{path}: a client is known by its Certificate (PEM), by TokenHash (SHA-256 of a bearer token), or by both"
+    if client.pem and not client.certificate:
+        yield f"{path}.Certificate: the first PEM block is no X.509 certificate"
+    if client.token_hash is not None and len(client.token_hash) != ID_SIZE:
+        # Read leniently, text that is no digest leaves an empty one, which must never come to mean "any token".
+        yield f"{path}.TokenHash: expected the {2 * ID_SIZE} hex digits of the token's SHA-256"
+    if client.management and not client.pem:
+        yield f"{path}.Management: needs a Certificate; a token can be passed on"
+    if not client.models and not client.management:
+        yield f"{path}: it may do nothing; name its Models, or give it Management"
+    for model in client.models:
+        if model not in manifest.models:
+            yield f'{path}.Models: model "{model}" is not defined in the manifest'
 
 
 def find_warnings(manifest: Manifest) -> Iterator[str]:

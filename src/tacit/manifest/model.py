@@ -1,8 +1,8 @@
 """The values of a manifest: what is allowed, by name.
 
 The fields are MarbleRun's; ours, absent from its manifests, are `Marble.allowed_names`, `Marble.leaf_ttl`,
-`Marble.models`, `User.read_log`, `Manifest.models`, and of a package `tee` and what follows it. Digests are bytes; sizes
-of secrets are bits, validity is days, as on the wire.
+`Marble.models`, `User.read_log`, `Manifest.models`, `Manifest.clients`, and of a package `tee` and what follows it.
+Digests are bytes; sizes of secrets are bits, validity is days, as on the wire.
 """
 
 from collections.abc import Mapping
@@ -187,6 +187,21 @@ class ModelRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientRule:
+    """Who may call model servers, known by one exact certificate (DER), by a bearer token's SHA-256, or by both.
+
+    An empty `certificate` stands for a `pem` that holds none, or for no `pem`. Where a client names models, those who
+    name a model are the only ones that may call it. `management` lets it exchange models while a server runs.
+    """
+
+    certificate: bytes = b""
+    pem: str = ""
+    token_hash: bytes | None = None
+    models: tuple[str, ...] = ()
+    management: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Settings of the coordinator itself."""
 
@@ -211,4 +226,5 @@ class Manifest:
     tls: Mapping[str, TlsRule] = field(default_factory=dict)
     recovery_keys: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, ModelRule] = field(default_factory=dict)
+    clients: Mapping[str, ClientRule] = field(default_factory=dict)
     config: Config = field(default_factory=Config)

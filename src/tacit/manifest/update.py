@@ -26,6 +26,7 @@ def is_version_update(update: Manifest) -> bool:
         or update.secrets
         or update.tls
         or update.models
+        or update.clients
     )
 
 

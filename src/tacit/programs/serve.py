@@ -141,6 +141,8 @@ def build(
 ) -> "tuple[Server, Repository, Reloader]":
     """What the ports serve, the models behind it, and who exchanges them. Raises: TacitError."""
     entries = list_entries(flags)
+    if not entries:
+        log.warning("no-models", file=flags.text("model_config_file"), message="none until a configuration names some")
     models = configure_models(entries, flags, environ)
     tell_unbound(log, models, attested="TACIT_TEE" in environ)
     observers: list[Observer] = [observer(log)]
@@ -300,7 +302,9 @@ def open_metrics(repository: Repository, tee: str) -> "Metrics":
     """Counts of what happens; the library is imported where somebody wants them."""
     from tacit.serving.tfs.manage.metrics import Metrics
 
-    return Metrics(lambda: {name: repository.statuses(name) for name in repository.names()}, tee=tee)
+    return Metrics(
+        lambda: {name: repository.statuses(name) for name in repository.names()}, names=repository.names, tee=tee
+    )
 
 
 def follow_config(flags: Flags, reloader: Reloader, halt: threading.Event) -> None:

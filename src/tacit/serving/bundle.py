@@ -19,6 +19,7 @@ class Kind(StrEnum):
     GRAPH = "frozen GraphDef"
     ONNX = "ONNX"
     IR = "OpenVINO IR"
+    TFLITE = "TensorFlow Lite"
 
 
 class Bundle(Protocol):
@@ -99,7 +100,7 @@ def recognise(names: Sequence[str]) -> Layout:
         problem = "no model" if not entries else f"{len(entries)} models"
         raise ModelFormatError(
             f"{problem} among these files: {found}. "
-            "Expected one saved_model.pb, one .pb (frozen graph), one .onnx, or one .xml with its .bin"
+            "Expected one saved_model.pb, one .pb (frozen graph), one .onnx, one .tflite, or one .xml with its .bin"
         )
     kind, entry = entries[0]
     if kind is Kind.IR and weights_of(entry) not in names:
@@ -130,7 +131,7 @@ def _entry(name: str) -> tuple[Kind, str] | None:
         return None
     if plain == "saved_model.pb":
         return Kind.SAVED_MODEL, name
-    kinds = {".pb": Kind.GRAPH, ".onnx": Kind.ONNX, ".xml": Kind.IR}
+    kinds = {".pb": Kind.GRAPH, ".onnx": Kind.ONNX, ".xml": Kind.IR, ".tflite": Kind.TFLITE}
     kind = kinds.get(PurePosixPath(plain).suffix)
     if kind is Kind.GRAPH and plain in ("fingerprint.pb", "keras_metadata.pb"):
         return None

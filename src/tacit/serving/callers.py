@@ -29,9 +29,14 @@ class Caller:
     token: bytes = field(default=b"", repr=False)
 
 
+NOBODY = Caller()
+
+
 def caller_of(certificate: bytes | None, headers: Mapping[str, str]) -> Caller:
     """Who sent a request, by the certificate of its connection and its `authorization` header."""
     given = headers.get("authorization", "")
+    if not given and certificate is None:
+        return NOBODY
     token = given[len(_SCHEME) :].strip() if given.lower().startswith(_SCHEME) else ""
     return Caller(certificate, token.encode("utf-8", "surrogateescape"))
 

@@ -208,6 +208,8 @@ class Plane:
             raise RequestError(Status.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.')
         check_aliases(signature, inputs)  # (3) (4)
         tensors = {alias: decode(alias, value) for alias, value in inputs.items()}  # (5)
+        if len(tensors) < len(signature.inputs):
+            tensors = {**signature.defaults, **tensors}
         outputs = choose_outputs(signature, output_filter)  # (6)
         return await self.run(selector, served, key, tensors, outputs=outputs, deadline=deadline)
 
@@ -242,25 +244,33 @@ class Plane:
 
 
 def check_aliases(signature: Signature, sent: Iterable[str]) -> None:
-    """Refuse inputs that are too many, too few or of other names than the signature's.
+    """Refuse inputs that are too many, too few or of other names than the signature's; defaults may be left out.
 
     Raises:
         RequestError: INVALID_ARGUMENT.
     """
     given, wanted = set(sent), set(signature.inputs)
-    if len(given) != len(wanted):
+    if given == wanted:
+        return
+    if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
         raise RequestError(
             Status.INVALID_ARGUMENT,
             f"input size does not match signature: {len(given)}!={len(wanted)} len({_braces(given)}) != "
             f"len({_braces(wanted)}). Sent extra: {_braces(given - wanted)}. "
             f"Missing but required: {_braces(wanted - given)}.",
         )
-    if missing := sorted(wanted - given):
+    if missing := sorted(wanted - given - set(signature.defaults)):
         raise RequestError(
             Status.INVALID_ARGUMENT,
             f"Signature input alias: {missing[0]}(feed name: {signature.inputs[missing[0]].name}) not found in request "
             f"and no default value provided. Inputs expected to be in the request {_braces(wanted)}, "
-            "or default input alias set: ",
+            f"or default input alias set: {_braces(signature.defaults) if signature.defaults else ''}",
+        )
+    if given - wanted:
+        raise RequestError(
+            Status.INVALID_ARGUMENT,
+            f"Inputs contains invalid name. Used request inputs: {_braces(given & wanted)}, "
+            f"request input: {_braces(given)}",
         )
 
 

@@ -123,6 +123,7 @@ class Repository:
         self._observe = observe
         self._loading = loading or Loading()
         self._busy = threading.RLock()  # one look at the storage at a time
+        self._hidden: dict[tuple[str, int], _Entry] | None = None  # what a change has loaded that is not in force yet
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
         self._held: set[str] = set()  # models that a client unloaded
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
@@ -159,10 +160,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
-        tables = self._tables
-        return bool(self._configs) and all(
-            any(entry.loaded for entry in tables.get(name, {}).values()) for name in self._configs
-        )
+        return bool(self._configs) and all(self._answers(name) for name in self._configs)
 
     def names(self) -> Sequence[str]:
         """The models that are to be served."""
@@ -214,15 +212,26 @@ class Repository:
         wanted = {config.name: config for config in models}
         with self._busy:
             before, tables = self._configs, self._tables
-            changed = [config for name, config in wanted.items() if before.get(name) != config]
+            changed = [
+                config for name, config in wanted.items() if before.get(name) != config or not self._answers(name)
+            ]
             self._tables = {**{config.name: MappingProxyType({}) for config in changed}, **tables}
+            self._hidden = {}
             try:
                 chosen = {config.name: self._prepare(config) for config in changed}
                 for config in changed:
                     self._check_labels(config, before.get(config.name), ahead=labels_ahead)
-            except RequestError:
-                self._undo(changed, before, tables)
+            except BaseException:
+                self._tables = tables
+                for entry in self._hidden.values():
+                    if entry.loaded:
+                        entry.loaded.close()
                 raise
+            else:
+                for (name, _), entry in self._hidden.items():
+                    self._publish(name, entry)
+            finally:
+                self._hidden = None
             self._configs = wanted
             self._held -= {config.name for config in changed}
             for config in changed:
@@ -237,9 +246,9 @@ class Repository:
             sources = config.policy.choose(list_sources(config.base, config.access))
         except TacitError as exc:
             raise _not_available(f"{{{{name: {name}}} due to error: {exc}}}") from exc
-        self._load_wanted(config, sources)
+        self._load_wanted(config, sources, again=True)
         table = self._tables[name]
-        if not any(table[source.version].loaded for source in sources):
+        if not any(self._is_loaded(name, source.version) for source in sources):
             failed = ", ".join(
                 f"{{{{name: {name} version: {source.version}}} due to error: {table[source.version].status.message}}}"
                 for source in sources
@@ -248,28 +257,21 @@ class Repository:
         return sources
 
     def _check_labels(self, config: ModelConfig, before: ModelConfig | None, *, ahead: bool) -> None:
-        table = self._tables[config.name]
         for label, version in config.labels.items():
-            entry = table.get(version)
             is_new = before is None or label not in before.labels
-            if (entry is None or entry.loaded is None) and not (ahead and is_new):
+            if not self._is_loaded(config.name, version) and not (ahead and is_new):
                 raise RequestError(
                     Status.FAILED_PRECONDITION,
                     f"Request to assign label to version {version} of model {config.name}, "
                     "which is not currently available for inference",
                 )
 
-    def _undo(
-        self, changed: Sequence[ModelConfig], before: Mapping[str, ModelConfig], tables: Mapping[str, _Table]
-    ) -> None:
-        """Unload what a change that failed has loaded."""
-        for config in changed:
-            kept = tables.get(config.name, {})
-            for version, entry in self._tables[config.name].items():
-                if entry.loaded and (version not in kept or kept[version].loaded is None):
-                    self._unload_version(config.name, version)
-            if config.name not in before:
-                self._tables = {name: table for name, table in self._tables.items() if name != config.name}
+    def _is_loaded(self, name: str, version: int) -> bool:
+        entry = (self._hidden or {}).get((name, version)) or self._tables[name].get(version)
+        return entry is not None and entry.loaded is not None
+
+    def _answers(self, name: str) -> bool:
+        return any(entry.loaded for entry in self._tables.get(name, {}).values())
 
     def _remove(self, name: str) -> None:
         for version in sorted(self._tables[name]):
@@ -313,6 +315,9 @@ class Repository:
                 f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
             )
             return
+        if missing := sorted(config.policy.specific - {source.version for source in sources}):
+            listed = ", ".join(map(str, missing))
+            self._tell(config.name, "model-version-awaited", f"no version {listed} of {config.name} at {config.base}")
         if sources or config.base.exists():
             self._follow(config, config.policy.choose(sources))
 
@@ -328,20 +333,21 @@ class Repository:
         self._load_wanted(config, wanted)
         self._unload_others(config, wanted)
 
-    def _load_wanted(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
-        due = [source for source in wanted if self._is_due(config.name, source)]
+    def _load_wanted(self, config: ModelConfig, wanted: Sequence[Source], *, again: bool = False) -> None:
+        """Load what is due; `again` tries those that failed, whenever that was."""
+        due = [source for source in wanted if self._is_due(config.name, source, again=again)]
         for source in due:
             if source.version not in self._tables[config.name]:
                 self._publish(config.name, _Entry(VersionStatus(source.version, State.START), source.stamp))
         for source in due:
             self._load_version(config, source)
 
-    def _is_due(self, name: str, source: Source) -> bool:
+    def _is_due(self, name: str, source: Source, *, again: bool) -> bool:
         """Whether a version is to be loaded: it is new or changed, or failed some time ago and not too often."""
         entry = self._tables[name].get(source.version)
         if entry is None or entry.loaded is not None:
             return entry is None
-        if entry.stamp != source.stamp:
+        if again or entry.stamp != source.stamp:
             return True
         again = 0 < entry.tries <= self._loading.retries
         return again and time.monotonic() - entry.failed >= self._loading.pause
@@ -372,7 +378,11 @@ class Repository:
             seconds = round(time.monotonic() - begin, 3)
             self._observe("model-failed", **about, reason=reason, error=message, seconds=seconds)
             return
-        self._publish(name, _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded))
+        available = _Entry(VersionStatus(version, State.AVAILABLE), source.stamp, loaded)
+        if self._hidden is None:
+            self._publish(name, available)
+        else:
+            self._hidden[name, version] = available
         self._told.pop(name, None)
         self._observe(
             "model-available",

@@ -2,7 +2,7 @@
 
 A base path holds versions, each a child whose whole name is a number:
 
-    plain     BASE/N/ with the model's files; or the base path is itself a .onnx, .pb or .xml file (version 1)
+    plain     BASE/N/ with the model's files; or the base path is itself a .onnx, .pb, .tflite or .xml file
     capsule   BASE/N/*.capsule or BASE/N.capsule; or the base path is itself a .capsule (its own version)
     ctr       BASE/N/*.encrypted or BASE/N.encrypted; or the base path is itself a .encrypted (version 1)
 
@@ -26,7 +26,7 @@ from tacit.vault.plain import plain_id
 from tacit.wire import release
 
 _MAX_KEY_FILE = 4096
-_PLAIN_SUFFIXES = (".onnx", ".pb", ".xml")
+_PLAIN_SUFFIXES = (".onnx", ".pb", ".tflite", ".xml")
 
 
 class Format(StrEnum):

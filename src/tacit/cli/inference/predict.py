@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tacit.cli.files import OutputOption, read_input, write_output
+from tacit.cli.files import OutputOption, load_key_pair, read_input, write_output
 from tacit.cli.trust import HostArgument
+from tacit.client.inference import Credential
 from tacit.client.session import connect
-from tacit.errors import InputError
+from tacit.errors import InputError, UsageError
 
+_MAX_TOKEN = 8192  # bytes; a header is not longer
 _MAX_ARRAYS = 1 << 30  # bytes; a gRPC message has at most twice that
 
 
@@ -32,6 +34,14 @@ def predict(
         str | None,
         typer.Option("--server", help="HOST:PORT of the server (default: port 8500 beside the coordinator)."),
     ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", "-c", help="Your certificate, as it stands in the manifest's Clients (PEM)."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", "-k", help="Its private key (PEM).")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with the bearer token that the manifest's Clients know.")
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Check the coordinator, send one input to its server over TLS, and print what comes back as JSON; with -o as a .npz file.
@@ -39,10 +49,11 @@ def predict(
     Example: tacit predict localhost:4433 digits image.npy
     """
     inputs = load_arrays(file)
+    credential = load_credential(cert, key, token_file)
     with connect(host) as session:
         if session.simulated:
             typer.echo(f"Note: this is {session.tee.upper()}: nothing protects the input.", err=True)
-        result = session.model(model, address=server).predict(inputs)
+        result = session.model(model, address=server, credential=credential).predict(inputs)
     named: Mapping[str, Any] = result if isinstance(result, Mapping) else {"output": result}
     if output is not None:
         memory = BytesIO()
@@ -51,6 +62,17 @@ def predict(
         typer.echo(f"Prediction written to {output}")
         return
     typer.echo(json.dumps({name: _jsonable(value) for name, value in named.items()}))
+
+
+def load_credential(cert: Path | None, key: Path | None, token_file: Path | None) -> Credential | None:
+    """What to show where the manifest says who may call. Raises: UsageError, InputError."""
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key belong together: a certificate, and the key that it is for")
+    if cert is None and token_file is None:
+        return None
+    pair = load_key_pair(cert, key) if cert is not None and key is not None else None
+    token = read_input(token_file, largest=_MAX_TOKEN).decode("utf-8", "replace").strip() if token_file else ""
+    return Credential(pair, token)
 
 
 def load_arrays(path: Path) -> Any:

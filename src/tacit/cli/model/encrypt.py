@@ -39,7 +39,7 @@ from tacit.vault.plain import sha256_of
 
 ENCRYPTED = Path("encrypted")  # the folder that the demo's scripts and volumes know
 IV_SIZE = 16  # bytes
-MODEL_SUFFIXES = (".onnx", ".pb", ".xml", ".bin")
+MODEL_SUFFIXES = (".onnx", ".pb", ".tflite", ".xml", ".bin")
 MAX_KEY_FILE = 4096  # bytes
 MAX_MODEL = 1 << 40  # bytes
 

@@ -1,6 +1,6 @@
 """The table of everything that a manifest may say, and how it becomes a `Manifest`.
 
-`AllowedNames`, `LeafTTL`, `ReadLog`, `Models` and, in a package, `TEE` and what follows it are ours; a coordinator of
+`AllowedNames`, `LeafTTL`, `ReadLog`, `Models`, `Clients` and, in a package, `TEE` and what follows it are ours; a coordinator of
 MarbleRun ignores them.
 """
 
@@ -12,6 +12,7 @@ from tacit.manifest.codec.decode import Flag, Kind, ListOf, MapOf, Struct, Text,
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
     CertificateTemplate,
+    ClientRule,
     Config,
     Infrastructure,
     Manifest,
@@ -143,6 +144,12 @@ MANIFEST = Struct(
         "Models": MapOf(
             Struct("manifest.Model", {"Format": Text(), "ID": Digest(), "MinVersion": _UINT, "Key": Text()})
         ),
+        "Clients": MapOf(
+            Struct(
+                "manifest.Client",
+                {"Certificate": Text(), "TokenHash": Digest(), "Models": _TEXTS, "Management": Flag()},
+            )
+        ),
         "Config": Struct(
             "manifest.Config",
             {
@@ -172,6 +179,7 @@ def build_manifest(raw: bytes, values: Values) -> Manifest:
         tls={name: _tls(entry) for name, entry in values["TLS"].items()},
         recovery_keys=values["RecoveryKeys"],
         models={name: _model(entry) for name, entry in values["Models"].items()},
+        clients={name: _client(entry) for name, entry in values["Clients"].items()},
         config=_config(values["Config"]),
     )
 
@@ -277,6 +285,16 @@ def _tls(entry: Values) -> TlsRule:
 
 def _model(entry: Values) -> ModelRule:
     return ModelRule(entry["Format"], entry["ID"], entry["MinVersion"], entry["Key"])
+
+
+def _client(entry: Values) -> ClientRule:
+    try:
+        certificate = parse_user_certificate(entry["Certificate"]) if entry["Certificate"] else b""
+    except PkiError:
+        certificate = b""  # refused later and by name
+    return ClientRule(
+        certificate, entry["Certificate"], entry["TokenHash"], _tuple(entry["Models"]), entry["Management"]
+    )
 
 
 def _config(entry: Values) -> Config:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from tacit.evidence.claims import Tee
 from tacit.manifest.access import permissions, ways_to_secrets
 from tacit.manifest.appraise import DEFAULT_ACCEPTED_STATUSES
-from tacit.manifest.model import Content, Manifest, Marble, Package
+from tacit.manifest.model import ClientRule, Content, Manifest, Marble, Package
 
 
 class Effect(StrEnum):
@@ -297,6 +297,29 @@ def models(old: Manifest, new: Manifest) -> Iterator[Change]:
             yield Change(CHANGE, f"{path}.Key", text)
 
 
+def clients(old: Manifest, new: Manifest) -> Iterator[Change]:
+    """Who may call model servers, and who may manage them."""
+    before_closed = any(client.models for client in old.clients.values())
+    after_closed = any(client.models for client in new.clients.values())
+    if before_closed != after_closed:
+        text = "only clients that name a model may call it" if after_closed else "every client may call every model"
+        yield Change(LOSS if after_closed else GAIN, "Clients", f"Now {text}.")
+    for name in _all(old.clients, new.clients):
+        path, nobody = f"Clients.{name}", ClientRule()
+        before, after = old.clients.get(name, nobody), new.clients.get(name, nobody)
+        if name in old.clients and name in new.clients:
+            known = [(one.certificate, one.token_hash) for one in (before, after)]
+            if known[0] != known[1]:
+                yield Change(CHANGE, path, f"Client {name} is known by another certificate or token.")
+        for model in sorted(set(after.models) - set(before.models)):
+            yield Change(GAIN, f"{path}.Models", f"Client {name} may now call the model {model}.")
+        for model in sorted(set(before.models) - set(after.models)):
+            yield Change(LOSS, f"{path}.Models", f"Client {name} is no longer named for the model {model}.")
+        if before.management != after.management:
+            text = "may now exchange models" if after.management else "may no longer exchange models"
+            yield Change(GAIN if after.management else LOSS, f"{path}.Management", f"Client {name} {text}.")
+
+
 def secrets(old: Manifest, new: Manifest) -> Iterator[Change]:
     """How each secret is made."""
     for name in _all(old.secrets, new.secrets):
@@ -408,6 +431,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     packages,
     marbles,
     models,
+    clients,
     recovery,
     settings,
     tls_ports,

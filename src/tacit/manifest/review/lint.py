@@ -229,6 +229,20 @@ def unnamed_models(manifest: Manifest) -> Iterator[Finding]:
             yield Finding(MEDIUM, f"Marbles.{name}.Models", "a model server without Models", why, better)
 
 
+def unnamed_clients(manifest: Manifest) -> Iterator[Finding]:
+    """Model servers that answer whoever reaches them."""
+    named = {model for client in manifest.clients.values() for model in client.models}
+    for name, marble in manifest.marbles.items():
+        if marble.models and not named:
+            why = "whoever reaches this server may call its models"
+            better = '"Clients": who may, by certificate or token, with the names of the models'
+            yield Finding(LOW, f"Marbles.{name}.Models", "models without Clients", why, better)
+        for model in sorted(set(marble.models) - named) if named else ():
+            why = "clients are named for other models, so nobody may call this one"
+            better = f'a client with "{model}" in its Models'
+            yield Finding(LOW, f"Models.{model}", "a model without a client", why, better)
+
+
 def unauthenticated_models(manifest: Manifest) -> Iterator[Finding]:
     """Formats in which a change goes unnoticed."""
     reading = {"ctr": "the host flips bits of the model at will", "plain": "the host reads and replaces the model"}
@@ -410,6 +424,7 @@ RULES: tuple[Rule, ...] = (
     unbounded_names,
     lasting_leaves,
     unnamed_models,
+    unnamed_clients,
     unauthenticated_models,
     models_without_id,
     secrets_of_two_packages,

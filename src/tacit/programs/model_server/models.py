@@ -33,7 +33,8 @@ def configure_models(entries: Sequence[ModelEntry], flags: Flags, environ: Mappi
 def list_entries(flags: Flags) -> list[ModelEntry]:
     """Names and places of the models. Raises: UsageError."""
     if flags.text("model_config_file"):
-        return parse_model_config(load_text(Path(flags.text("model_config_file"))))
+        # An empty list is what a server starts with that is told its models by calls.
+        return parse_model_config(load_text(Path(flags.text("model_config_file"))), may_be_empty=True)
     if not flags.text("model_base_path"):
         raise UsageError("Both server_options.model_base_path and server_options.model_config_file are empty!")
     return [ModelEntry(flags.text("model_name"), Path(flags.text("model_base_path")), VersionPolicy(), {})]

@@ -1,6 +1,6 @@
-"""OpenVINO: SavedModel, frozen GraphDef, ONNX and IR, without TensorFlow in the process.
+"""OpenVINO: SavedModel, frozen GraphDef, ONNX, TensorFlow Lite and IR, without TensorFlow in the process.
 
-ONNX and IR are read from memory. SavedModel and GraphDef are only read from a path: in place where the files lie
+ONNX and IR are read from memory. The others are only read from a path: in place where the files lie
 unencrypted anyway, else from a private folder on a tmpfs that is gone once they are read.
 
 Numbers: floating-point layers run in the precision that the options state. The CPU plugin computes 64-bit integers in

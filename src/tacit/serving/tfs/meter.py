@@ -1,10 +1,8 @@
 """What is counted of requests, for whoever counts. Nobody does unless asked to."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from tacit.errors import RequestError, Status
 
@@ -31,22 +29,19 @@ class NoMeter:
         """Nobody asked."""
 
 
-@dataclass(slots=True)
 class Measured:
-    """A request that is being measured; whoever reads it says which model it asks for."""
+    """A request that is being measured, for the block below `with`; whoever reads it says which model it asks for."""
 
-    model: str = ""
+    __slots__ = ("_api", "_begin", "_entry", "_meter", "model")
 
+    def __init__(self, meter: Meter, api: str, entry: Entry) -> None:
+        self.model = ""
+        self._meter, self._api, self._entry, self._begin = meter, api, entry, 0.0
 
-@contextmanager
-def measured(meter: Meter, api: str, entry: Entry) -> Iterator[Measured]:
-    """Tell the meter how the request within ends. Raises: whatever the request does."""
-    begin, found, status = time.monotonic(), Measured(), Status.INTERNAL
-    try:
-        yield found
-        status = Status.OK
-    except RequestError as exc:
-        status = exc.status
-        raise
-    finally:
-        meter.request(found.model, api, entry, status, time.monotonic() - begin)
+    def __enter__(self) -> Self:
+        self._begin = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        status = Status.OK if error is None else error.status if isinstance(error, RequestError) else Status.INTERNAL
+        self._meter.request(self.model, self._api, self._entry, status, time.monotonic() - self._begin)

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import orjson
+from google.protobuf import json_format
 
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
@@ -26,10 +27,10 @@ from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.examples import parse_json_examples
 from tacit.serving.tfs.inference import Inference
-from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.serving.tfs.meter import Measured, Meter, NoMeter
 from tacit.serving.tfs.values import encode_float, encode_text, encode_value, parse_json, parse_value
-from tacit.wire.pb.tensorflow_pb2 import DataType
-from tacit.wire.tensor import DT_STRING, Tensor
+from tacit.wire.pb.tensorflow_pb2 import DataType, TensorProto
+from tacit.wire.tensor import DT_STRING, Tensor, encode_tensor
 
 MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated; TensorFlow Serving's limit
 
@@ -111,7 +112,7 @@ class TfsRest:
     async def _route(self, request: HttpRequest) -> bytes:
         path = request.path
         if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
-            with measured(self._meter, found["verb"].lower(), "REST") as seen:
+            with Measured(self._meter, found["verb"].lower(), "REST") as seen:
                 selector = _selector(found, request)
                 seen.model = selector.model
                 if found["verb"] == "predict":
@@ -355,8 +356,15 @@ def _signature_json(signature: Signature) -> dict[str, Any]:
         "inputs": {alias: _spec_json(spec) for alias, spec in sorted(signature.inputs.items())},
         "outputs": {alias: _spec_json(spec) for alias, spec in sorted(signature.outputs.items())},
         "method_name": signature.method,
-        "defaults": {},
+        "defaults": {alias: _default_json(tensor) for alias, tensor in sorted(signature.defaults.items())},
     }
+
+
+def _default_json(tensor: Tensor) -> Any:
+    """A default value as protobuf's JSON writes it, every field that it has."""
+    proto = TensorProto()
+    encode_tensor(tensor, proto)
+    return json_format.MessageToDict(proto, preserving_proto_field_name=True)
 
 
 def _spec_json(spec: TensorSpec) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Prediction, Selector
 from tacit.serving.tfs.inference import CLASSIFY, REGRESS, Classified, Inference, Regressed, check_tasks
-from tacit.serving.tfs.meter import Meter, NoMeter, measured
+from tacit.serving.tfs.meter import Measured, Meter, NoMeter
 from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
@@ -72,7 +72,7 @@ class TfsService:
 
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
-        with measured(self._meter, "Predict", "GRPC") as seen:
+        with Measured(self._meter, "Predict", "GRPC") as seen:
             request = wire.PredictRequest()
             read_message(request, message)
             seen.model = request.model_spec.name
@@ -88,7 +88,7 @@ class TfsService:
 
     async def classify(self, message: bytes, call: GrpcCall) -> bytes:
         """ClassificationRequest to ClassificationResponse."""
-        with measured(self._meter, "Classify", "GRPC") as seen:
+        with Measured(self._meter, "Classify", "GRPC") as seen:
             request = wire.ClassificationRequest()
             read_message(request, message)
             seen.model = request.model_spec.name
@@ -103,7 +103,7 @@ class TfsService:
 
     async def regress(self, message: bytes, call: GrpcCall) -> bytes:
         """RegressionRequest to RegressionResponse."""
-        with measured(self._meter, "Regress", "GRPC") as seen:
+        with Measured(self._meter, "Regress", "GRPC") as seen:
             request = wire.RegressionRequest()
             read_message(request, message)
             seen.model = request.model_spec.name
@@ -209,6 +209,8 @@ def signature_map(signatures: Mapping[str, Signature]) -> wire.SignatureDefMap:
         for specs, target in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
             for alias, spec in specs.items():
                 _write_spec(spec, target[alias])
+        for alias, tensor in signature.defaults.items():
+            encode_tensor(tensor, definition.defaults[alias])
     return message
 
 

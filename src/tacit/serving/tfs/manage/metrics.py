@@ -6,7 +6,7 @@ Source: tensorflow_serving/servables/tensorflow/util.cc, tensorflow_serving/util
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -40,10 +40,10 @@ Statuses = Callable[[], Mapping[str, Sequence[VersionStatus]]]
 class Metrics:
     """Counts for one server: a `Meter`, an observer of the repository's events, and the answer to a scrape."""
 
-    def __init__(self, statuses: Statuses, *, tee: str) -> None:
+    def __init__(self, statuses: Statuses, *, names: Callable[[], Collection[str]], tee: str) -> None:
         # Series of their own with times, which TensorFlow Serving does not have.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function without types
-        self._statuses = statuses
+        self._names = names
         self.registry = CollectorRegistry(auto_describe=False)
         self._requests = self._counter("request_count", "Requests by model and outcome.", "model_name", "status")
         self._latency = Histogram(
@@ -97,7 +97,7 @@ class Metrics:
 
     def request(self, model: str, api: str, entry: Entry, status: Status, seconds: float) -> None:
         """A request came to its end."""
-        label = model if model in self._statuses() else ""
+        label = model if model in self._names() else ""
         self._requests.labels(label, status.name).inc()
         if status is Status.OK:
             name = api if entry == "GRPC" else api.lower()
