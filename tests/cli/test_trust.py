@@ -124,6 +124,15 @@ def test_a_package_says_all_that_is_expected_and_an_address_where_collateral_is(
     assert (other.code, store.load_expectation(HOST)) == (1, known)
 
 
+def test_t06_evidence_bound_to_a_key_alone_has_to_be_asked_for(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID)
+    assert not store.load_expectation(HOST).key_bound
+    assert json.loads(run_main("trust", "--output", "json").out)[HOST]["KeyBound"] is False
+    run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID, "--key-bound")
+    assert store.load_expectation(HOST).key_bound
+    assert "Key-bound" in run_main("trust").out
+
+
 def test_an_option_without_a_host_is_refused(store: TrustStore) -> None:
     assert run_main("trust", "--forget").code == 2
 
