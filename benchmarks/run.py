@@ -18,6 +18,7 @@ PARTS = {
     "vault": "Models at rest",
     "edge": "Our own server beside grpcio's",
     "serving": "ResNet-50 served over TLS, beside the same model in process",
+    "tiny": "A tiny model, by every door of the server",
     "programs": "Start, memory and attested activations",
     "coordinator": "The coordinator under load",
     "evidence": "One verification of evidence, in milliseconds of the processor",

@@ -30,9 +30,13 @@ def main() -> None:
         "shares": shares(),
         "quote": quotes(),
         "collateral": {"real": (VECTORS / "evidence" / "v3-phala-confighw" / "collateral.json").read_bytes()},
+        "bundle": bundles(),
+        "service_answer": service_answers(),
         "capsule": capsules(),
         "tensor": tensors(),
         "predict_json": predictions(),
+        "infer_body": infer_bodies(),
+        "infer_message": infer_messages(),
         "graph": graphs(),
         "serving_config": serving_configs(),
         "examples": tf_examples(),
@@ -46,6 +50,23 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (folder / name).write_bytes(content)
+
+
+def bundles() -> dict[str, bytes]:
+    """Collateral of either maker in one file."""
+    from tacit.evidence.fetch.keep import keep, render_bundle
+    from tacit.evidence.verify import parse_collateral
+
+    names = ("v3-phala-confighw", "snp-v5-genoa-lunal")
+    found = [parse_collateral((VECTORS / "evidence" / name / "collateral.json").read_bytes()) for name in names]
+    return {"both": render_bundle([keep(one) for one in found])}
+
+
+def service_answers() -> dict[str, bytes]:
+    """Each answer of each service as it is."""
+    from targets.service_answer import HONEST
+
+    return {f"answer-{index}": bytes((index,)) + body for index, body in enumerate(HONEST.values())}
 
 
 def full_manifest() -> dict[str, object]:
@@ -205,6 +226,40 @@ def tensors() -> dict[str, bytes]:
             encode_tensor(Tensor(number, array), proto, as_content=as_content)
             found[f"{kind.name}-{int(as_content)}"] = proto.SerializeToString()
     return found
+
+
+def infer_bodies() -> dict[str, bytes]:
+    """JSON alone, JSON with bytes behind it, bytes alone, and a compressed one."""
+    import gzip
+
+    value = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2.5]}
+    words = {"name": "w", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+    size = 14  # a sixteenth of the body
+    behind = {"name": "x", "shape": [size], "datatype": "INT8", "parameters": {"binary_data_size": size}}
+    outputs = [{"name": "x", "parameters": {"binary_data": True, "classification": 2}}]
+    text = json.dumps({"id": "1", "inputs": [value, words], "outputs": outputs}).encode()
+    head = json.dumps({"inputs": [behind], "parameters": {"binary_data_output": True, "timeout": 5}}).encode()
+    return {
+        "json": b"\0" + text,
+        "binary": b"\x0f" + head.ljust(15 * size) + bytes(size),
+        "raw": b"\x80" + struct.pack("<3i", 1, 2, 3),
+        "gzip": b"\xff" + gzip.compress(text, mtime=0),
+    }
+
+
+def infer_messages() -> dict[str, bytes]:
+    """Raw and typed, numbers and strings."""
+    from tacit.wire.pb.inference_pb2 import ModelInferRequest
+
+    raw = ModelInferRequest(model_name="m", id="1", raw_input_contents=[struct.pack("<2f", 1, 2), b"\1\0\0\0a"])
+    raw.inputs.add(name="x", datatype="FP32", shape=[2])
+    raw.inputs.add(name="w", datatype="BYTES", shape=[1])
+    raw.outputs.add(name="y").parameters["classification"].int64_param = 2
+    typed = ModelInferRequest(model_name="m", model_version="1")
+    typed.inputs.add(name="x", datatype="INT8", shape=[2]).contents.int_contents.extend([1, -1])
+    typed.inputs.add(name="w", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+    typed.parameters["timeout"].int64_param = 5
+    return {"raw": raw.SerializeToString(), "typed": typed.SerializeToString()}
 
 
 def predictions() -> dict[str, bytes]:

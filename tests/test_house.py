@@ -39,10 +39,10 @@ WORLD = (
     "serving/sources.py",
     "serving/engines/",
     "serving/tfs/",
-    "evidence/issue.py",
-    "evidence/fetch.py",
+    "evidence/issue/",
+    "evidence/fetch/",
     "vault/files.py",
-    "pki/tls.py",
+    "pki/tls/",
 )
 
 

@@ -14,10 +14,13 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── UntrustedRootError         the chain ends at another root
     │   ├── CollateralError            collateral that is malformed, forged or for another platform
     │   ├── CollateralTimeError        collateral or certificate outside its validity
+    │   ├── CollateralAbsentError      no collateral to be had: no address, no answer, or not what was asked for
+    │   ├── CollateralRollbackError    an older judgement of a platform than one already seen
     │   ├── RevokedError               a certificate or TCB level that was revoked
     │   ├── TcbError                   no TCB level fits, or an unknown status
     │   ├── BindingError               report data does not bind this key, role and nonce
     │   └── PlatformError              the simulated platform's folder is missing, damaged or foreign
+    ├── TeeError                       the TEE around this process gives no evidence or no key
     ├── AppraisalError                 authentic, but not allowed
     │   ├── WrongTeeError              another kind of TEE than the package names
     │   ├── DebugNotAllowedError       a debug enclave
@@ -153,6 +156,18 @@ class CollateralTimeError(EvidenceError):
     reason = "collateral-time"
 
 
+class CollateralAbsentError(EvidenceError):
+    """There is no collateral to verify by: nothing says where it is, nobody answers, or with something else."""
+
+    reason = "collateral-absent"
+
+
+class CollateralRollbackError(EvidenceError):
+    """Collateral that judges a platform by older knowledge than was already seen."""
+
+    reason = "collateral-rollback"
+
+
 class RevokedError(EvidenceError):
     """A certificate or a TCB level was revoked."""
 
@@ -175,6 +190,12 @@ class PlatformError(EvidenceError):
     """The simulated platform's folder is missing, damaged or foreign."""
 
     reason = "platform"
+
+
+class TeeError(TacitError):
+    """The TEE around this process gives no evidence or no key, or is of a kind that is not known."""
+
+    reason = "tee"
 
 
 # ---- appraisal

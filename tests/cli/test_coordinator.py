@@ -115,8 +115,8 @@ def test_manifest_signature_of_yaml_is_that_of_sorted_compact_json(place: Place)
     ("content", "reason"),
     [
         ("a: [", "line 2"),
-        ("when: 2026-01-01", "JSON cannot say"),
-        ("? [a]\n: b", "is no YAML"),
+        ("when: .inf", "JSON has no word"),
+        ("? [a]\n: b", "a key has to be text"),
         ("a: &a [*a]", "aliases written out"),
     ],
 )
@@ -134,13 +134,32 @@ def test_t44_aliases_that_stand_for_more_than_memory_are_refused(place: Place, s
     refused(run_main("manifest", "signature", path), "aliases written out")
 
 
-@pytest.mark.parametrize("content", ["hello", "key: value", "{"])
-def test_what_is_neither_json_nor_yaml_has_no_signature(place: Place, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("hello", "expected a mapping, as JSON or YAML"), ("# c", "expected a mapping"), ("{", "is no JSON: line 1")],
+)
+def test_what_is_neither_json_nor_yaml_has_no_signature(place: Place, content: str, reason: str) -> None:
     path = place.folder / "odd.json"
     path.write_text(content)
     done = run_main("manifest", "signature", path)
-    refused(done, "odd.json is no JSON", ".yaml or .yml")
+    refused(done, "odd.json", reason)
     assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "signed"),
+    [
+        ("yaml.json", "Packages: {}\n", '{"Packages":{}}'),
+        ("manifest", "Packages: {}\n", '{"Packages":{}}'),
+        ("json.yaml", '{"Packages": {}}\n', '{"Packages": {}}\n'),
+    ],
+)
+def test_whether_a_manifest_is_json_is_seen_in_it_and_not_in_its_name(
+    place: Place, name: str, content: str, signed: str
+) -> None:
+    path = place.folder / name
+    path.write_text(content)
+    assert run_main("manifest", "signature", path).out == hashlib.sha256(signed.encode()).hexdigest() + "\n"
 
 
 @pytest.mark.parametrize("name", ["nofile.json", "huge.json"])

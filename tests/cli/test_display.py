@@ -75,3 +75,40 @@ def test_a_list_of_objects_never_does() -> None:
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
     with pytest.raises(InputError, match="no JSON"):
         show_updated(raw, ())
+
+
+def test_keys_have_their_proper_names_and_unknown_ones_are_gone() -> None:
+    shown = json.loads(show({"packages": {"p": {"debug": True, "zork": 1}}, "Zork": {}, "Packages": {"q": {}}}))
+    assert shown["Packages"] == {
+        "p": {"Debug": True, "SignerID": "", "UniqueID": ""},
+        "q": {"Debug": False, "SignerID": "", "UniqueID": ""},
+    }
+    assert shown.keys() == {"Config", "Packages"}
+
+
+def test_a_file_is_shown_as_what_its_text_stands_for() -> None:
+    files = {"a": "text", "b": {"data": "aGk=", "ENCODING": "base64"}, "c": {"NoTemplates": True}}
+    marble = {"Package": "p", "Parameters": {"Files": files}}
+    assert json.loads(show({"Marbles": {"m": marble}}))["Marbles"]["m"]["Parameters"]["Files"] == {
+        "a": {"Data": "text", "Encoding": "string", "NoTemplates": False},
+        "b": {"Data": "aGk=", "Encoding": "base64", "NoTemplates": False},
+        "c": {"Data": "", "Encoding": "string", "NoTemplates": True},
+    }
+
+
+def test_an_entry_of_transparent_tls_has_all_its_fields() -> None:
+    shown = json.loads(show({"TLS": {"t": {"Outgoing": [{"Port": "1"}], "Incoming": []}, "u": {}}}))
+    assert shown["TLS"] == {
+        "t": {"Outgoing": [{"Addr": "", "Cert": "", "DisableClientAuth": False, "Port": "1"}], "Incoming": []}
+    }
+
+
+def test_extensions_are_shown_where_they_were_given() -> None:
+    shown = json.loads(show({"Marbles": {"m": {"AllowedNames": ["a"]}, "n": {}}}))
+    assert [entry.get("AllowedNames") for entry in shown["Marbles"].values()] == [["a"], None]
+
+
+def test_signs_of_html_are_escaped_as_in_gos_json() -> None:
+    assert '"Argv": ["a \\u0026\\u0026 b \\u003c c"]' in show(
+        {"Marbles": {"m": {"Parameters": {"Argv": ["a && b < c"]}}}}
+    )

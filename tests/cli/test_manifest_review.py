@@ -110,7 +110,7 @@ def test_a_manifest_that_a_coordinator_refuses_is_noted(tmp_path: Path) -> None:
 def test_what_is_no_manifest_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text("{")
-    assert run_app(app, "lint", path).err.startswith("Error: unmarshaling manifest")
+    assert "m.json is no JSON: line 1, column 2: unexpected end" in run_app(app, "lint", path).err
 
 
 def test_names_of_the_manifest_do_not_steer_the_terminal(tmp_path: Path) -> None:

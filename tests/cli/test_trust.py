@@ -80,7 +80,13 @@ def test_forgetting_and_telling_anew_is_one_command(store: TrustStore) -> None:
         ([], 2, "which kind of TEE"),
         (["--tee", "SGX"], 1, "'SGX' is no kind of TEE"),
         (["--tee", "sgx"], 2, "--tee sgx needs --unique-id"),
-        (["--tee", "tdx", "--unique-id", ID], 2, "cannot check TEE tdx yet"),
+        (["--tee", "tdx"], 2, "--tee tdx needs --package FILE"),
+        (["--tee", "snp", "--unique-id", ID], 1, "needs MEASUREMENT"),
+        (["--tee", "simulated-tdx"], 2, "no coordinator runs on TEE simulated-tdx"),
+        (["--tee", "sgx", "--unique-id", ID, "--package", "p.json"], 2, "leave out the single ids"),
+        (["--tee", "sgx", "--unique-id", ID, "--collateral", "http://a b"], 1, "no address"),
+        (["--tee", "sgx", "--unique-id", ID, "--collateral", "/nowhere"], 1, "bundle of collateral cannot be read"),
+        (["--tee", "simulated", "--collateral", "https://pccs:8081"], 2, "--collateral is for real TEEs"),
         (["--tee", "unattested", "--unique-id", ID], 2, "leave them out"),
         (["--tee", "simulated", "--unique-id", "zz"], 1, "no hexadecimal text"),
         (["--tee", "simulated", "--unique-id", "abcd"], 1, "has 2 bytes, expected 32"),
@@ -99,6 +105,23 @@ def test_what_could_mean_anything_is_refused_and_changes_nothing(
     assert (done.code, done.out) == (code, "")
     assert reason in done.err
     assert store.path.read_bytes() == before
+
+
+def test_a_package_says_all_that_is_expected_and_an_address_where_collateral_is(
+    store: TrustStore, tmp_path: Path
+) -> None:
+    package = {"TEE": "tdx", "Measurements": {"MRTD": "31" * 48}, "AcceptedWeaknesses": ["sept-ve-off"]}
+    (tmp_path / "package.json").write_text(json.dumps(package))
+    words = ("--tee", "tdx", "--package", tmp_path / "package.json")
+    assert run_main("trust", HOST, *words, "--collateral", "https://pccs.example.org:8081").code == 0
+    known = store.load_expectation(HOST)
+    assert known.package is not None
+    assert known.package.measurements == {"MRTD": b"\x31" * 48}
+    assert known.package.accepted_weaknesses == ("sept-ve-off",)
+    assert known.collateral == "https://pccs.example.org:8081"
+    assert "Collateral: https://pccs.example.org:8081" in run_main("trust").out
+    other = run_main("trust", HOST, "--tee", "snp", "--package", tmp_path / "package.json")
+    assert (other.code, store.load_expectation(HOST)) == (1, known)
 
 
 def test_an_option_without_a_host_is_refused(store: TrustStore) -> None:

@@ -100,7 +100,7 @@ def test_a_coordinator_without_a_manifest_is_not_pinned_yet(
 def test_every_attestation_sends_its_nonce(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> None:
     attest(coordinator, trust, platform, nonce=b"\xff" * 32)
     method, path, _ = coordinator.requests[0]
-    assert (method, path) == ("GET", "/api/v2/quote?nonce=" + "_" * 42 + "8%3D")
+    assert (method, path) == ("GET", "/api/v2/quote?nonce=" + "_" * 42 + "8%3D&channel=tls-exporter-v1")
 
 
 # ---- evidence
@@ -118,7 +118,9 @@ def test_t01_replayed_evidence_is_refused(
     coordinator: FakeCoordinator, trust: TrustStore, platform: Path, tee: FakeTee
 ) -> None:
     data = report_data(role=Role.COORDINATOR, key=coordinator.root.certificate_der, nonce=NONCE)
-    coordinator.evidence = tee.issue_evidence(data)
+    coordinator.evidence, coordinator.only_key_bound = tee.issue_evidence(data), True
+    expected = replace(trust.load_expectation(coordinator.host), key_bound=True)
+    trust.store_expectation(coordinator.host, expected)
     attest(coordinator, trust, platform, nonce=NONCE)
     with pytest.raises(BindingError):
         attest(coordinator, trust, platform, nonce=os.urandom(32))

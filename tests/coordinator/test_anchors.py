@@ -12,12 +12,20 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
-from tacit.errors import CollateralError, CollateralTimeError, EvidenceFormatError, UntrustedRootError
+from tacit.errors import (
+    CollateralAbsentError,
+    CollateralError,
+    CollateralTimeError,
+    EvidenceFormatError,
+    UntrustedRootError,
+)
 from tacit.evidence import Tee
+from tacit.evidence.fetch import CollateralSource, Places
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import parse_private_key
-from tacit.programs.anchors import make_judge
+from tacit.programs.tee.anchors import make_judge
+from tacit.programs.tee.collateral import read_places
 
 INTEL = Path(__file__).parents[1] / "vectors" / "evidence" / "v3-phala-confighw"
 QUOTE = (INTEL / "quote.bin").read_bytes()
@@ -36,6 +44,10 @@ def real_time() -> datetime:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_platform_folder(tmp_path_factory.mktemp("platform"))
+
+
+def recorded() -> CollateralSource:
+    return CollateralSource(Places(None, None, COLLATERAL, None))
 
 
 def own_quote(platform: Path) -> bytes:
@@ -60,11 +72,11 @@ def test_the_own_platform_judges_its_quotes_and_no_others(platform: Path, tmp_pa
 def test_intels_root_judges_quotes_of_sgx_where_there_is_collateral(platform: Path) -> None:
     expected = json.loads((INTEL / "expect.json").read_text())["tcb_status"]
     for own in (None, platform):
-        judge = make_judge(own, COLLATERAL, clock=intel_time)
+        judge = make_judge(own, recorded(), clock=intel_time)
         assert judge is not None
         claims = judge(QUOTE)
         assert (claims.tee, claims.tcb_status) == (Tee.SGX, expected)
-    alone = make_judge(None, COLLATERAL, clock=real_time)
+    alone = make_judge(None, recorded(), clock=real_time)
     assert alone is not None
     with pytest.raises(UntrustedRootError):
         alone(own_quote(platform))
@@ -73,14 +85,22 @@ def test_intels_root_judges_quotes_of_sgx_where_there_is_collateral(platform: Pa
 
 
 def test_collateral_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    for content in (None, b"{}"):
-        file = tmp_path / "collateral.json"
-        if content is not None:
-            file.write_bytes(content)
-        judge = make_judge(None, file, clock=intel_time)
-        assert judge is not None
-        with pytest.raises(CollateralError):
-            judge(QUOTE)
+    file = tmp_path / "collateral.json"
+    with pytest.raises(CollateralAbsentError):
+        CollateralSource(Places(None, None, file, None))
+    file.write_bytes(b"{}")
+    with pytest.raises(CollateralError):
+        CollateralSource(Places(None, None, file, None))
+
+
+def test_the_environment_says_where_collateral_comes_from(tmp_path: Path) -> None:
+    assert read_places({}) is None
+    assert read_places({"TACIT_PCCS": "", "TACIT_COLLATERAL_BUNDLE": ""}) is None
+    own = read_places({"TACIT_PCCS": "intel", "TACIT_KDS": "amd", "TACIT_COLLATERAL_CACHE": "/c"})
+    assert own == Places(cache=Path("/c"))
+    named = read_places({"TACIT_PCCS": "https://pccs:8081", "TACIT_COLLATERAL_BUNDLE": "/b"})
+    assert named == Places("https://pccs:8081", None, Path("/b"), None)
+    assert read_places({"TACIT_INTEL_COLLATERAL": "/b"}) == Places(None, None, Path("/b"), None)
 
 
 # ---- the program, over TLS

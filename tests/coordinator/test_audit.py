@@ -1,6 +1,7 @@
 """The audit log: everything that was done stands in it, in one chain, and nobody can fill it or read it unasked."""
 
 import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fakes.core import PLAIN_MANIFEST, Made, encode, make_coordinator, make_order
+from fakes.core import PLAIN_MANIFEST, UUID, Made, encode, make_coordinator, make_order
 from fakes.officers import LOGGED, OFFICER, OWNER, events, read_log
 from fakes.tee import NOW, FakeTee
 from tacit.coordinator.api.rest import ClientApi
@@ -32,6 +33,7 @@ from tacit.errors import (
     SealedStateError,
     StateError,
 )
+from tacit.pki.leaf import LeafIdentity
 from tacit.wire.log import LOG_START, line_digest, log_mark_message
 
 KEY = {"key": NewValue(key=bytes(range(32)))}
@@ -148,6 +150,35 @@ def test_an_update_is_followed_through_its_agreements() -> None:
     ]
 
 
+def test_a_counter_and_a_signed_quote_have_entries() -> None:
+    tee = FakeTee()
+    core = make_coordinator(tee=tee).core
+    gates = {"FeatureGates": ["SignQuoteEndpoint", "MonotonicCounter"]}
+    core.set_manifest(encode({**LOGGED, "Config": gates}))
+    marble = LeafIdentity("m", UUID)
+    core.raise_counter(marble, "boots", 7)
+    core.raise_counter(marble, "boots", 7)  # not greater: nothing happens
+    quote = tee.issue_evidence(bytes(64))
+    core.sign_quote(quote)
+    raised, signed = read_log(core)[-2:]
+    assert raised["event"] == "counter raised"
+    assert (raised["marbleType"], raised["uuid"], raised["counter"], raised["value"]) == ("m", UUID, "boots", 7)
+    assert (signed["event"], signed["tcbStatus"]) == ("quote signed", "UpToDate")
+    assert signed["quote"] == hashlib.sha256(quote).hexdigest()
+
+
+def test_t57_quotes_that_anybody_has_signed_do_not_fill_the_log() -> None:
+    tee = FakeTee()
+    core = make_coordinator(tee=tee).core
+    core.set_manifest(encode({**LOGGED, "Config": {"FeatureGates": ["SignQuoteEndpoint"]}}))
+    quote = tee.issue_evidence(bytes(64))
+    for _ in range(BURST + 5):
+        core.sign_quote(quote)
+    told = events(core)
+    assert told.count("quote signed") == BURST
+    assert read_log(core)[-1]["counts"] == {"UpToDate": 5}
+
+
 def test_t24_no_secret_value_stands_in_the_audit_log() -> None:
     core = make().core
     core.write_secrets("owner", {"key": NewValue(key=b"canary-7f3a91".ljust(32, b"#"))})
@@ -176,7 +207,7 @@ def test_a_recovery_has_an_entry_with_what_was_tried_before(tmp_path: Path) -> N
     core.recover(key, holder.sign(key, padding.PKCS1v15(), SHA256()))
     entry = read_log(core)[-1]
     assert events(core) == ["manifest set", "marble activated", "state recovered"]
-    assert (entry["secretsGiven"], entry["secretsRefused"]) == (1, 1)
+    assert (entry["secretsGiven"], entry["secretsRefused"], entry["holders"]) == (1, 1, ["rec"])
     store.close()
 
 

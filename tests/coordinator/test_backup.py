@@ -110,7 +110,7 @@ def test_t36_a_backup_holds_nothing_but_what_was_sealed(tmp_path: Path) -> None:
         core.write_secrets("owner", {"key": NewValue(key=canary)})
         held = core.holdings
         secrets = [canary, held.root_secret, held.identity.root.key_der, held.secrets["shared"].private]
-        sealing_key = core._store._key
+        sealing_key = core._ledger.store._key
     write_backup(copy_folder(tmp_path / "seal"), tmp_path / "kept")
     raw = (tmp_path / "kept").read_bytes()
     for value in (*secrets, sealing_key):

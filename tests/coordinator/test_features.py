@@ -19,7 +19,8 @@ from OpenSSL import crypto
 from fakes.core import PLAIN_MANIFEST, UUID, Made, encode, make_coordinator, make_order
 from fakes.tee import NOW, FakeTee, other_platform
 from tacit.coordinator.api.rest import ClientApi
-from tacit.coordinator.core import MAX_COUNTER_NAME, MAX_COUNTERS, Coordinator, Settings
+from tacit.coordinator.core import Coordinator, Settings
+from tacit.coordinator.core.coordinator import MAX_COUNTER_NAME, MAX_COUNTERS
 from tacit.coordinator.sealed.changes import encode_snapshot
 from tacit.coordinator.store import SealedFolder
 from tacit.edge import HttpRequest, HttpResponse

@@ -103,13 +103,13 @@ def test_a_start_takes_no_longer_after_20000_counted_activations(
     core.set_manifest(encode(LOGGED))
     entry = core._ledger
     # The release is made once and counted 20,000 times: what is measured is the state, not the certificates.
-    released = core._activate(make_order("counted"))
-    monkeypatch.setattr("tacit.coordinator.core.release", lambda *_, **__: released[0])
-    monkeypatch.setattr("tacit.coordinator.core.permit", lambda *_, **__: None)
-    monkeypatch.setattr("tacit.coordinator.core._activation", lambda *_: released[1])
+    released = core._activations._activate(make_order("counted"))
+    monkeypatch.setattr("tacit.coordinator.core.activations.release", lambda *_, **__: released[0])
+    monkeypatch.setattr("tacit.coordinator.core.activations.permit", lambda *_, **__: None)
+    monkeypatch.setattr("tacit.coordinator.core.activations._activation", lambda *_: released[1])
     order = make_order("counted")
     for _ in range(20_000):
-        core._activate(order)
+        core._activations._activate(order)
     assert entry.holdings.activations == {"counted": 20_001}
     store.close()
     took, core = start(tmp_path)

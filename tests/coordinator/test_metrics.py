@@ -22,7 +22,8 @@ from tacit.coordinator.activate import Order
 from tacit.coordinator.api.mesh import MeshApi
 from tacit.coordinator.api.meter import Activation
 from tacit.coordinator.api.metrics import MAX_EVENTS, MAX_QUOTE, MAX_UUIDS, Metrics
-from tacit.coordinator.api.rest import PATHS, ClientApi
+from tacit.coordinator.api.rest import ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.edge import GrpcCall, HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.programs.coordinator import log_faults, read_config

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 from fakes.core import UUID, make_order
 from fakes.recorded import DIFFERENT, RECORDED, Replay, load, recorded_cases, recorded_manifest
 from tacit.coordinator.api.metrics import Metrics
-from tacit.coordinator.api.rest import PATHS, ClientApi
+from tacit.coordinator.api.rest import ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.coordinator.secrets import NewValue
 from tacit.coordinator.state import State
 

@@ -11,7 +11,8 @@ import pytest
 
 from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
 from fakes.tee import NOW, FakeTee
-from tacit.coordinator.api.rest import PATHS, ClientApi
+from tacit.coordinator.api.rest import ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.pki import issue_self_signed

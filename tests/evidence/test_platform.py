@@ -14,7 +14,6 @@ from fakes.tee import NOW, other_platform, shared_platform
 from fakes.tee_kinds import shared_chip, snp_report, td_quote
 from tacit.errors import CollateralTimeError, EvidenceFormatError, FileInputError, InputError, PlatformError, TacitError
 from tacit.evidence import Claims, Tee, verify_evidence
-from tacit.evidence import issue as issuing
 from tacit.evidence.fetch import fetch_collateral, load_anchor, simulated_kind
 from tacit.evidence.issue import (
     SimulatedTee,
@@ -25,6 +24,8 @@ from tacit.evidence.issue import (
     load_package_info,
     load_simulated_tee,
 )
+from tacit.evidence.issue import simulated as issuing
+from tacit.evidence.issue.program import find_program
 from tacit.evidence.simulated.measure import Inventory
 from tacit.evidence.simulated.platform import parse_platform, refresh_platform, render_platform
 from tacit.evidence.simulated.snp import Guest, issue_report
@@ -38,7 +39,7 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         issuing,
         "load_inventory",
-        lambda program: Inventory("CPython 3", {issuing._find_program(program).roots[0]: bytes(32)}, (), frozenset()),
+        lambda program: Inventory("CPython 3", {find_program(program).roots[0]: bytes(32)}, (), frozenset()),
     )
 
 
@@ -480,7 +481,7 @@ def test_a_chip_that_cannot_be_stored_makes_no_evidence(folder: Path, monkeypatc
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(issuing, "_store", refuse)
+    monkeypatch.setattr(issuing, "store", refuse)
     monkeypatch.setattr(issuing, "generate_chip", lambda **_: shared_chip())
     with pytest.raises(PlatformError, match="cannot be written"):
         load_simulated_tee(folder, program="marble", now=NOW, tee=Tee.SIMULATED_SNP)

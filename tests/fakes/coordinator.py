@@ -7,30 +7,31 @@ It signs with real keys and makes real (simulated) evidence. Each field can be c
 answers in the place of its own, by method and path.
 """
 
+import asyncio
 import base64
-import contextlib
 import hashlib
 import json
-import socket
-import ssl
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Self, TypeVar
+from urllib.parse import parse_qs
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
 from fakes.tee import NOW, FakeTee
+from tacit.edge import HttpRequest, HttpResponse, Listener
+from tacit.edge.listener import Exporter
+from tacit.edge.server import serve_http
 from tacit.evidence import Role, report_data
+from tacit.evidence.verify.binding import CHANNEL_BINDING, CHANNEL_LABEL, CHANNEL_SIZE
 from tacit.pki import KeyPair, issue_intermediate, issue_root
+from tacit.pki.tls import server_context
 from tacit.wire.log import LOG_START, line_digest, log_mark_message
 
+T = TypeVar("T")
 STATE_LABEL = b"tacit state head v1\0"
 
 
@@ -58,6 +59,10 @@ class FakeCoordinator:
     answers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
     port: int = 0
+    only_key_bound: bool = False  # as MarbleRun's own
+    ends_connections: bool = False  # after each answer
+    exporter: Exporter | None = None
+    certificates: set[bytes | None] = field(default_factory=set)  # that clients showed
 
     @property
     def host(self) -> str:
@@ -66,29 +71,38 @@ class FakeCoordinator:
     def __enter__(self) -> Self:
         if self.intermediate is None:
             self.intermediate = issue_intermediate(self.root, self.names, now=NOW)
-        fake = self
-
-        class Handler(_Handler):
-            coordinator = fake
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        shown = self.shown or self.root
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "both.pem"
-            file.write_bytes(shown.certificate_pem + self.above + shown.key_pem)
-            context.load_cert_chain(file)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        self._listener = self._wait(self._listen())
+        self.port = self._listener.port
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.cut()
-        self._server.server_close()
+        self._wait(self._listener.close(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _listen(self) -> Listener:
+        def credentials() -> tuple[bytes, bytes]:
+            shown = self.shown or self.root
+            return shown.certificate_pem + self.above, shown.key_pem
+
+        tls = server_context(credentials, client_certificates="request", alpn=["http/1.1"])
+        return await serve_http(self._handle, host="127.0.0.1", port=0, tls=tls, max_body=1 << 24)
+
+    async def _handle(self, request: HttpRequest) -> HttpResponse:
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        self.requests.append((request.method, target, request.body))
+        self.exporter = request.exporter
+        self.certificates.add(request.peer_certificate)
+        status, answer = self.answer(request.method, request.path, parse_qs(request.query), request.body)
+        headers = {"connection": "close"} if self.ends_connections else {}
+        return HttpResponse(status, answer, headers)
 
     # ---- what it says
 
@@ -136,12 +150,22 @@ class FakeCoordinator:
     def _get_quote(self, newer: bool, query: Mapping[str, list[str]], body: bytes) -> dict[str, Any]:
         assert self.intermediate is not None
         nonce = base64.urlsafe_b64decode(query["nonce"][0]) if newer and "nonce" in query else b""
-        evidence = self.evidence
+        evidence, bound = self.evidence, newer and "channel" in query and not self.only_key_bound
         if evidence is None and self.tee is not None:
-            evidence = self.tee.issue_evidence(report_data(role=self.role, key=self.root.certificate_der, nonce=nonce))
+            evidence = self.tee.issue_evidence(self.report_data(nonce, self.channel() if bound else b""))
         chain = (self.intermediate.certificate_pem + self.root.certificate_pem).decode()
         text = base64.b64encode(evidence).decode() if evidence else None
+        if bound:
+            return {"cert": chain, "quote": text, "channel": CHANNEL_BINDING}
         return {"cert": chain, "quote": text} if newer else {"Cert": chain, "Quote": text}
+
+    def report_data(self, nonce: bytes, channel: bytes) -> bytes:
+        return report_data(role=self.role, key=self.root.certificate_der, nonce=nonce, channel=channel)
+
+    def channel(self) -> bytes:
+        """The exporter of the connection of this request."""
+        assert self.exporter is not None
+        return self.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
 
     def _get_manifest(self, newer: bool, query: Mapping[str, list[str]], body: bytes) -> dict[str, Any]:
         key = self.root.key
@@ -156,51 +180,3 @@ class FakeCoordinator:
         self.manifest = base64.b64decode(json.loads(body)["manifest"]) if newer else body
         self.code = 3
         return {"RecoverySecrets": {}} if newer else None
-
-
-class _Server(ThreadingHTTPServer):
-    """Its threads end with it: one that is inside OpenSSL while the interpreter ends takes the process down."""
-
-    daemon_threads = False
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self._open: set[socket.socket] = set()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def cut(self) -> None:
-        """End the connections that clients keep open."""
-        for one in list(self._open):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # below TLS, which another thread is using
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    coordinator: FakeCoordinator
-
-    def _serve(self) -> None:
-        parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.coordinator.requests.append((self.command, self.path, body))
-        status, answer = self.coordinator.answer(self.command, parts.path, parse_qs(parts.query), body)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = _serve  # noqa: N815
-
-    def handle(self) -> None:
-        with contextlib.suppress(ssl.SSLError, ConnectionError):  # a client that refused us
-            super().handle()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass

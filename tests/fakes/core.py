@@ -19,7 +19,7 @@ from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import open_log
 from tacit.coordinator.sealed.records import Contents
 from tacit.coordinator.store import MemoryStore, Store
-from tacit.evidence import Claims, Role, report_data, verify_binding, verify_evidence
+from tacit.evidence import Claims, Role, Tee, report_data, verify_binding, verify_evidence
 from tacit.pki import issue_self_signed
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
@@ -70,7 +70,7 @@ def make_coordinator(
 def make_verifier(tee: FakeTee) -> Verifier:
     """What the program builds from a platform's folder, from a fake's platform in memory."""
 
-    def verify(evidence: bytes, certificate: bytes) -> Claims:
+    def verify(evidence: bytes, certificate: bytes, tee: Tee) -> Claims:
         claims = verify_evidence(evidence, tee.collateral, tee.anchor, now=NOW)
         return verify_binding(claims, role=Role.MARBLE, key=certificate)
 

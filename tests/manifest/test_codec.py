@@ -13,7 +13,7 @@ from fakes.manifests import MINIMAL, UNIQUE_ID, minimal, raw
 from tacit.errors import ManifestError, TacitError
 from tacit.manifest import parse_manifest, parse_manifest_strict
 from tacit.manifest.codec.text import MAX_SIZE
-from tacit.manifest.model import Content
+from tacit.manifest.model import CertificateTemplate, Content
 
 
 def refusal(text: str | bytes) -> str:
@@ -250,7 +250,7 @@ def test_a_null_is_absent_wherever_it_stands() -> None:
     secrets = {"c": {"Type": "cert-ed25519", "Cert": {"NotAfter": None, "DNSNames": None}, "Private": None}}
     parsed = parse_manifest(raw(minimal(Secrets=secrets)))
     assert parsed.manifest.secrets["c"].certificate.not_after is None
-    assert parsed.manifest.secrets["c"].certificate.dns_names == ()
+    assert parsed.manifest.secrets["c"].certificate.dns_names is None
     assert len(parsed.leniencies) == 2  # a value that is not used anyway may be null
 
 
@@ -347,3 +347,27 @@ def test_a_manifest_with_altered_bytes_is_read_or_refused_with_our_error(seed: i
     except ManifestError:
         return
     assert parse_manifest(bytes(text)).manifest == strict
+
+
+@pytest.mark.parametrize(
+    ("cert", "words"),
+    [
+        (
+            '{"Subject": {"CommonName": 1}}',
+            "number into Go struct field Secret.Secrets.Cert.Subject.CommonName of type string",
+        ),
+        ('{"DNSNames": [1]}', "number into Go struct field Secret.Secrets.Cert.DNSNames of type string"),
+        ("7", "number into Go struct field Secret.Secrets.Cert of type x509.Certificate"),
+    ],
+)
+def test_what_is_wrong_in_a_certificate_is_told_of_its_secret_and_ends_the_reading(cert: str, words: str) -> None:
+    text = f'{{"Secrets": {{"a": {{"Size": "x"}}, "c": {{"Cert": {cert}}}}}}}'
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(text.encode())
+    assert str(caught.value) == f"unmarshaling manifest: json: cannot unmarshal {words}"
+
+
+def test_a_certificate_that_is_given_whole_is_ignored_and_said() -> None:
+    parsed = parse_manifest(b'{"Secrets": {"c": {"Type": "cert-ecdsa", "Cert": "AAAA"}}}')
+    assert parsed.manifest.secrets["c"].certificate == CertificateTemplate()
+    assert "Secrets.c.Cert" in parsed.leniencies[0]

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import stat
@@ -145,6 +146,35 @@ def test_a_device_of_gramine_s_is_written_in_place(tmp_path: Path, monkeypatch: 
     place.store_file(device, b"key")
     assert device.read_bytes() == b"key"
     assert device.stat().st_ino == before
+
+
+def test_a_device_takes_its_key_in_one_write_or_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "DEVICE_PATH", f"{tmp_path}/attestation/")
+    device = tmp_path / "attestation" / "key"
+    writes: list[bytes] = []
+
+    def take(descriptor: int, content: bytes) -> int:
+        writes.append(content)
+        return min(len(content), 16)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", take)
+        place.store_file(device, bytes(16))
+        with pytest.raises(FileInputError, match="took 16 of 17 bytes"):
+            place.store_file(device, bytes(17))
+    assert writes == [bytes(16), bytes(17)]
+
+
+def test_a_folder_that_cannot_be_renamed_is_used_under_its_first_name(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    made = make_memory_folder(memory, "0d8d9e3a-5a7c-4a94-9c1e-0e0b7a1c2d3e")
+    assert sorted(one.name for one in made.iterdir()) == ["home", "keys"]
+    assert made.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_place_that_cannot_be_taken_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

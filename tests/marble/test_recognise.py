@@ -36,7 +36,7 @@ from tacit.marble.activate import Settings, parse_settings
 from tacit.marble.premain import Launch, prepare
 from tacit.marble.recognise import KnownKey, Pinned, Unknown, load_recognition, require_recognition
 from tacit.pki import issue_intermediate, issue_root
-from tacit.programs.premain import load_coordinator_anchor, refuse_to_pretend
+from tacit.programs.premain import load_coordinator_anchor
 from tacit.wire.pb.marble_pb2 import ActivationRequest, Parameters
 
 RUNS = ["sh", "-c", "true"]
@@ -325,10 +325,11 @@ def test_a_coordinator_that_gets_ready_meanwhile_is_obeyed(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("known", [Unknown(), KnownKey(b"")], ids=["nothing", "a certificate"])
-def test_t59_in_a_real_tee_a_coordinator_has_to_be_pinned(known: Unknown | KnownKey) -> None:
-    with pytest.raises(UsageError, match=r"real TEE \(sgx\).*TACIT_COORDINATOR_PACKAGE"):
-        require_recognition(Tee.SGX, known)
-    for own in (None, Tee.SIMULATED):
+@pytest.mark.parametrize("tee", [Tee.SGX, Tee.TDX, Tee.SNP])
+def test_t59_in_a_real_tee_a_coordinator_has_to_be_pinned(tee: Tee, known: Unknown | KnownKey) -> None:
+    with pytest.raises(UsageError, match=rf"real TEE \({tee}\).*TACIT_COORDINATOR_PACKAGE"):
+        require_recognition(tee, known)
+    for own in (None, *(tee for tee in Tee if tee.is_simulated)):
         require_recognition(own, known)
 
 
@@ -360,16 +361,6 @@ def test_t59_in_a_real_tee_premain_stops_before_anything_is_read_or_sent(stage: 
     assert not (folder / "uuid").exists()
 
 
-def test_t07_in_a_real_enclave_nothing_is_simulated_and_nothing_unattested(tmp_path: Path) -> None:
-    kind = tmp_path / "attestation_type"
-    refuse_to_pretend(kind)  # no Gramine
-    kind.write_text("none\n")  # Gramine without an enclave
-    refuse_to_pretend(kind)
-    kind.write_text("dcap\n")
-    with pytest.raises(PlatformError, match="runs in a real TEE"):
-        refuse_to_pretend(kind)
-
-
 # ---- wrong settings, one line each
 
 
@@ -391,7 +382,7 @@ def write(text: str | None) -> Callable[[Path], None]:
         ('{"UniqueId": "aa"}', FileInputError, 'key "UniqueId" read as "UniqueID"; UniqueID: .*not 64'),
         ('{"TEE": "simulated"}', InputError, "needs a UniqueID, or SignerID"),
         ('{"TEE": "SIMULATED", "UniqueID": "%s"}' % ("c0" * 32), UsageError, "no kind of TEE; expected one of sgx"),
-        ('{"TEE": "snp", "UniqueID": "%s"}' % ("c0" * 32), PlatformError, "cannot be verified yet"),
+        ('{"TEE": "snp", "UniqueID": "%s"}' % ("c0" * 32), InputError, "needs MEASUREMENT among its Measurements"),
         ("{" + " " * (1 << 17) + "}", FileInputError, "more than 64 KiB"),
     ],
 )

@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import (
 from tacit.errors import PkiError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate
 from tacit.pki.keys import parse_private_key, parse_private_key_der, public_key_of
-from tacit.pki.shape import Names, Shape, alternative_names, authority_identifier, key_identifier, sign, subject_name
+from tacit.pki.shape import (
+    Grants,
+    Names,
+    Shape,
+    alternative_names,
+    authority_identifier,
+    key_identifier,
+    sign,
+    subject_name,
+)
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROOT = issue_root(["localhost"], now=NOW)
@@ -84,14 +93,14 @@ def test_a_certificate_without_names_or_identifier_has_none() -> None:
 
 def test_a_leaf_under_a_ca_without_identifier_names_none() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    shape = Shape(ROOT.certificate.subject, key.public_key(), NOW, NOW + timedelta(days=1), 1, Names())
+    shape = Shape(ROOT.certificate.subject, key.public_key(), NOW, NOW + timedelta(days=1), Grants(1, Names()))
     made = sign(shape, issuer_name=ROOT.certificate.subject, issuer=KeyPair(certificate(key), key), key=key)
     with pytest.raises(x509.ExtensionNotFound):
         made.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
 
 
 def test_only_an_ec_key_signs() -> None:
-    shape = Shape(ROOT.certificate.subject, ROOT.key.public_key(), NOW, NOW, 1, Names())
+    shape = Shape(ROOT.certificate.subject, ROOT.key.public_key(), NOW, NOW, Grants(1, Names()))
     with pytest.raises(PkiError, match="EC key"):
         sign(shape, issuer_name=ROOT.certificate.subject, issuer=None, key=ed25519.Ed25519PrivateKey.generate())
 

@@ -184,13 +184,34 @@ def test_self_signed_certificate_is_a_marbles(root: KeyPair) -> None:
 
 
 def test_default_common_name_follows_the_dns_names(marble_root: KeyPair) -> None:
-    def common_name(*names: str) -> str:
+    def common_name(names: tuple[str, ...] | None) -> str:
         request = CertificateRequest("s", "cert-ed25519", dns_names=names)
         return issue_secret_certificate(request, issuer=marble_root, now=NOW).certificate.subject.rfc4514_string()
 
-    assert common_name() == "CN=localhost"
-    assert common_name("a.example") == "CN=a.example"
-    assert common_name("a.example", "b.example") == "CN=MarbleRun Generated Certificate"
+    assert common_name(None) == "CN=localhost"
+    assert common_name(("a.example",)) == "CN=a.example"
+    assert common_name(("a.example", "b.example")) == "CN=MarbleRun Generated Certificate"
+    assert common_name(()) == "CN=MarbleRun Generated Certificate"
+
+
+def test_an_empty_list_is_none_where_an_absent_one_takes_the_default(marble_root: KeyPair) -> None:
+    request = CertificateRequest("s", "cert-ed25519", dns_names=(), ip_addresses=(), ext_key_usage=())
+    made = issue_secret_certificate(request, issuer=marble_root, now=NOW).certificate
+    kinds = {type(extension.value) for extension in made.extensions}
+    assert kinds == {x509.KeyUsage, x509.BasicConstraints, x509.AuthorityKeyIdentifier}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dns_names": ("a" * 60 + ".svc.example",), "ip_addresses": ()}, "a" * 60 + ".svc.example"),
+        ({"subject": (("Country", "Germany"),)}, "Germany"),
+    ],
+)
+def test_a_subject_is_as_long_as_the_manifest_says(marble_root: KeyPair, changes: dict, said: str) -> None:
+    request = CertificateRequest("s", "cert-ed25519", **changes)
+    made = issue_secret_certificate(request, issuer=marble_root, now=NOW).certificate_der
+    assert said.encode() in made
 
 
 @pytest.mark.parametrize(
@@ -221,7 +242,6 @@ def test_a_size_that_the_key_does_not_have_is_refused(marble_root: KeyPair, type
     [
         {"ip_addresses": ("nonsense",)},
         {"dns_names": ("ü.example",)},
-        {"subject": (("Country", "Germany"),)},
         {"subject": (("Planet", "Mars"),)},
         {"key_usage": 1024},
         {"ext_key_usage": (77,)},

@@ -15,14 +15,23 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from fakes import models
 from fakes.one_line_pem import one_line
+from fakes.programs import make_platform_folder
+from tacit.client.address import parse_address
+from tacit.client.bound.channel import BoundChannel
+from tacit.evidence import Role, verify_binding, verify_evidence
+from tacit.evidence.fetch import fetch_collateral, load_anchor
+from tacit.evidence.issue import load_package_info
+from tacit.evidence.verify.binding import CHANNEL_LABEL, CHANNEL_SIZE
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate
 from tacit.pki.tls import client_context
 from tacit.vault import seal_folder
+from tacit.wire.evidence import EVIDENCE_PATH, ServerEvidence
 from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
@@ -207,6 +216,34 @@ async def test_t45_a_model_that_nothing_binds_is_warned_of(
     warned = [line for line in told if line["level"] == "warning"]
     assert [line["event"] for line in warned] == ([event] if event else [])
     assert all("tacit model inspect" in line["message"] for line in warned)
+
+
+async def test_a_server_that_attests_connections_shows_its_own_measurement_bound_to_each(
+    serving: Any, tmp_path: Path, server_identity: KeyPair
+) -> None:
+    platform, key = make_platform_folder(tmp_path / "platform"), tmp_path / "key"
+    key.write_bytes(KEY)
+    environ = {
+        "TACIT_TEE": "simulated",
+        "TACIT_PLATFORM": str(platform),
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    flags = ["--model_base_path=/none", "--model_format=capsule", f"--model_key_file={key}", "--attest_connections"]
+    nonce = bytes(range(32))
+    async with serving(flags, environ) as ports:
+        channel = BoundChannel(parse_address(f"localhost:{ports['rest']}", default_port=1))
+        query = [("nonce", nonce.hex())]
+        answer = await asyncio.to_thread(channel.call, "GET", EVIDENCE_PATH, query=query)
+        assert answer.exporter is not None
+        exported = answer.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
+        channel.close()
+    shown = msgspec.json.decode(answer.body, type=ServerEvidence)
+    collateral, anchor = fetch_collateral(shown.evidence, folder=platform), load_anchor(platform)
+    claims = verify_evidence(shown.evidence, collateral, anchor, now=datetime.now(UTC))
+    key_der = server_identity.certificate_der
+    verify_binding(claims, role=Role.MARBLE, key=key_der, nonce=nonce, channel=exported)
+    assert claims.measurement == load_package_info(platform, program="marble").unique_id
 
 
 # ---- the program as a process

@@ -25,8 +25,8 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
 SECRET_NAMES = {"share", "secret", "private", "tag", "tags", "mac", "commitment", "check", "password", "token", "key"}
 PUBLIC = {
     # What has such a name and is no secret.
-    "coordinator/core.py: cached.key != key": "the root certificate that a cached status was signed for",
-    "coordinator/core.py: cached.key != root": "the root certificate that a cached quote was made for",
+    "coordinator/core/vouching.py: cached.key != key": "the root certificate that a cached status was signed for",
+    "coordinator/core/vouching.py: cached.key != root": "the root certificate that a cached quote was made for",
     "graph/infer.py: node.attr[key].type != tf.DT_INVALID": "the name of an attribute",
     "evidence/anchor/der.py: self.tag != tag": "a type number of ASN.1",
     "evidence/anchor/strict_json.py: other == key": "a name in a JSON object",
@@ -126,7 +126,7 @@ def test_t04_evidence_is_made_over_report_data_alone() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "issue_evidence"
     ]
-    assert {name for name, _ in calls} == {"coordinator/core.py", "marble/premain.py"}
+    assert {name for name, _ in calls} == {"coordinator/core/vouching.py", "marble/premain.py", "serving/evidence.py"}
     assert all(data.startswith("report_data(role=Role.") for _, data in calls), "never over bytes of a caller's choice"
 
 

@@ -287,6 +287,17 @@ def test_t46_without_a_list_of_mounts_nothing_is_memory(tmp_path: Path, monkeypa
         require_tmpfs(Path("/dev/shm"))
 
 
+def test_in_an_enclave_that_shows_no_mounts_its_measured_manifest_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "attestation_type").write_text("dcap")
+    monkeypatch.setattr(files, "_ENCLAVE", tmp_path / "attestation_type")
+    with pytest.raises(PlaintextError):
+        require_tmpfs(Path("/etc"))  # there are mounts to look at
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "none")
+    require_tmpfs(tmp_path)
+
+
 def test_a_capsule_shows_no_key_when_it_is_printed() -> None:
     capsule = read_capsule(io.BytesIO(seal({"f": b""})), KEY)
     assert isinstance(capsule, Capsule)

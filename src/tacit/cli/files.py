@@ -5,22 +5,20 @@ Not found reads as in MarbleRun's command line, whose scripts may look for it.
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
-import yaml
 
 from tacit.errors import FileInputError, InputError, PkiError, UsageError
+from tacit.manifest.codec.text import MAX_SIZE, JsonSyntaxError, parse_text, position
+from tacit.manifest.yaml_text import convert_yaml
 from tacit.pki import KeyPair, parse_key_pair
 
 MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
-MAX_VALUES = 500_000  # in a manifest as YAML; one with 1,000 marble types has 20,000
 _DIGEST = 64  # hexadecimal digits of a SHA-256
 
 
@@ -150,63 +148,31 @@ def load_key_pair(certificate: Path, key: Path) -> KeyPair:
         raise PkiError(f"{exc} (certificate {certificate}, key {key})") from exc
 
 
-def is_yaml(path: Path) -> bool:
-    """Whether a manifest's file is YAML, by its name."""
-    return path.suffix.lower() in (".yaml", ".yml")
-
-
 def load_manifest(path: Path) -> bytes:
-    """The manifest's bytes; YAML as sorted, compact JSON, as MarbleRun's command line converts it.
+    """The manifest's bytes as they are; what is no JSON is read as YAML, and becomes the JSON of MarbleRun's command line.
 
     Raises: FileInputError, InputError.
     """
-    raw = read_input(path)
+    return manifest_json(path, read_input(path), convert_yaml)
+
+
+def manifest_json(path: Path, raw: bytes, convert: Callable[[bytes], bytes]) -> bytes:
+    """A manifest's bytes if they are JSON, whatever the file is called; else what they say as YAML. Raises: InputError."""
     if not raw.strip():
         raise InputError(f"{path} is empty; expected a manifest, as JSON or YAML")
-    if not is_yaml(path):
+    if len(raw) > MAX_SIZE:
+        raise InputError(f"{path} has {len(raw)} bytes; of a manifest at most {MAX_SIZE} are read")
+    try:
+        parse_text(raw)
         return raw
-    try:
-        value = _parse_yaml(path, raw)
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    except yaml.YAMLError as exc:
-        place = getattr(exc, "problem_mark", None)
-        raise InputError(
-            f"{path} is no YAML{'' if place is None else f': line {place.line + 1}, column {place.column + 1}'}"
-        ) from exc
-    except RecursionError as exc:
-        raise InputError(f"{path} is nested too deeply; is it a manifest?") from exc
-    except (TypeError, ValueError) as exc:
-        raise InputError(f"{path} holds what JSON cannot say ({exc}); quote dates, and use text as names") from exc
-
-
-def _parse_yaml(path: Path, raw: bytes) -> Any:
-    """What safe YAML says, once it is known how much that is: aliases let a line stand for more than memory holds.
-
-    Raises:
-        InputError: aliases that stand for too much, or for themselves.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(raw)  # the same, in C
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _written_out(node, {}) > MAX_VALUES:
-            raise InputError(f"{path} has more than {MAX_VALUES} values, aliases written out; is it a manifest?")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
-    """How many values a node stands for, each alias counted as what it names; infinitely many if it holds itself."""
-    if id(node) not in known:
-        known[id(node)] = math.inf
-        children = (
-            [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
-        )
-        parts = [] if isinstance(node, yaml.ScalarNode) else children
-        known[id(node)] = 1 + sum(_written_out(child, known) for child in parts)
-    return known[id(node)]
+    except JsonSyntaxError as exc:
+        try:
+            return convert(raw)
+        except InputError as wrong:
+            if raw.lstrip().startswith((b"{", b"[")):  # meant as JSON
+                line, column = position(raw, exc.offset)
+                raise InputError(f"{path} is no JSON: line {line}, column {column}: {exc}") from wrong
+            raise InputError(f"{path}: {wrong}") from exc
 
 
 def parse_fingerprint(text: str) -> bytes:

@@ -1,6 +1,6 @@
 """What a coordinator answers, as values: status, quote, manifest, secrets, updates, recovery."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tacit.wire.log import LogMark
@@ -36,6 +36,21 @@ class Quote:
 
     chain_pem: bytes
     evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuote:
+    """A quote, and the connection that brought it: the certificate (DER) that its server showed, and its exporter.
+
+    `newer` tells that v2 answered. `binding` is what the coordinator says that the evidence is bound to beside the key,
+    None where it says nothing.
+    """
+
+    quote: Quote
+    certificate: bytes
+    newer: bool
+    binding: str | None = None
+    exporter: Callable[[bytes, int], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

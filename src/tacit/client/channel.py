@@ -9,7 +9,7 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
@@ -25,14 +25,22 @@ _PIECE = 1 << 20  # bytes
 _PATH_SIGNS = "/:@!$&'()*+,;=~-._"  # what a path may hold as it is (RFC 3986, pchar)
 
 
+Exporter = Callable[[bytes, int], bytes]
+"""Label and length to secret bytes that only the two ends of one TLS 1.3 connection know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status code and phrase, body, and the certificate (DER) that the server of this very connection showed."""
+    """Status code and phrase, body, and the certificate (DER) that the server of this very connection showed.
+
+    `exporter` gives secret bytes of that connection, where its TLS can (`tacit.client.bound`).
+    """
 
     status: int
     phrase: str
     body: bytes
     certificate: bytes | None
+    exporter: Exporter | None = None
 
 
 class HttpsChannel:
@@ -68,13 +76,14 @@ class HttpsChannel:
         """
         url = self.url(path)
         connection = self._reuse() or self._connect()
-        certificate, kept = _certificate(connection), False
+        # The server may end the connection with its answer.
+        certificate, exporter, kept = _certificate(connection), _exporter(connection), False
         try:
             target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
                 connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, _read(response, url), certificate)
+            answer = Answer(response.status, response.reason, _read(response, url), certificate, exporter)
             kept = not response.will_close
         except TimeoutError as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc
@@ -116,12 +125,9 @@ class HttpsChannel:
 
     def _connect(self) -> HTTPConnection:
         """A new connection, its handshake done. Raises: UnreachableError, TlsError."""
-        host, port, timeout = self._address.host, self._address.port, self._connect_timeout
-        if self._tls is None:
-            connection = HTTPConnection(host, port, timeout=timeout)
-        else:
-            connection = HTTPSConnection(host, port, timeout=timeout, context=self._tls)
-        with _closed_on_error(connection):
+        timeout = self._connect_timeout
+        connection = self._prepare(timeout)
+        with closed_on_error(connection):
             try:
                 connection.connect()
             except TimeoutError as exc:
@@ -138,9 +144,17 @@ class HttpsChannel:
             connection.sock.settimeout(self._timeout)
         return connection
 
+    def _prepare(self, timeout: float) -> HTTPConnection:
+        """A connection that is not made yet."""
+        host, port = self._address.host, self._address.port
+        if self._tls is None:
+            return HTTPConnection(host, port, timeout=timeout)
+        return HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+
 
 @contextlib.contextmanager
-def _closed_on_error(connection: HTTPConnection) -> Iterator[None]:
+def closed_on_error(connection: HTTPConnection) -> Iterator[None]:
+    """For `with`: an error that leaves the block ends the connection."""
     try:
         yield
     except BaseException:
@@ -150,6 +164,8 @@ def _closed_on_error(connection: HTTPConnection) -> Iterator[None]:
 
 def _has_word(sock: socket.socket) -> bool:
     """Whether something came although nothing was asked: the end of the connection, and in any case no answer of ours."""
+    if (own := getattr(sock, "has_word", None)) is not None:
+        return bool(own())
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
@@ -169,8 +185,13 @@ def _read(response: HTTPResponse, url: str) -> bytes:
 
 
 def _certificate(connection: HTTPConnection) -> bytes | None:
-    sock = connection.sock
-    return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+    shown = getattr(connection.sock, "getpeercert", None)
+    found: bytes | None = None if shown is None else shown(True)
+    return found
+
+
+def _exporter(connection: HTTPConnection) -> Exporter | None:
+    return getattr(connection.sock, "export", None)
 
 
 def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:

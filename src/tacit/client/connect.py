@@ -2,14 +2,15 @@
 
 Attesting it takes these steps, and the numbers stand over the code that does them:
 
-1.  Fetch evidence and certificates for a fresh nonce, over TLS that nothing vouches for yet.
+1.  Fetch evidence and certificates for a fresh nonce, over a TLS 1.3 connection that nothing vouches for yet.
 2.  The evidence is authentic: signed by a platform whose chain ends at the trusted root (`evidence`).
-3.  It binds this root certificate, the role of a coordinator, and the nonce: it is not old, and not another role's.
+3.  It binds this root certificate, the role of a coordinator, the nonce, and the exporter of that very connection: it
+    is not old, not another role's, and nobody stands in between, not even with the coordinator's TLS key.
 4.  The root certificate is the one that the TLS server of that very connection showed: nobody stands between.
 5.  The program is the one expected: measurement or signer, no debug, accepted TCB status (`manifest.appraise`).
 6.  The intermediate, which vouches for the servers, is signed by that root.
-7.  From here on TLS is verified against that root alone. The coordinator says how it runs and where its state stands,
-    signed by the root key; a mode other than the one expected is refused.
+7.  Over the same connection the coordinator says how it runs and where its state stands, signed by the root key; a mode
+    other than the one expected is refused. Where that connection ends, the next one is attested before it is used.
 8.  The root is the one that was seen first, and the state no older than any seen (`trust`): the log that it shows goes
     on from the one that was seen, entry by entry, by the digests of what was written since (`log`).
 9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key.
@@ -19,10 +20,13 @@ Whoever reaches a coordinator first may set its manifest, and evidence says noth
 one before `verify_pinned`, which asks that step 9 was done.
 
 A coordinator that is trusted as `unattested` skips 2, 3 and 5, and the result says so: it carries `Unattested`.
-Evidence over MarbleRun's protocol is bound to the key of the connection, not to its channel.
+MarbleRun's own coordinator binds evidence to its key and not to a connection. One that is expected to be that
+(`Expectation.key_bound`) is asked over TLS that anybody with its key could speak, and 7 takes any TLS with the root
+certificate. Nothing falls back to that.
 """
 
-import os
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -34,13 +38,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tacit.client.address import COORDINATOR_PORT, parse_address
+from tacit.client.address import COORDINATOR_PORT, Address, parse_address
 from tacit.client.answers import CoordinatorStatus, Quote, StateMark, StoredManifest
+from tacit.client.bound.channel import BoundChannel
+from tacit.client.bound.proof import Proof, is_bound, verify_name
 from tacit.client.coordinator import CoordinatorClient, fingerprint
 from tacit.client.log import verify_descent, verify_log_mark
 from tacit.client.trust import UNATTESTED, Expectation, Memory, Sighting, verify_epoch, verify_root
 from tacit.errors import (
-    EvidenceFormatError,
     InRecoveryError,
     NotSetError,
     NotTrustedError,
@@ -49,8 +54,11 @@ from tacit.errors import (
     TlsError,
     WrongTeeError,
 )
-from tacit.evidence import Claims, Role, Tee, verify_binding, verify_evidence
-from tacit.manifest import Appraisal, Package, Unattested, appraise
+from tacit.evidence import Claims, Tee
+from tacit.evidence.claims import PackageInfo
+from tacit.evidence.verify.binding import CHANNEL_BINDING
+from tacit.manifest import Appraisal, Package, Unattested
+from tacit.pki import KeyPair
 from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.pki.tls import unverified_client_context
 from tacit.wire.log import LogPosition
@@ -82,6 +90,25 @@ class AttestedCoordinator:
     epoch: int
     head: bytes
     evidence: bytes = b""
+    proof: "Proof | None" = None
+
+    @property
+    def channel_bound(self) -> bool:
+        """Whether evidence was bound to the connection itself, and not only to the coordinator's key."""
+        return self.proof is not None and is_bound(self.proof.expectation)
+
+    def open(
+        self, *, clock: Callable[[], datetime], certificate: KeyPair | None = None, timeout: float = 30.0
+    ) -> CoordinatorClient:
+        """Calls of its client API, as the user of `certificate`; each new connection is attested before it is used.
+
+        Key-bound, it has to show the root certificate that was attested.
+        """
+        if self.proof is None or not self.channel_bound:
+            return CoordinatorClient(self.host, roots_pem=self.root_pem, certificate=certificate, timeout=timeout)
+        channel = BoundChannel(_address(self.host), certificate=certificate, timeout=timeout)
+        channel.admit = self.proof.admit(clock)
+        return CoordinatorClient.from_channel(channel)
 
     @property
     def tee(self) -> str:
@@ -131,29 +158,23 @@ def attest_expected(
 
     Of `trust`, which knows `address` (`name:port`), only what was seen counts.
     """
-    # (1)
-    with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as unverified:
-        quote, shown, fresh = unverified.quote_with_certificate(nonce)
-    intermediate, root = _parse_chain(address, quote)
-    root_der = root.public_bytes(Encoding.DER)
-    claims, appraisal = _attest(
-        address, expectation, quote, root_der=root_der, fresh=fresh, now=now, nonce=nonce, platform=platform
-    )
-    # (4)
-    if shown != root_der:
-        raise TlsError(
-            f"the TLS server at {address} shows another certificate than the attested root: something stands between; "
-            "connect to the coordinator itself, without a TLS-terminating proxy"
-        )
-    verify_intermediate(address, intermediate, root)  # (6)
-    root_pem = root.public_bytes(Encoding.PEM)
-    with CoordinatorClient(address, roots_pem=root_pem, timeout=timeout) as client:  # (7)
-        status = client.status()
-        sighting = _sight(address, expectation, status, root)
-        forget = trust.forgetting(address)
-        _verify_pinned_root(address, expectation, status, root_der, forget=forget)  # (8)
-        _verify_descent(address, trust.load_sighting(root_der), sighting, client, forget=forget)
-        manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
+    bound = is_bound(expectation)
+    with _open_unproven(address, bound=bound, timeout=timeout) as (unproven, channel):
+        shown = unproven.shown_quote(nonce, binding=CHANNEL_BINDING if bound else None)  # (1)
+        intermediate, root = _parse_chain(address, shown.quote)
+        proof = Proof(address, expectation, root.public_bytes(Encoding.DER), platform)
+        claims, appraisal = proof.attest(shown, now=now, nonce=nonce)  # (2) (3) (4) (5)
+        verify_intermediate(address, intermediate, root)  # (6)
+        if channel is not None:
+            verify_name(root, address)
+            channel.admit = proof.admit(lambda: now)
+        with contextlib.nullcontext(unproven) if bound else proof.open_by_root(timeout=timeout) as client:  # (7)
+            status = client.status()
+            sighting = _sight(address, expectation, status, root)
+            forget = trust.forgetting(address)
+            _verify_pinned_root(address, expectation, status, proof.root_der, forget=forget)  # (8)
+            _verify_descent(address, trust.load_sighting(proof.root_der), sighting, client, forget=forget)
+            manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
     # Nothing is stored there yet, or nothing open: started again, or recovered, it will have another root.
     if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):
         trust.verify_sighting(address, sighting)
@@ -161,7 +182,7 @@ def attest_expected(
         trust.record_sighting(address, sighting)  # (10)
     return AttestedCoordinator(
         address,
-        root_pem,
+        root.public_bytes(Encoding.PEM),
         intermediate.public_bytes(Encoding.PEM),
         claims,
         appraisal,
@@ -169,7 +190,8 @@ def attest_expected(
         manifest,
         sighting.epoch,
         sighting.head,
-        quote.evidence,
+        shown.quote.evidence,
+        proof,
     )
 
 
@@ -186,31 +208,41 @@ def fetch_unverified(host: str, *, nonce: bytes = b"", timeout: float = 30.0) ->
 
 
 def load_simulated_expectation(
-    platform: Path, *, package: Package | None = None, manifest_fingerprint: bytes | None = None
+    platform: Path,
+    *,
+    tee: Tee = Tee.SIMULATED,
+    package: Package | None = None,
+    manifest_fingerprint: bytes | None = None,
 ) -> Expectation:
     """What to expect of a coordinator on the simulated platform in `platform`: its root, copied in, and its package.
 
-    Without `package` it is the coordinator as installed here.
+    `tee` is the kind of simulation. Without `package` it is the coordinator as installed here.
 
     Raises:
         PlatformError: there is no such platform, or without its keys and `package` was not given.
     """
     from tacit.evidence.fetch import load_anchor
 
-    anchor = load_anchor(platform)
+    anchor = load_anchor(platform, tee=tee)
     if package is None:
         from tacit.evidence.issue import load_package_info
 
-        info = load_package_info(platform, program="coordinator")
-        package = Package(
-            debug=info.debug,
-            unique_id=info.unique_id,
-            signer_id=info.signer_id,
-            product_id=info.product_id,
-            security_version=info.security_version,
-            tee=str(Tee.SIMULATED),
-        )
-    return Expectation(str(Tee.SIMULATED), package, anchor, manifest_fingerprint)
+        package = package_of(load_package_info(platform, program="coordinator", tee=tee))
+    return Expectation(str(tee), package, anchor, manifest_fingerprint)
+
+
+def package_of(info: PackageInfo) -> Package:
+    """The package that allows exactly this program."""
+    if info.measurements:
+        return Package(tee=str(info.tee), measurements=info.measurements, minimum_tcb=info.minimum_tcb)
+    return Package(
+        debug=info.debug,
+        unique_id=info.unique_id,
+        signer_id=info.signer_id,
+        product_id=info.product_id,
+        security_version=info.security_version,
+        tee=str(info.tee),
+    )
 
 
 def verify_intermediate(address: str, intermediate: x509.Certificate, root: x509.Certificate) -> None:
@@ -272,47 +304,22 @@ def verify_manifest(address: str, manifest: StoredManifest, root: x509.Certifica
         raise PeerError(f"the manifest of {address} is not signed by its root key; nothing is trusted") from exc
 
 
-def _attest(
-    address: str,
-    expectation: Expectation,
-    quote: Quote,
-    *,
-    root_der: bytes,
-    fresh: bool,
-    now: datetime,
-    nonce: bytes,
-    platform: Path | None,
-) -> tuple[Claims | None, Appraisal | Unattested]:
-    """Steps 2, 3 and 5."""
-    if expectation.tee == UNATTESTED:
-        return None, Unattested(f"{address} is trusted as {UNATTESTED}: its evidence was not asked for")
-    if not fresh:
-        raise EvidenceFormatError(
-            f"the coordinator at {address} has only the API v1, which knows no nonce: old evidence could be replayed"
-        )
-    if not quote.evidence:
-        raise WrongTeeError(
-            f"the coordinator at {address} shows no evidence (it runs unattested), expected TEE {expectation.tee}; "
-            f"a coordinator without evidence must be asked for by name: `tacit trust {address} --tee {UNATTESTED}`"
-        )
-    if expectation.package is None or expectation.anchor is None:
-        raise WrongTeeError(
-            f"nothing says what program to expect at {address}; run `tacit trust {address} --tee ...` again"
-        )
-    from tacit.evidence.fetch import fetch_collateral
-
-    collateral = fetch_collateral(quote.evidence, folder=_platform_folder(platform))
-    claims = verify_evidence(quote.evidence, collateral, expectation.anchor, now=now)  # (2)
-    claims = verify_binding(claims, role=Role.COORDINATOR, key=root_der, nonce=nonce)  # (3)
-    return claims, appraise(claims, expectation.package)  # (5)
+@contextlib.contextmanager
+def _open_unproven(
+    address: str, *, bound: bool, timeout: float
+) -> Iterator[tuple[CoordinatorClient, BoundChannel | None]]:
+    """A client for which nothing vouches yet; with its channel, where that can be bound to."""
+    if not bound:
+        with CoordinatorClient.from_context(address, unverified_client_context(), timeout=timeout) as client:
+            yield client, None
+        return
+    channel = BoundChannel(_address(address), timeout=timeout)
+    with CoordinatorClient.from_channel(channel) as client:
+        yield client, channel
 
 
-def _platform_folder(given: Path | None) -> Path:
-    if given is not None:
-        return given
-    from tacit.evidence.issue import default_platform_folder
-
-    return default_platform_folder(os.environ)
+def _address(host: str) -> Address:
+    return parse_address(host, default_port=COORDINATOR_PORT)
 
 
 def _sight(address: str, expectation: Expectation, status: CoordinatorStatus, root: x509.Certificate) -> Sighting:

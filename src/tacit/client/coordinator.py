@@ -26,6 +26,7 @@ from tacit.client.answers import (
     Quote,
     ReadSecret,
     Recovered,
+    ShownQuote,
     StateMark,
     StoredManifest,
     UpdateOutcome,
@@ -72,6 +73,13 @@ class CoordinatorClient:
         client._open(host, tls, timeout)
         return client
 
+    @classmethod
+    def from_channel(cls, channel: HttpsChannel) -> Self:
+        """A client over a channel that the caller prepared."""
+        client = cls.__new__(cls)
+        client._channel = channel
+        return client
+
     def _open(self, host: str, tls: ssl.SSLContext, timeout: float) -> None:
         self._channel = HttpsChannel(parse_address(host, default_port=COORDINATOR_PORT), tls, timeout=timeout)
 
@@ -93,19 +101,24 @@ class CoordinatorClient:
 
     def quote(self, nonce: bytes = b"") -> Quote:
         """Certificates and evidence. v1 has no nonce, so an answer to one may be old. Raises: ConnectError."""
-        return self.quote_with_certificate(nonce)[0]
+        return self.shown_quote(nonce).quote
 
-    def quote_with_certificate(self, nonce: bytes = b"") -> tuple[Quote, bytes, bool]:
-        """Certificates and evidence, the certificate (DER) of the connection that brought them, and if v2 answered.
+    def shown_quote(self, nonce: bytes = b"", *, binding: str | None = None) -> ShownQuote:
+        """Certificates and evidence, and what is known of the connection that brought them.
 
+        With `binding` evidence that is bound to that very connection is asked for; whether it is, the answer says.
         Raises: ConnectError.
         """
         query = [("nonce", base64.urlsafe_b64encode(nonce).decode())] if nonce else []
+        if binding is not None:
+            query.append(("channel", binding))
         newer, answer = self._call("GET", "/quote", query=query)
         value = self._decode(answer, rest.QuoteV2 if newer else rest.QuoteV1, "/quote")
         if answer.certificate is None:
             raise PeerError(f"{self._channel.url('/quote')} showed no certificate")
-        return Quote(value.cert.encode(), value.quote or b""), answer.certificate, newer
+        bound = value.channel if isinstance(value, rest.QuoteV2) and isinstance(value.channel, str) else None
+        quote = Quote(value.cert.encode(), value.quote or b"")
+        return ShownQuote(quote, answer.certificate, newer, bound, answer.exporter)
 
     def manifest(self) -> StoredManifest:
         """The manifest in force.

@@ -195,6 +195,13 @@ class RestServingClient:
         parsed = parse_address(address, default_port=REST_PORT)
         self._channel = HttpsChannel(parsed, client_context(roots_pem=roots_pem), timeout=timeout)
 
+    @classmethod
+    def from_channel(cls, channel: HttpsChannel) -> Self:
+        """A client over a channel that the caller prepared (`tacit.client.bound`)."""
+        client = cls.__new__(cls)
+        client._channel = channel
+        return client
+
     def predict(
         self, model: str, inputs: Mapping[str, Array], *, version: int | None = None, signature_name: str = ""
     ) -> Prediction:

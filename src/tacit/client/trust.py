@@ -46,6 +46,8 @@ class Expectation:
     `tee` is a `Tee` value or `unattested`. `package` and `anchor` are None only for `unattested`.
     `manifest_fingerprint` is the SHA-256 (32 bytes) of the manifest that it must hold, None where any will do.
     `root_der` is the root certificate that was attested first; None until then.
+    `collateral` is where a real TEE's comes from: an address or a bundle's file, None for the maker's own service.
+    `key_bound` is for MarbleRun's own coordinator, which cannot bind evidence to a connection, only to its key.
     """
 
     tee: str
@@ -53,6 +55,8 @@ class Expectation:
     anchor: TrustAnchor | None = None
     manifest_fingerprint: bytes | None = None
     root_der: bytes | None = None
+    collateral: str | None = None
+    key_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     anchor: _AnchorJson | None = None
     manifest_fingerprint: str | None = None
     root: str | None = None
+    collateral: str | None = None
+    key_bound: bool = False
 
 
 class _SeenJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -412,6 +418,8 @@ def _host_json(value: Expectation) -> _HostJson:
         else _AnchorJson(str(value.anchor.tee), value.anchor.name, base64.b64encode(value.anchor.root_der).decode()),
         manifest_fingerprint=None if value.manifest_fingerprint is None else value.manifest_fingerprint.hex(),
         root=None if value.root_der is None else base64.b64encode(value.root_der).decode(),
+        collateral=value.collateral,
+        key_bound=value.key_bound,
     )
 
 
@@ -454,6 +462,8 @@ def _expectation(entry: _HostJson) -> Expectation:
             if entry.manifest_fingerprint is None
             else bytes.fromhex(entry.manifest_fingerprint),
             root_der=None if entry.root is None else base64.b64decode(entry.root, validate=True),
+            collateral=entry.collateral,
+            key_bound=entry.key_bound,
         )
     except ValueError as exc:
         raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc

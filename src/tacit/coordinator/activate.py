@@ -23,18 +23,28 @@ import msgspec
 
 from tacit.coordinator.secrets import Marble, Secret, derive_for_marble, placeholders
 from tacit.coordinator.state import Holdings, Identity
-from tacit.errors import ActivationError, AppraisalError, EvidenceError, InputError, PkiError, TemplateError
-from tacit.evidence import Claims
+from tacit.errors import (
+    ActivationError,
+    AppraisalError,
+    EvidenceError,
+    InputError,
+    PkiError,
+    TemplateError,
+    WrongTeeError,
+)
+from tacit.evidence import Claims, Tee
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
 from tacit.manifest.access import named_secrets, used_secrets, uses_previous
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
+from tacit.pki.keys import Encoded, encode_pem
 from tacit.wire.release import CLIENTS_ENV, KEY_FOLDER, MODELS_ENV, ClientRule, ModelRule
 
 Permission = Appraisal | Unattested
-Verifier = Callable[[bytes, bytes], Claims]
-"""Evidence and the client certificate (DER) of its connection in; authentic claims, bound to that certificate, out."""
+Verifier = Callable[[bytes, bytes, Tee], Claims]
+"""Evidence, the client certificate (DER) of its connection and the kind of TEE that the package names in; authentic
+claims, bound to that certificate, out. They may be of another kind: that is for the package to refuse."""
 
 TTLS_ENV = "MARBLE_TTLS_CONFIG"
 MODEL_KEY_SIZE = 32  # bytes
@@ -102,9 +112,23 @@ def permit(manifest: Manifest, marble: rules.Marble, order: Order, *, verify: Ve
     if verify is None:
         return Unattested("the coordinator runs in unattested mode")
     try:
-        return appraise(verify(order.evidence, order.certificate), package)
+        return appraise(verify(order.evidence, order.certificate, _named_tee(package)), package)
     except (EvidenceError, AppraisalError) as exc:
         raise ActivationError(f"marble verification failed: invalid quote: {exc}") from exc
+
+
+def _named_tee(package: rules.Package) -> Tee:
+    """The kind that a package names; SGX where it names none.
+
+    Raises:
+        WrongTeeError: no kind that there is.
+    """
+    named = package.tee or Tee.SGX
+    if named not in tuple(Tee):
+        raise WrongTeeError(
+            f"the package is for TEE {named!r}, which no evidence is from; expected one of {', '.join(Tee)}"
+        )
+    return Tee(named)
 
 
 def parse_uuid(text: str) -> str:
@@ -150,7 +174,7 @@ def release(
     if not isinstance(permission, Appraisal | Unattested):
         raise ActivationError("nothing is released without an appraisal")
     rule = manifest.marbles[order.marble_type]
-    leaf = _leaf(holdings.identity, rule, order, uuid=uuid, now=now, mark=mark)
+    leaf = _leaf(holdings.identity, rule, order, uuid=uuid, now=now, mark=mark).encode()
     marble = Marble(order.marble_type, uuid, rule.disable_secret_binding)
     used = used_secrets(manifest, rule)
 
@@ -188,7 +212,7 @@ def rehearse(
     """
     identity = holdings.identity
     filled = placeholders(manifest, secrets, issuer=identity.marble_root, random=random)
-    data = _template_data(identity, identity.intermediate, filled, filled)
+    data = _template_data(identity, identity.intermediate.encode(), filled, filled)
 
     def concerned(content: rules.Content) -> bool:
         return only is None or any(mentions(content, one) for one in only)
@@ -206,7 +230,7 @@ def mentions(content: rules.Content, name: str) -> bool:
 
 
 def ttls_config(
-    manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: KeyPair
+    manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: Encoded
 ) -> bytes:
     """The configuration of MarbleRun's transparent TLS, keys sorted."""
     authority = identity.marble_root.certificate_pem.decode()
@@ -220,8 +244,8 @@ def ttls_config(
             entry: dict[str, object] = {**own, "clientAuth": not port.disable_client_auth}
             if port.certificate:
                 secret = secrets[port.certificate]
-                entry["clicrt"] = _pem("CERTIFICATE", secret.certificate)
-                entry["clikey"] = _pem("PRIVATE KEY", secret.private)
+                entry["clicrt"] = encode_pem("CERTIFICATE", secret.certificate).decode()
+                entry["clikey"] = encode_pem("PRIVATE KEY", secret.private).decode()
             incoming[f"*:{port.port}"] = entry
     config = {"tls": {"Incoming": incoming, "Outgoing": outgoing}}
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
@@ -246,7 +270,7 @@ def _leaf(
 
 
 def _template_data(
-    identity: Identity, leaf: KeyPair, secrets: Mapping[str, Secret], previous: Mapping[str, Secret]
+    identity: Identity, leaf: Encoded, secrets: Mapping[str, Secret], previous: Mapping[str, Secret]
 ) -> TemplateData:
     return TemplateData(
         secrets={name: secret.as_template() for name, secret in secrets.items()},
@@ -322,7 +346,7 @@ def _model_key(model: str, name: str, value: bytes) -> bytes:
     return key
 
 
-def _reserved(identity: Identity, leaf: KeyPair) -> dict[str, bytes]:
+def _reserved(identity: Identity, leaf: Encoded) -> dict[str, bytes]:
     """What every marble gets, whatever the manifest says under these names."""
     return {
         "MARBLE_PREDEFINED_ROOT_CA": identity.marble_root.certificate_pem,
@@ -334,9 +358,3 @@ def _reserved(identity: Identity, leaf: KeyPair) -> dict[str, bytes]:
 
 def _only_certificate(pair: KeyPair) -> TemplateSecret:
     return TemplateSecret(cert=pair.certificate_der)
-
-
-def _pem(label: str, der: bytes) -> str:
-    text = base64.b64encode(der).decode()
-    lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"

@@ -24,6 +24,7 @@ from tacit.pki.keys import public_key_of
 
 DEFAULT_VALIDITY = 365  # days, where the manifest says nothing
 ROOT_SECRET_SIZE = 32  # bytes
+MAX_PLACEHOLDER = 64 << 10  # bytes
 MAX_DERIVED = 255 * 32  # bytes that HKDF-SHA256 gives
 
 Random = Callable[[int], bytes]
@@ -270,7 +271,8 @@ def _placeholder(rule: SecretRule, secret: Secret, *, issuer: KeyPair, random: R
         value = b"placeholder"
         return replace(secret, private=value, public=value)
     if rule.type == "symmetric-key":
-        value = random(max(rule.size // 8, 1))
+        # Of the size that the manifest says, but no more: its owner may never send that much.
+        value = random(min(max(rule.size // 8, 1), MAX_PLACEHOLDER))
         return replace(secret, private=value, public=value)
     certificate = issuer.certificate_der
     return replace(secret, certificate=certificate, private=random(64), public=_public_of(certificate))

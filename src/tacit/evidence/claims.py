@@ -204,7 +204,8 @@ class Claims:
 class PackageInfo:
     """What a manifest's package has to say about one program: reference values, not evidence.
 
-    `unique_id` is MRENCLAVE and `signer_id` is MRSIGNER, 32 bytes each.
+    `unique_id` is MRENCLAVE and `signer_id` is MRSIGNER, 32 bytes each. A virtual machine has `measurements` instead, by
+    the maker's names, and SNP's the lowest TCB.
     """
 
     tee: Tee
@@ -213,6 +214,8 @@ class PackageInfo:
     product_id: int
     security_version: int
     debug: bool
+    measurements: Mapping[str, bytes] = field(default_factory=dict)
+    minimum_tcb: Mapping[str, int] = field(default_factory=dict)
 
 
 class Issuer(Protocol):
@@ -223,7 +226,10 @@ class Issuer(Protocol):
         """The kind of TEE whose evidence comes out."""
 
     def issue_evidence(self, data: bytes) -> bytes:
-        """Evidence over 64 bytes of report data, in Open Enclave's envelope where it is an SGX quote."""
+        """Evidence over 64 bytes of report data, in Open Enclave's envelope where it is an SGX quote. Raises: TeeError."""
 
-    def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes:
-        """32 bytes that only this program (or only this signer's programs) gets on this platform, every time."""
+    def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes | None:
+        """32 bytes that only this program (or only this signer's programs) gets on this platform, every time.
+
+        None where this kind of TEE has no such key. A key may be bound more tightly than asked, never less.
+        """

@@ -248,14 +248,10 @@ def _check_users(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _check_role(manifest: Manifest, name: str, role: RoleRule) -> Iterator[str]:
-    known_names: Mapping[str, object]
     match role.resource_type:
-        case "Packages":
-            known_names = manifest.packages
-        case "Secrets":
-            known_names = manifest.secrets
+        case "Packages" | "Secrets":
+            pass
         case "Manifest":
-            known_names = {}
             if role.resource_names:
                 yield f"role {name}: resource names are not allowed for type Manifest"
                 return
@@ -263,31 +259,30 @@ def _check_role(manifest: Manifest, name: str, role: RoleRule) -> Iterator[str]:
             lists = f"[{' '.join(role.resource_names)}] [{' '.join(role.actions)}]"
             yield f"unrecognized resource type: {{{role.resource_type} {lists}}} for role: {name}"
             return
-    undefined = [
-        f"role {name}: resource {resource} of type {role.resource_type} is not defined in manifest"
-        for resource in role.resource_names
-        if resource not in known_names
-    ]
     if role.resource_type == "Packages":  # MarbleRun looks at a secret's role the other way round
-        yield from undefined
+        for resource in role.resource_names:
+            if resource not in manifest.packages:
+                yield f"role {name}: resource {resource} of type Packages is not defined in manifest"
     for action in role.actions:
         if action.lower() not in ACTIONS[role.resource_type]:
             yield f"unknown action: {action} for type {role.resource_type} in role: {name}"
-        elif role.resource_type == "Secrets":
-            yield from _check_secret_action(manifest, name, role, action.lower())
     if role.resource_type == "Secrets":
-        yield from undefined
+        yield from _check_secrets_of_role(manifest, name, role)
 
 
-def _check_secret_action(manifest: Manifest, name: str, role: RoleRule, action: str) -> Iterator[str]:
+def _check_secrets_of_role(manifest: Manifest, name: str, role: RoleRule) -> Iterator[str]:
+    actions = {action.lower() for action in role.actions}
     for resource in role.resource_names:
         secret = manifest.secrets.get(resource)
-        if secret is None or secret.user_defined:
+        if secret is None:
+            yield f"role {name}: resource {resource} of type Secrets is not defined in manifest"
             continue
-        if action == "writesecret":
+        if secret.user_defined:
+            continue
+        if "writesecret" in actions:
             reason = f"role {name} and secret {resource}, but secret is not user-defined"
             yield f"manifest specifies write permission for {reason}"
-        elif not secret.shared:
+        if "readsecret" in actions and not secret.shared:
             yield f"manifest specifies read permission for role {name} and per-marble-unique secret {resource}"
 
 

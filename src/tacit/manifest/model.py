@@ -89,7 +89,7 @@ class Marble:
 
 @dataclass(frozen=True, slots=True)
 class CertificateTemplate:
-    """How a certificate secret is to look. Empty values take MarbleRun's defaults.
+    """How a certificate secret is to look. What is None takes MarbleRun's defaults; `()` is none.
 
     `subject` are the further attributes by Go's names (`Country`, `Organization`, ...), in the order in which they
     stand in the certificate, before CommonName and SerialNumber. `ip_addresses` are canonical texts. `key_usage` and
@@ -99,8 +99,8 @@ class CertificateTemplate:
     common_name: str | None = None
     serial_number: str | None = None
     subject: tuple[tuple[str, str], ...] = ()
-    dns_names: tuple[str, ...] = ()
-    ip_addresses: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] | None = None
+    ip_addresses: tuple[str, ...] | None = None
     email_addresses: tuple[str, ...] = ()
     not_after: datetime | None = None
     key_usage: int | None = None

@@ -15,6 +15,7 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 
 from tacit.errors import ActivationError, InputError, UsageError
+from tacit.evidence import Tee
 from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
 from tacit.wire.release import KEY_FOLDER
@@ -30,8 +31,8 @@ ENCRYPTED_MODEL = "/encrypted/saved_model.pb.encrypted"
 """Where the demo's encrypted model lies, unless something else is said."""
 _BLANKS = " \t\r\n\0\ufeff"  # what editors and Windows put around a line, and what a power cut leaves of a block
 
-# What an attested command takes over from the host: who it is in the mesh, and how text looks. Each is checked, because
-# the C library opens files by the names in them.
+# What a command that is attested on a simulated platform takes over from the host: who it is in the mesh, and how text
+# looks. Each is checked, because the C library opens files by the names in them.
 _KEPT = {
     "EDG_MARBLE_COORDINATOR_ADDR": re.compile(r"[\w.:\[\]-]+"),
     "EDG_MARBLE_TYPE": re.compile(r"[^\0]+"),
@@ -49,7 +50,10 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds)."""
+    """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds).
+
+    `bundle` and `services` (addresses by `intel` and `amd`) say where collateral comes from for a coordinator in a real TEE.
+    """
 
     coordinator: str
     coordinator_certificate: Path | None
@@ -63,6 +67,8 @@ class Settings:
     encrypted_model: Path
     memory: Path
     patience: float
+    bundle: Path | None = None
+    services: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         encrypted_model=Path(environ.get(MODEL_VARIABLE) or ENCRYPTED_MODEL),
         memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
         patience=_parse_seconds(environ.get("TACIT_ACTIVATION_TIMEOUT") or "60"),
+        bundle=folder / bundle if (bundle := environ.get("TACIT_COLLATERAL_BUNDLE")) else None,
+        services={"intel": environ.get("TACIT_PCCS") or "intel", "amd": environ.get("TACIT_KDS") or "amd"},
     )
 
 
@@ -184,14 +192,15 @@ def compose_environment(
 ) -> dict[bytes, bytes]:
     """The command's environment.
 
-    Attested, it holds a fixed PATH (`programs` and the system's), a HOME in `memory` (a checked tmpfs), the few
-    variables of the host that are listed above, and what the manifest gives. Unattested, the manifest's variables are
-    set over the host's, as MarbleRun does.
+    Attested, it holds a fixed PATH (`programs` and the system's), a HOME in `memory` (a checked tmpfs) and what the
+    manifest gives; on a simulated platform also the few variables of the host that are listed above. Unattested, the
+    manifest's variables are set over the host's, as MarbleRun does.
     """
     if tee == UNATTESTED:
         composed = {_bytes(name): _bytes(value) for name, value in inherited.items()}
     else:
-        kept = {name: inherited[name] for name, form in _KEPT.items() if form.fullmatch(inherited.get(name, ""))}
+        allowed = _KEPT if Tee(tee).is_simulated else {}
+        kept = {name: inherited[name] for name, form in allowed.items() if form.fullmatch(inherited.get(name, ""))}
         kept |= {"PATH": f"{programs}:{_SYSTEM_PATH}", "HOME": str(memory / "home")}
         composed = {_bytes(name): _bytes(value) for name, value in kept.items()}
     composed |= {_bytes(name): value for name, value in activation.env.items()}

@@ -4,6 +4,7 @@ Written beside their place and renamed, readable by their owner alone. A path th
 is refused: it would carry a private key to a place of that person's choice.
 """
 
+import errno
 import fcntl
 import glob
 import os
@@ -114,11 +115,23 @@ def make_memory_folder(parent: Path, uuid: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.set_inheritable(lock, True)
         # Named only once it is locked: a sweep in another process never sees it unlocked.
-        return made.rename(parent / f"tacit-{uuid}-{os.getpid()}{made.name.removeprefix('.tacit')}")
+        with suppress_missing_call():
+            made = made.rename(parent / f"tacit-{uuid}-{os.getpid()}{made.name.removeprefix('.tacit')}")
+        return made
     except OSError as exc:
         raise FileInputError(
             f"cannot make a folder in {parent}: {exc.strerror}; TACIT_MEMORY_DIR names another tmpfs"
         ) from exc
+
+
+@contextmanager
+def suppress_missing_call() -> Iterator[None]:
+    """For what Gramine cannot do (ENOSYS), and need not: there is no other process on an enclave's tmpfs."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno != errno.ENOSYS:
+            raise
 
 
 def store_file(path: Path, content: bytes) -> None:
@@ -132,9 +145,7 @@ def store_file(path: Path, content: bytes) -> None:
         _make_folders(path.parent)
         if path.absolute().as_posix().startswith(DEVICE_PATH):
             # Gramine's pseudo files take one write in place; there is no renaming there.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+            _write_device(path, content)
             return
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
@@ -259,6 +270,17 @@ def decrypt_model(source: Path, key_file: Path, folder: Path) -> None:
             out.writelines(decrypt_ctr(sealed, key))
     except OSError as exc:
         raise FileInputError(f"cannot decrypt {source} into {folder}: {exc.filename or ''} {exc.strerror}") from exc
+
+
+def _write_device(path: Path, content: bytes) -> None:
+    """One write, with nothing buffered: each is a request of its own, and refused where it is made. Raises: OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        taken = os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+    if taken != len(content):
+        raise OSError(errno.EIO, f"it took {taken} of {len(content)} bytes")
 
 
 @contextmanager

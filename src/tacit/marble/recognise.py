@@ -90,7 +90,8 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
         raise UsageError(
             f"{settings.coordinator_package}: {named!r} is no kind of TEE; expected one of {', '.join(Tee)}"
         )
-    expectation = Expectation(str(named), package, load_anchor(Tee(named)))
+    collateral = _place_of_collateral(settings, Tee(named))
+    expectation = Expectation(str(named), package, load_anchor(Tee(named)), collateral=collateral)
     folder = settings.trust_folder
     trust = TrustStore(
         folder, forget=f"remove {folder / 'trust.json'}", move="TACIT_TRUST_DIR names the folder for what was seen"
@@ -99,9 +100,20 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
     return Pinned(address, expectation, trust)
 
 
+def _place_of_collateral(settings: Settings, tee: Tee) -> str | None:
+    """A bundle's file or the address of a service; None for the maker's own."""
+    if tee.is_simulated:
+        return None
+    if settings.bundle is not None:
+        return str(settings.bundle)
+    maker = "amd" if tee is Tee.SNP else "intel"
+    service = settings.services.get(maker, maker)
+    return None if service == maker else service
+
+
 def require_recognition(own: Tee | None, recognition: Recognition) -> None:
     """In a real TEE only a coordinator in a real TEE is obeyed, whose program is pinned. Raises: UsageError."""
-    if own is None or own is Tee.SIMULATED:
+    if own is None or own.is_simulated:
         return
     if not isinstance(recognition, Pinned):
         raise UsageError(
@@ -109,7 +121,7 @@ def require_recognition(own: Tee | None, recognition: Recognition) -> None:
             "the command and its secrets. Name the file with the coordinator's package by TACIT_COORDINATOR_PACKAGE, "
             "both in the measured configuration"
         )
-    if recognition.expectation.tee == Tee.SIMULATED:
+    if Tee(recognition.expectation.tee).is_simulated:
         raise UsageError(
             f"TACIT_COORDINATOR_PACKAGE names a simulated coordinator, and this is a real TEE ({own}): anybody can "
             "make simulated evidence, so a real marble never obeys it"

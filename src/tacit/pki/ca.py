@@ -10,7 +10,7 @@ from datetime import datetime
 from cryptography import x509
 
 from tacit.pki.keys import KeyPair, PublicKey, generate_key, public_key_of
-from tacit.pki.shape import LIFETIME, LOOPBACK, Names, Shape, alternative_names, marked, sign, split_names
+from tacit.pki.shape import LIFETIME, LOOPBACK, Grants, Names, Shape, alternative_names, marked, sign, split_names
 
 ROOT_NAME = "MarbleRun Coordinator"
 INTERMEDIATE_NAME = "MarbleRun Coordinator - Intermediate CA"
@@ -63,8 +63,7 @@ def issue_self_signed(names: Sequence[str], *, common_name: str, now: datetime) 
         public_key=key.public_key(),
         not_before=now,
         not_after=now + LIFETIME,
-        usage=CLIENT_USAGE,
-        names=coordinator_names(names),
+        grants=Grants(CLIENT_USAGE, coordinator_names(names)),
     )
     return KeyPair(sign(shape, issuer_name=subject, issuer=None, key=key), key)
 
@@ -77,4 +76,4 @@ def coordinator_names(names: Sequence[str]) -> Names:
 
 def _authority(subject: x509.Name, key: PublicKey, names: Names, *, now: datetime) -> Shape:
     """What the coordinator's three certificates have in common."""
-    return Shape(subject, key, now, now + LIFETIME, CA_USAGE, names, is_ca=True)
+    return Shape(subject, key, now, now + LIFETIME, Grants(CA_USAGE, names, is_ca=True))

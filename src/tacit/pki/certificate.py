@@ -9,9 +9,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tacit.errors import PkiError
 from tacit.pki.keys import KeyPair, PrivateKey
-from tacit.pki.shape import LOOPBACK, SERVER_AND_CLIENT, IpAddress, Names, Shape, parse_ip, sign, subject_name
+from tacit.pki.shape import LOOPBACK, SERVER_AND_CLIENT, Grants, IpAddress, Names, Shape, parse_ip, sign, subject_name
 
 DEFAULT_DAYS = 365
+DEFAULT_NAMES = ("localhost",)
 DEFAULT_USAGE = 1 | 32  # digitalSignature and keyCertSign, although it is no authority: MarbleRun's default
 MAX_RSA = 8192  # bits; making a larger key would hold the coordinator up for minutes
 
@@ -43,7 +44,7 @@ _EXTENDED_USAGES = {
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """How a certificate secret is to look; the fields are the manifest's. Empty values take the defaults.
+    """How a certificate secret is to look; the fields are the manifest's. What is None or 0 takes the default; `()` is none.
 
     `name` is the secret's name, for messages. `type` is `cert-rsa`, `cert-ed25519` or `cert-ecdsa`; `size` is bits;
     `valid_for` is days (0: not given). `subject` are (Go's attribute name, text); `key_usage` and `ext_key_usage` are
@@ -57,8 +58,8 @@ class CertificateRequest:
     common_name: str | None = None
     serial_number: str | None = None
     subject: tuple[tuple[str, str], ...] = ()
-    dns_names: tuple[str, ...] = ()
-    ip_addresses: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] | None = None
+    ip_addresses: tuple[str, ...] | None = None
     email_addresses: tuple[str, ...] = ()
     not_after: datetime | None = None
     key_usage: int | None = None
@@ -80,11 +81,13 @@ def issue_secret_certificate(request: CertificateRequest, *, issuer: KeyPair, no
         public_key=key.public_key(),
         not_before=now,
         not_after=_not_after(request, now),
-        usage=request.key_usage or DEFAULT_USAGE,
-        names=_names(request),
-        is_ca=request.is_ca,
-        path_length=request.max_path_len,
-        extended_usage=_extended_usage(request),
+        grants=Grants(
+            usage=request.key_usage or DEFAULT_USAGE,
+            names=_names(request),
+            is_ca=request.is_ca,
+            path_length=request.max_path_len,
+            extended_usage=_extended_usage(request),
+        ),
     )
     return KeyPair(sign(shape, issuer_name=issuer.certificate.subject, issuer=issuer, key=issuer.key), key)
 
@@ -142,24 +145,26 @@ def _subject(request: CertificateRequest) -> x509.Name:
 
 
 def _default_common_name(request: CertificateRequest) -> str:
-    if len(request.dns_names) > 1:
-        return "MarbleRun Generated Certificate"
-    return request.dns_names[0] if request.dns_names else "localhost"
+    names = DEFAULT_NAMES if request.dns_names is None else request.dns_names
+    return names[0] if len(names) == 1 else "MarbleRun Generated Certificate"
 
 
 def _names(request: CertificateRequest) -> Names:
     addresses: list[IpAddress] = []
-    for text in request.ip_addresses:
+    for text in request.ip_addresses or ():
         address = parse_ip(text)
         if address is None:
             raise PkiError(f'secret {request.name}: "{text}" is no IP address')
         addresses.append(address)
-    return Names(request.dns_names or ("localhost",), tuple(addresses) or LOOPBACK, request.email_addresses)
+    names = DEFAULT_NAMES if request.dns_names is None else request.dns_names
+    return Names(names, LOOPBACK if request.ip_addresses is None else tuple(addresses), request.email_addresses)
 
 
-def _extended_usage(request: CertificateRequest) -> x509.ExtendedKeyUsage:
-    if not request.ext_key_usage:
+def _extended_usage(request: CertificateRequest) -> x509.ExtendedKeyUsage | None:
+    if request.ext_key_usage is None:
         return SERVER_AND_CLIENT
+    if not request.ext_key_usage:
+        return None
     unknown = [number for number in request.ext_key_usage if number not in _EXTENDED_USAGES]
     if unknown:
         raise PkiError(f"secret {request.name}: extended key usage {unknown[0]} is not one of {list(_EXTENDED_USAGES)}")

@@ -1,5 +1,6 @@
 """A certificate with its private key, and how both are read and written."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,7 +52,18 @@ class KeyPair:
     @cached_property
     def certificate_pem(self) -> bytes:
         """The certificate, PEM, with a trailing newline."""
-        return self.certificate.public_bytes(Encoding.PEM)
+        return encode_pem("CERTIFICATE", self.certificate_der)
+
+    def encode(self) -> "Encoded":
+        """Everything as it is handed out. Writing out a key takes a while, so who needs it often asks once."""
+        private = self.key_der
+        return Encoded(
+            certificate_der=self.certificate_der,
+            certificate_pem=self.certificate_pem,
+            key_der=private,
+            key_pem=encode_pem("PRIVATE KEY", private),
+            public_der=self.public_der,
+        )
 
     @property
     def key_der(self) -> bytes:
@@ -63,15 +75,38 @@ class KeyPair:
         """The private key, PKCS#8 PEM (`PRIVATE KEY`), unencrypted."""
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
-    @property
+    @cached_property
     def public_der(self) -> bytes:
         """The public key, PKIX DER (SubjectPublicKeyInfo)."""
-        return self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return public_der(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A certificate and its key in all the forms that somebody may ask for."""
+
+    certificate_der: bytes
+    certificate_pem: bytes
+    key_der: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    public_der: bytes
 
 
 def generate_key() -> ec.EllipticCurvePrivateKey:
     """A new P-384 key, the kind of every key of the mesh."""
     return ec.generate_private_key(ec.SECP384R1())
+
+
+def public_der(key: PrivateKey) -> bytes:
+    """The public half of a key, PKIX DER (SubjectPublicKeyInfo)."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def encode_pem(label: str, der: bytes) -> bytes:
+    """A PEM block with lines of 64 characters and a trailing newline."""
+    name, text = label.encode(), base64.b64encode(der)
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (name, b"\n".join(lines), name)
 
 
 def parse_certificate_der(der: bytes) -> x509.Certificate:

@@ -9,8 +9,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tacit.errors import PkiError
 from tacit.pki.csr import Csr
-from tacit.pki.keys import CERTIFICATE_ERRORS, KeyPair, generate_key, parse_certificate_der
-from tacit.pki.shape import LIFETIME, LOOPBACK, MARBLE_TYPE_OID, Names, Shape, parse_ip, sign, subject_name
+from tacit.pki.keys import CERTIFICATE_ERRORS, KeyPair, generate_key, parse_certificate_der, public_der
+from tacit.pki.mould import Fresh, sign_leaf
+from tacit.pki.shape import LIFETIME, LOOPBACK, MARBLE_TYPE_OID, Grants, Names, parse_ip, subject_name
 
 LEAF_USAGE = 1 | 16  # digitalSignature, keyAgreement
 
@@ -28,6 +29,14 @@ _KEPT = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Leaf(KeyPair):
+    """A marble's certificate and key, with the encodings that issuing it has made."""
+
+    certificate_der: bytes
+    public_der: bytes
+
+
 def issue_leaf(
     csr: Csr,
     *,
@@ -38,7 +47,7 @@ def issue_leaf(
     now: datetime,
     lifetime: timedelta | None = None,
     mark: str | None = None,
-) -> KeyPair:
+) -> Leaf:
     """A new key and its certificate for a marble, under the marble root or the intermediate (they share the key).
 
     Of the request only names and subject attributes are used; authority, usages, validity and key are set here.
@@ -61,16 +70,15 @@ def issue_leaf(
     if mark:
         kept.append((NameOID.ORGANIZATIONAL_UNIT_NAME, mark))
     key = generate_key()
-    shape = Shape(
+    fresh = Fresh(
         subject=subject_name([*kept, (NameOID.COMMON_NAME, uuid)]),
-        public_key=key.public_key(),
+        public_der=public_der(key),
         not_before=now,
         not_after=now + (LIFETIME if lifetime is None else min(lifetime, LIFETIME)),
-        usage=LEAF_USAGE,
-        names=Names(names.dns, names.ips),
-        marble_type=marble_type,
     )
-    return KeyPair(sign(shape, issuer_name=issuer.certificate.subject, issuer=issuer, key=issuer.key), key)
+    grants = Grants(LEAF_USAGE, Names(names.dns, names.ips), marble_type=marble_type)
+    der = sign_leaf(fresh, grants, issuer=issuer)
+    return Leaf(x509.load_der_x509_certificate(der), key, der, fresh.public_der)
 
 
 @dataclass(frozen=True, slots=True)

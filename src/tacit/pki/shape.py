@@ -10,6 +10,7 @@ Source: RFC 5280; RFC 7093 section 2, method 1.
 import hashlib
 import ipaddress
 import secrets
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -50,6 +51,7 @@ _ORDER = (
     NameOID.COMMON_NAME,
     NameOID.SERIAL_NUMBER,
 )
+_PLACE = {oid: place for place, oid in enumerate(_ORDER)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +114,30 @@ def subject_name(attributes: Iterable[tuple[x509.ObjectIdentifier, str]]) -> x50
     """A name with the attributes in Go's order; several values of one attribute stand in one set.
 
     Raises:
-        PkiError: A value that the attribute cannot hold, for example a country of three letters.
+        PkiError: An attribute that certificates of the mesh do not have, or text that cannot be written.
     """
-    values: dict[x509.ObjectIdentifier, list[x509.NameAttribute[str]]] = {oid: [] for oid in _ORDER}
+    values: dict[x509.ObjectIdentifier, list[x509.NameAttribute[str]]] = {}
     for oid, text in attributes:
-        if oid not in values:
+        if oid not in _PLACE:
             raise PkiError(f"subject attribute {oid.dotted_string} is not one that certificates of the mesh have")
         kind = _ASN1Type.PrintableString if _PRINTABLE.issuperset(text) else _ASN1Type.UTF8String
         try:
-            values[oid].append(x509.NameAttribute(oid, text, kind))
+            values.setdefault(oid, []).append(_attribute(oid, text, kind))
         except ValueError as exc:
             raise PkiError(f'subject attribute {oid.dotted_string} cannot be "{text}": {exc}') from exc
-    return x509.Name([x509.RelativeDistinguishedName(same) for same in values.values() if same])
+    return x509.Name([x509.RelativeDistinguishedName(values[oid]) for oid in sorted(values, key=_PLACE.__getitem__)])
+
+
+def _attribute(oid: x509.ObjectIdentifier, text: str, kind: _ASN1Type) -> "x509.NameAttribute[str]":
+    """Go bounds no text, and the common name of a server may be its long name in a cluster."""
+    try:
+        return x509.NameAttribute(oid, text, kind)
+    except ValueError:
+        if not text:
+            raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says again what was just refused
+            return x509.NameAttribute(oid, text, kind, _validate=False)
 
 
 def marked(common_name: str, mark: str | None) -> x509.Name:
@@ -173,19 +187,26 @@ def key_usage(bits: int) -> x509.KeyUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Grants:
+    """What a certificate says of its holder in its extensions. `usage` is Go's bit mask."""
+
+    usage: int
+    names: Names
+    is_ca: bool = False
+    path_length: int | None = None
+    extended_usage: x509.ExtendedKeyUsage | None = SERVER_AND_CLIENT
+    marble_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
-    """Everything of a certificate but issuer and signature. `usage` is Go's bit mask."""
+    """Everything of a certificate but issuer and signature."""
 
     subject: x509.Name
     public_key: PublicKey
     not_before: datetime
     not_after: datetime
-    usage: int
-    names: Names
-    is_ca: bool = False
-    path_length: int | None = None
-    extended_usage: x509.ExtendedKeyUsage = SERVER_AND_CLIENT
-    marble_type: str | None = None
+    grants: Grants
 
 
 # Non-critical, its value is the type's name as raw bytes. MarbleRun's monotonic counters read it.
@@ -210,29 +231,35 @@ def sign(shape: Shape, *, issuer_name: x509.Name, issuer: KeyPair | None, key: o
             .not_valid_before(shape.not_before.replace(microsecond=0))
             .not_valid_after(shape.not_after.replace(microsecond=0))
         )
-        for extension, critical in _extensions(shape, issuer):
+        authority = authority_identifier(issuer.certificate) if issuer else None
+        for extension, critical in extensions_of(shape.grants, shape.public_key, authority):
             builder = builder.add_extension(extension, critical=critical)
         return builder.sign(key, hashes.SHA384())
     except (ValueError, TypeError) as exc:
         raise PkiError(f"a certificate that cannot be written: {exc}") from exc
 
 
-def _extensions(shape: Shape, issuer: KeyPair | None) -> Sequence[tuple[x509.ExtensionType, bool]]:
-    """The extensions in Go's order, each with whether it is critical."""
-    path_length = shape.path_length if shape.is_ca else None
+def extensions_of(
+    grants: Grants, key: PublicKey, authority: x509.AuthorityKeyIdentifier | None
+) -> Sequence[tuple[x509.ExtensionType, bool]]:
+    """The extensions in Go's order, each with whether it is critical. The key counts for authorities alone.
+
+    Raises:
+        PkiError: A name or a usage that no certificate can hold.
+    """
+    path_length = grants.path_length if grants.is_ca else None
     found: list[tuple[x509.ExtensionType, bool]] = [
-        (key_usage(shape.usage), True),
-        (shape.extended_usage, False),
-        (x509.BasicConstraints(ca=shape.is_ca, path_length=path_length), True),
+        (key_usage(grants.usage), True),
+        *([] if grants.extended_usage is None else [(grants.extended_usage, False)]),
+        (x509.BasicConstraints(ca=grants.is_ca, path_length=path_length), True),
     ]
-    if shape.is_ca:
-        found.append((key_identifier(shape.public_key), False))
-    authority = authority_identifier(issuer.certificate) if issuer else None
+    if grants.is_ca:
+        found.append((key_identifier(key), False))
     if authority is not None:
         found.append((authority, False))
-    names = shape.names.extension()
+    names = grants.names.extension()
     if names is not None:
         found.append((names, False))
-    if shape.marble_type is not None:
-        found.append((x509.UnrecognizedExtension(MARBLE_TYPE_OID, shape.marble_type.encode()), False))
+    if grants.marble_type is not None:
+        found.append((x509.UnrecognizedExtension(MARBLE_TYPE_OID, grants.marble_type.encode()), False))
     return found

@@ -14,8 +14,13 @@ MarbleRun's, and an empty one counts as unset:
 - EDG_COORDINATOR_PROMETHEUS_ADDR: host and port of /metrics and /events, plain HTTP; none unless given.
 - EDG_COORDINATOR_DEV_MODE=1: a log for people. EDG_DEBUG_LOGGING=1: a log of everything.
 - EDG_HTTP_ERROR_LOG_LEVEL (error): the level at which faults of connections are logged: debug, info, warn or error.
-- TACIT_PLATFORM: folder of the simulated platform.
-- TACIT_INTEL_COLLATERAL: file with Intel's collateral, by which POST /api/v2/sign-quote verifies quotes of SGX.
+- TACIT_PCCS, TACIT_KDS, TACIT_COLLATERAL_BUNDLE, TACIT_COLLATERAL_CACHE: where the collateral of real evidence comes
+  from: an address for Intel's (or `intel`), one for AMD's (or `amd`), a bundle's file, the folder to keep it in.
+
+In a real TEE, found by what is there, it makes that TEE's evidence, and ends where one of these is set; elsewhere:
+
+- TACIT_PLATFORM: folder of the simulated platform. TACIT_SIMULATE (simulated): the kind of TEE to simulate, simulated,
+  simulated-tdx or simulated-snp.
 - OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
   certificates and log say so.
 
@@ -39,12 +44,13 @@ from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 from tacit import __version__
-from tacit.coordinator.activate import Verifier
 from tacit.coordinator.api.mesh import MAX_MESSAGE, MeshApi
 from tacit.coordinator.api.meter import Meter
-from tacit.coordinator.api.rest import MAX_BODY, PATHS, ClientApi
+from tacit.coordinator.api.rest import MAX_BODY, ClientApi
+from tacit.coordinator.api.routes import PATHS
 from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
@@ -52,13 +58,18 @@ from tacit.coordinator.store import SealedFolder
 from tacit.edge import Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
+from tacit.evidence import Tee
 from tacit.evidence.claims import Issuer
+from tacit.evidence.fetch import Places
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
+from tacit.pki.keys import Credentials
 from tacit.pki.tls import server_context
-from tacit.programs.anchors import make_judge, make_verifier
 from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
+from tacit.programs.tee.anchors import make_judge, make_verifier
+from tacit.programs.tee.collateral import open_source, read_places
+from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 
 NAME = "tacit-coordinator"
 WORKERS = 8  # threads for what takes long; those that wait for the disk share one sync
@@ -81,8 +92,10 @@ class Config:
     seal_folder: Path
     metrics: tuple[str, int] | None
     startup_manifest: Path | None
+    tee: Tee | None
+    simulate: Tee
     platform: Path | None
-    intel_collateral: Path | None
+    collateral: Places | None
     unattested: bool
     debug: bool
     development: bool
@@ -104,7 +117,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
             maintain.run(argv, folder=seal_folder(environ), program=NAME)
             return 0
-        config = read_config(argv, environ)
+        config = read_config(argv, environ, tee=find_real_tee())
         log = open_log(sys.stderr, clock=now, debug=config.debug, development=config.development)
         asyncio.run(serve(config, log))
     except UsageError as exc:
@@ -116,14 +129,16 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """The configuration.
+def read_config(argv: Sequence[str], environ: Mapping[str, str], *, tee: Tee | None = None) -> Config:
+    """The configuration; `tee` is the real TEE around this process.
 
     Raises:
-        UsageError: an address that is none, or something that this coordinator does not offer.
+        UsageError: an address that is none, something that this coordinator does not offer, or that its TEE forbids.
     """
     options = _parser().parse_args(argv)
     given = {name: value for name, value in environ.items() if value}
+    if tee is not None:
+        refuse_pretence(tee, given, flags=["--unattested"] if options.unattested else [])
     licensed = "distributedcoordinator" in given.get("EDG_ENTERPRISE_LICENSED_FEATURES", "").lower()
     if licensed or given.get("EDG_DISTRIBUTED_COORDINATOR") == "1" or "EDG_STORE_BACKEND" in given:
         raise UsageError(
@@ -132,7 +147,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         )
     unattested = options.unattested or given.get("OE_SIMULATION") == "1"
     startup = given.get("EDG_STARTUP_MANIFEST")
-    metrics, intel = given.get(METRICS_ADDR), given.get("TACIT_INTEL_COLLATERAL")
+    metrics = given.get(METRICS_ADDR)
     level = given.get("EDG_HTTP_ERROR_LOG_LEVEL", "error").lower()
     if level not in FAULT_LEVELS:
         raise UsageError(f'EDG_HTTP_ERROR_LOG_LEVEL is "{level}"; expected one of {", ".join(FAULT_LEVELS)}')
@@ -143,8 +158,10 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         metrics=parse_address(METRICS_ADDR, metrics) if metrics else None,
         seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
-        platform=None if unattested else default_platform_folder(given),
-        intel_collateral=Path(intel) if intel else None,
+        tee=tee,
+        simulate=simulated_kind(given),
+        platform=default_platform_folder(given) if tee is None and not unattested else None,
+        collateral=read_places(given),
         unattested=unattested,
         debug=given.get("EDG_DEBUG_LOGGING") == "1",
         development=given.get("EDG_COORDINATOR_DEV_MODE") == "1",
@@ -204,9 +221,9 @@ async def serve(config: Config, log: EventLog) -> None:
         loop.add_signal_handler(number, stop.set)
     log.info("starting coordinator", version=__version__)
     log_faults(log, config.fault_level)
-    issuer, verify = load_tee(config, log)
-    with closing(SealedFolder(config.seal_folder, issuer)) as folder, ThreadPoolExecutor(WORKERS) as executor:
-        coordinator = open_coordinator(config, log, folder, issuer, verify)
+    world = load_world(config, log)
+    with closing(SealedFolder(config.seal_folder, world.issuer)) as folder, ThreadPoolExecutor(WORKERS) as executor:
+        coordinator = open_coordinator(config, folder, world)
         async with AsyncExitStack() as stack:
             await _listen(stack, config, log, coordinator, executor)
             await stop.wait()
@@ -216,24 +233,33 @@ async def serve(config: Config, log: EventLog) -> None:
 async def _listen(
     stack: AsyncExitStack, config: Config, log: EventLog, coordinator: Coordinator, executor: ThreadPoolExecutor
 ) -> None:
-    def credentials(which: str) -> tuple[bytes, bytes]:
-        # Asked at every handshake: a new manifest in recovery mode changes the certificates.
-        pair: KeyPair = getattr(coordinator.holdings.identity, which)
-        return pair.certificate_pem, pair.key_pem
-
     meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator) if config.metrics else None
     api = ClientApi(coordinator, executor=executor, log=log, meter=meter)
     mesh = MeshApi(coordinator, executor=executor, log=log, meter=meter)
     host, port = config.mesh
-    tls = server_context(partial(credentials, "marble_root"), client_certificates="require", alpn=["h2"])
+    tls = server_context(_credentials(coordinator, "marble_root"), client_certificates="require", alpn=["h2"])
     listener: Listener = await serve_grpc(mesh.handlers, host=host, port=port, tls=tls, max_message=MAX_MESSAGE)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"mesh API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
     host, port = config.client
-    tls = server_context(partial(credentials, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
+    tls = server_context(_credentials(coordinator, "root"), client_certificates="request", alpn=["h2", "http/1.1"])
     listener = await serve_http(api.handle, host=host, port=port, tls=tls, max_body=MAX_BODY)
     stack.push_async_callback(listener.close, GRACE)
     log.info(f"client API listening on {_shown(host, listener.port)}", address=_shown(host, listener.port))
+
+
+def _credentials(coordinator: Coordinator, which: Literal["root", "marble_root"]) -> Credentials:
+    """Asked at every handshake: a new manifest in recovery mode, and an update, change the certificates."""
+    shown: tuple[KeyPair, tuple[bytes, bytes]] | None = None
+
+    def credentials() -> tuple[bytes, bytes]:
+        nonlocal shown
+        pair: KeyPair = getattr(coordinator.holdings.identity, which)
+        if shown is None or shown[0] is not pair:
+            shown = pair, (pair.certificate_pem, pair.key_pem)
+        return shown[1]
+
+    return credentials
 
 
 async def _listen_for_scrapes(
@@ -279,37 +305,57 @@ def log_faults(log: EventLog, level: str) -> None:
         logger.setLevel(logging.WARNING)
 
 
-def load_tee(config: Config, log: EventLog) -> tuple[Issuer | None, Verifier | None]:
-    """The TEE around this process and the verifier of marbles, or neither in unattested mode.
+def load_world(config: Config, log: EventLog) -> World:
+    """What this coordinator reaches: its TEE and the verifier of marbles, or neither in unattested mode.
 
     Raises:
         PlatformError: there is no platform; says how to make one.
+        TeeError: the real TEE cannot be used.
+        CollateralError: or CollateralAbsentError: where collateral should be, is none.
     """
+    source = None if config.collateral is None else open_source(config.collateral, note=partial(_note, log))
+    issuer = load_tee(config, log)
+    verify = None if issuer is None else make_verifier(config.platform, source, clock=now)
+    judge = make_judge(config.platform, source, clock=now)
+    return World(issuer, verify, now, secrets.token_bytes, log, judge)
+
+
+def load_tee(config: Config, log: EventLog) -> Issuer | None:
+    """The TEE around this process: the real one, one that is simulated, or none in unattested mode.
+
+    Raises: as `load_world`.
+    """
+    if config.tee is not None:
+        real = load_real_tee(config.tee)
+        log.info("making evidence of the TEE around this process", tee=str(config.tee))
+        if real.derive_seal_key(bound_to="signer") is None:
+            log.warning("this TEE has no key for sealing: each start is in recovery mode, and needs the recovery keys")
+        return real
     if config.unattested:
         log.warning("UNATTESTED: no evidence is asked for, and whoever asks gets what the manifest gives to its name")
-        return None, None
+        return None
     if config.platform is None:
         raise UsageError("no folder for the simulated platform: set TACIT_PLATFORM")
-    issuer = load_simulated_tee(config.platform, program="coordinator", now=now())
+    issuer = load_simulated_tee(config.platform, program="coordinator", now=now(), tee=config.simulate)
     info = issuer.package_info
     log.warning(
         "SIMULATED: this TEE protects nothing from whoever reads its folder",
+        tee=str(issuer.tee),
         platform=str(config.platform),
         measurement=info.unique_id.hex(),
         signer=info.signer_id.hex(),
     )
-    return issuer, make_verifier(config.platform, clock=now)
+    return issuer
 
 
-def open_coordinator(
-    config: Config, log: EventLog, folder: SealedFolder, issuer: Issuer | None, verify: Verifier | None
-) -> Coordinator:
+def open_coordinator(config: Config, folder: SealedFolder, world: World) -> Coordinator:
     """The coordinator as its folder has it.
 
     Raises:
         StateError: the state was damaged or cannot be read.
         ManifestError: the startup manifest was refused.
     """
+    log, issuer = world.log, world.issuer
     contents: Contents | None = None
     recovery = False
     try:
@@ -324,14 +370,16 @@ def open_coordinator(
     marked = "UNATTESTED" if issuer is None else "SIMULATED" if issuer.tee.is_simulated else None
     tee = "unattested" if issuer is None else str(issuer.tee)
     settings = Settings(config.names, tee, marked, dict.fromkeys(config.given, "set"))
-    judge = make_judge(config.platform, config.intel_collateral, clock=now)
-    world = World(issuer, verify, now, secrets.token_bytes, log, judge)
     coordinator = Coordinator(folder, settings, world, contents=contents, recovery=recovery)
     if config.startup_manifest is not None:
         _set_startup_manifest(coordinator, config.startup_manifest)
     status = coordinator.status()
     log.info("coordinator ready", state=int(status.state), epoch=status.position.epoch, tee=status.tee)
     return coordinator
+
+
+def _note(log: EventLog, what: str) -> None:
+    log.warning("collateral", error=what)
 
 
 def _set_startup_manifest(coordinator: Coordinator, path: Path) -> None:

@@ -7,15 +7,21 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
 
 - EDG_MARBLE_TYPE (required), EDG_MARBLE_COORDINATOR_ADDR (localhost:2001), EDG_MARBLE_DNS_NAMES (localhost),
   EDG_MARBLE_UUID_FILE or EDG_UUID_FILE (uuid), EDG_DECRYPT_MODEL=1: as MarbleRun and its TensorFlow demo have them.
-- TACIT_PLATFORM: folder of the simulated platform. TACIT_UNATTESTED=1: send no evidence.
 - TACIT_COORDINATOR_PACKAGE: file with the package of the coordinator, as `tacit package-info coordinator --output json`
   writes it; no other program is obeyed. A must in a real TEE, from the measured configuration.
 - TACIT_COORDINATOR_API (the coordinator's host, port 4433): client API that shows the coordinator's evidence.
 - TACIT_TRUST_DIR (the id's file with `.trust` behind it): what was seen of the coordinator; an older state is refused.
+- TACIT_COLLATERAL_BUNDLE: file with the collateral of a coordinator in a real TEE; without one TACIT_PCCS (intel) or
+  TACIT_KDS (amd): address of the service that has it.
 - TACIT_COORDINATOR_CERTIFICATE: instead of a package, a file with the coordinator's intermediate certificate.
 - TACIT_ACTIVATION_TIMEOUT (60): seconds to wait for a coordinator with a manifest.
 - TACIT_MEMORY_DIR (/dev/shm): the tmpfs for keys. TACIT_ENCRYPTED_MODEL: what EDG_DECRYPT_MODEL decrypts. Attested, both
   count in the manifest's Env alone.
+
+In a real TEE, found by what is there, it makes that TEE's evidence, and ends where one of these is set; elsewhere:
+
+- TACIT_PLATFORM: folder of the simulated platform. TACIT_SIMULATE (simulated): the kind of TEE to simulate, simulated,
+  simulated-tdx or simulated-snp. TACIT_UNATTESTED=1: send no evidence.
 """
 
 import os
@@ -26,15 +32,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from tacit.errors import PlatformError, TacitError
-from tacit.evidence import INTEL, Tee, TrustAnchor
+from tacit.evidence import Tee, TrustAnchor
+from tacit.evidence.anchor import MAKERS
 from tacit.evidence.claims import Issuer
 from tacit.marble.activate import parse_settings
 from tacit.marble.premain import Launch, prepare
 from tacit.marble.recognise import load_recognition
 from tacit.programs.memory import keep_memory_private
-
-ATTESTATION_TYPE = Path("/dev/attestation/attestation_type")
-"""Where Gramine says in what kind of enclave a process runs; `none` outside of one."""
 
 
 def main() -> None:
@@ -76,45 +80,30 @@ def load_issuer() -> Issuer | None:
     """The TEE around this process, or None if it was told to go without one.
 
     Going without is only by the exact variable and never by absence: a machine without a platform is an error.
-    Raises: PlatformError.
+    Raises: PlatformError, UsageError, TeeError.
     """
-    refuse_to_pretend(ATTESTATION_TYPE)
+    from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, load_simulated, refuse_pretence
+
+    tee = find_real_tee()
+    if tee is not None:
+        refuse_pretence(tee, os.environ)
+        return load_real_tee(tee)
     if os.environ.get("TACIT_UNATTESTED") == "1":
         return None
-    from tacit.evidence.issue import default_platform_folder, load_simulated_tee
-
     try:
-        return load_simulated_tee(default_platform_folder(os.environ), program="marble", now=datetime.now(UTC))
+        return load_simulated(os.environ, program="marble", now=datetime.now(UTC))
     except PlatformError as exc:
         raise PlatformError(f"{exc}. For a coordinator in unattested mode set TACIT_UNATTESTED=1") from exc
 
 
-def refuse_to_pretend(attestation_type: Path) -> None:
-    """Inside a real enclave go neither simulated nor unattested: its host would choose what gets its secrets.
-
-    Raises: PlatformError.
-    """
-    try:
-        kind = attestation_type.read_text().strip()
-    except OSError:
-        return
-    if kind not in ("", "none"):
-        raise PlatformError(
-            f"this process runs in a real TEE ({attestation_type} says {kind!r}), whose evidence this version cannot "
-            "make yet; it never goes on with simulated evidence or with none there"
-        )
-
-
 def load_coordinator_anchor(tee: Tee) -> TrustAnchor:
     """The root that a coordinator's evidence has to end at. Raises: PlatformError."""
-    if tee is Tee.SGX:
-        return INTEL
-    if tee is not Tee.SIMULATED:
-        raise PlatformError(f"evidence of {tee} cannot be verified yet; TACIT_COORDINATOR_PACKAGE names that TEE")
+    if not tee.is_simulated:
+        return MAKERS[tee]
     from tacit.evidence.fetch import load_anchor
     from tacit.evidence.issue import default_platform_folder
 
-    return load_anchor(default_platform_folder(os.environ))
+    return load_anchor(default_platform_folder(os.environ), tee=tee)
 
 
 def say(line: str) -> None:

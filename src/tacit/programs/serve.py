@@ -57,6 +57,8 @@ from tacit.serving.tfs.service import GrpcOptions, Reload, TfsService
 from tacit.wire.release import CLIENTS_ENV
 
 if TYPE_CHECKING:
+    from tacit.edge.listener import HttpHandler
+    from tacit.evidence.claims import Issuer
     from tacit.pki.tls import ClientCertificates, ServerContext
     from tacit.serving.tfs.manage.metrics import Metrics
 
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 _MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
+_SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
 _STORAGE = "storage"  # the thread that looks after the models
 
 
@@ -172,6 +175,7 @@ def build(
         reloader.handle,
         metrics,
         monitoring.path,
+        issuer=load_issuer(environ) if flags.switch("attest_connections") else None,
     )
     return server, repository, reloader
 
@@ -195,6 +199,7 @@ class Server:
     reload: Reload
     metrics: "Metrics | None"
     metrics_path: str
+    issuer: "Issuer | None" = None  # of evidence for each connection of the REST port, where that is asked for
 
 
 async def listen(server: Server) -> dict[str, Listener]:
@@ -223,7 +228,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            doors.http(rest.handle, oip),
+            _attested(server, doors.http(rest.handle, oip)),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),
@@ -426,6 +431,22 @@ def load_identity(flags: Flags, environ: Mapping[str, str], log: "Log") -> Ident
     return None
 
 
+def load_issuer(environ: Mapping[str, str]) -> "Issuer":
+    """The TEE around this process, which makes its evidence. Raises: UsageError, PlatformError, TeeError."""
+    from tacit.programs.model_server.attest import load_issuer
+
+    return load_issuer(environ, now=datetime.now(UTC))
+
+
+def _attested(server: Server, handle: "HttpHandler") -> "HttpHandler":
+    """The handler of the REST port, which answers for evidence too where that is asked for. Raises: UsageError."""
+    if server.issuer is None:
+        return handle
+    from tacit.programs.model_server.attest import attested
+
+    return attested(handle, server.issuer, server.identity.pair if server.identity else None)
+
+
 def load_callers(environ: Mapping[str, str]) -> Callers:
     """Who may call and who may manage, as the manifest says. Raises: UsageError."""
     clients = parse_clients(environ[CLIENTS_ENV]) if CLIENTS_ENV in environ else []
@@ -453,7 +474,7 @@ def tell_flags(log: "Log", flags: Flags) -> None:
 def tell_trust(log: "Log", tee: str, identity: Identity | None) -> None:
     """Say in the log how far this server may be trusted."""
     told = {
-        "simulated": "SIMULATED: a simulated TEE protects nothing from who runs this machine",
+        **dict.fromkeys(_SIMULATED, "SIMULATED: a simulated TEE protects nothing from who runs this machine"),
         "unattested": "UNATTESTED: nobody checked what this server is",
         "": "no TEE: started without attestation",
     }

@@ -142,13 +142,15 @@ class Repository:
                 raise RequestError(Status.INVALID_ARGUMENT, f"Unrecognized servable version label: {selector.label}")
         table = self._tables.get(selector.model, {})
         if version is None:
-            version = max((number for number, entry in table.items() if entry.loaded), default=None)
+            for number, entry in table.items():
+                if entry.loaded and (version is None or number > version):
+                    version = number
             if version is None:
                 raise _not_found(selector.model, None)
-        entry = table.get(version)
-        if entry is None or entry.loaded is None:
+        found = table.get(version)
+        if found is None or found.loaded is None:
             raise _not_found(selector.model, version)
-        return entry.loaded
+        return found.loaded
 
     def statuses(self, model: str) -> Sequence[VersionStatus]:
         """All versions that are known, highest first."""

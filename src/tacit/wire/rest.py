@@ -80,10 +80,11 @@ class QuoteV1(msgspec.Struct):
 
 
 class QuoteV2(msgspec.Struct):
-    """GET /api/v2/quote."""
+    """GET /api/v2/quote. `channel` is ours: what of the connection the evidence is bound to, where that was asked for."""
 
     cert: str
     quote: bytes | None
+    channel: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ManifestV1(msgspec.Struct):

@@ -100,7 +100,7 @@ def public_key(
     """
     check_format(form)
     reached = reach(host, insecure=insecure, quiet=form == "json", recovering=True)
-    with reached.client() as client, while_doing("retrieving recovery public key"):
+    with reached.client() as client, while_doing("retrieving recovery public key: retrieving recovery public key"):
         pem = write_ephemeral_key(client.recovery_public_key())
     if output is not None:
         write_output(output, pem)

@@ -117,7 +117,9 @@ def _describe(value: ReadSecret) -> str:
     if value.type == "plain":
         rows.append(("Data", _go_bytes(value.private)))
     else:
-        rows += [("UserDefined", str(value.user_defined).lower()), ("Size", value.size)]
+        rows.append(("UserDefined", str(value.user_defined).lower()))
+        if value.size or value.type == "symmetric-key":
+            rows.append(("Size", value.size))
         if value.type == "symmetric-key":
             rows.append(("Key", _go_bytes(value.private)))
         else:

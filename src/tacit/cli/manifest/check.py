@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, is_yaml, load_manifest, read_input
+from tacit.cli.files import FormatOption, check_format, manifest_json, read_input
 from tacit.cli.manifest.yaml_places import YamlPlaces
 from tacit.errors import Defect, ManifestError
 from tacit.manifest.review.defects import Examined, examine_manifest, parse_path
+from tacit.manifest.yaml_text import survey_yaml
 
 MAX_SHOWN = 50
 """Defects in a message for a person; the rest is counted."""
@@ -24,9 +25,11 @@ def check(
     Example: tacit manifest check manifest.json
     """
     check_format(output)
-    found = examine_manifest(load_manifest(file))
-    if is_yaml(file):
-        found = _in_yaml(found, YamlPlaces(read_input(file)))
+    raw = read_input(file)
+    converted = manifest_json(file, raw, survey_yaml)
+    found = examine_manifest(converted)
+    if converted is not raw:
+        found = _in_yaml(found, YamlPlaces(raw))
     if output == "json":
         fields = [
             {"path": one.path, "line": one.line, "column": one.column, "message": one.message} for one in found.defects

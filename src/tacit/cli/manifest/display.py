@@ -1,7 +1,8 @@
 """`tacit manifest get --display-update`: the manifest with everything said that it leaves out, and raised versions.
 
-The form is MarbleRun's: keys sorted, four columns for each level, a list on one line where it fits into 80 columns;
-null and empty objects are left out, and what has a default and was not given has it.
+The form is MarbleRun's: each key by its proper name, keys sorted, four columns for each level, a list on one line where
+it fits into 80 columns; null and empty objects are left out, and what has a default and was not given has it. Our
+extensions are shown where they were given; what no reader takes is not.
 
 Source: recorded output of MarbleRun v1.9.1.
 """
@@ -11,26 +12,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tacit.errors import InputError
+from tacit.manifest.codec.content import ContentKind
+from tacit.manifest.codec.decode import Alone, Kind, ListOf, MapOf, Struct, Unused
+from tacit.manifest.codec.schema import MANIFEST
 
 _WIDTH = 80
 _INDENT = " " * 4
 
-# What is always said of each entry of a section; `Config` is an entry itself.
+# What is always said of a thing of MarbleRun's, by its name in the table of the codec.
 _DEFAULTS: Mapping[str, Mapping[str, object]] = {
-    "Packages": {"Debug": False, "UniqueID": "", "SignerID": ""},
-    "Marbles": {"Package": "", "MaxActivations": 0, "DisableSecretBinding": False},
-    "Secrets": {"Type": "", "Size": 0, "Shared": False, "UserDefined": False, "ValidFor": 0},
-    "Users": {"Certificate": ""},
-    "Roles": {"ResourceType": ""},
+    "quote.PackageProperties": {"Debug": False, "UniqueID": "", "SignerID": ""},
+    "manifest.Marble": {"Package": "", "MaxActivations": 0, "DisableSecretBinding": False},
+    "manifest.Secret": {"Type": "", "Size": 0, "Shared": False, "UserDefined": False, "ValidFor": 0},
+    "manifest.User": {"Certificate": ""},
+    "manifest.Role": {"ResourceType": ""},
+    "manifest.TLSTagEntry": {"Addr": "", "Cert": "", "DisableClientAuth": False, "Port": ""},
+    "manifest.Config": {"SealMode": "", "UpdateThreshold": 0, "RecoveryThreshold": 0, "RotateRootSecret": False},
 }
-_CONFIG: Mapping[str, object] = {
-    "SealMode": "",
-    "UpdateThreshold": 0,
-    "RecoveryThreshold": 0,
-    "RotateRootSecret": False,
-}
+_CONTENT = Struct("manifest.File", {"Data": ContentKind(), "Encoding": ContentKind(), "NoTemplates": ContentKind()})
 _WHOLE_UPDATE = "Complete Manifest updated"
 _RAISED = "SecurityVersion increased"
+# Go writes these as escapes, so that JSON can stand in a page of HTML.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), 0x2028, 0x2029)}
 
 
 def show_updated(raw: bytes, log: Sequence[str]) -> str:
@@ -41,33 +44,53 @@ def show_updated(raw: bytes, log: Sequence[str]) -> str:
         raise InputError(f"the coordinator's manifest is no JSON ({exc})") from exc
     if not isinstance(manifest, dict):
         raise InputError("the coordinator's manifest is no JSON object")
-    shown = _without_nothing(manifest)
-    for section, defaults in _DEFAULTS.items():
-        # An entry that says nothing is shown with its defaults all the same.
-        for name, entry in _entries(manifest, section).items():
-            shown.setdefault(section, {})[name] = {**defaults, **_without_nothing(entry)}
-    shown["Config"] = {**_CONFIG, **shown.get("Config", {})}
+    shown = _named(MANIFEST, {"Config": {}, **manifest})
     for package, version in _raised(log).items():
         if package in shown.get("Packages", {}):
             shown["Packages"][package]["SecurityVersion"] = version
     return _pretty(shown, 0) + "\n"
 
 
-def _entries(manifest: Mapping[str, Any], section: str) -> Mapping[str, Mapping[str, Any]]:
-    found = manifest.get(section)
-    if not isinstance(found, dict):
-        return {}
-    return {name: entry for name, entry in found.items() if isinstance(entry, dict)}
+def _named(kind: Kind, value: Any) -> Any:
+    """A value with each key by its proper name, defaults filled in, and nothing in it that says nothing."""
+    if isinstance(kind, Alone):
+        return _named(kind.kind, value)
+    if isinstance(kind, Struct) and isinstance(value, dict):
+        return _named_fields(kind, value)
+    if isinstance(kind, MapOf) and isinstance(value, dict):
+        entries = {name: _named(kind.value, {} if entry is None else entry) for name, entry in value.items()}
+        return {name: entry for name, entry in entries.items() if entry != {}}
+    if isinstance(kind, ListOf) and isinstance(value, list):
+        return [_named(kind.item, item) for item in value]
+    if isinstance(kind, ContentKind):
+        return _named_content(value)
+    return value
 
 
-def _without_nothing(value: Any) -> Any:
-    """A value without null and without empty objects at any depth."""
-    if isinstance(value, list):
-        return [_without_nothing(item) for item in value]
+def _named_fields(kind: Struct, value: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = dict(_DEFAULTS.get(kind.go_type, {}))
+    for key, given in value.items():
+        name = kind.proper_name(key)
+        if name is None or isinstance(kind.fields[name], Unused):
+            continue
+        entry, before = _named(kind.fields[name], given), found.get(name)
+        # A key that stands there in two spellings adds to what the first one said, as Go reads it.
+        found[name] = {**before, **entry} if isinstance(before, dict) and isinstance(entry, dict) else entry
+    return {name: entry for name, entry in found.items() if entry is not None and entry != {}}
+
+
+def _named_content(value: Any) -> Any:
+    """A file or variable as the object that it may be written as."""
+    if isinstance(value, str):
+        return {"Data": value, "Encoding": "string", "NoTemplates": False}
     if not isinstance(value, dict):
         return value
-    kept = {key: _without_nothing(item) for key, item in value.items()}
-    return {key: item for key, item in kept.items() if item is not None and item != {}}
+    fields = {_CONTENT.proper_name(key): given for key, given in value.items()}
+    return {
+        "Data": fields.get("Data") or "",
+        "Encoding": fields.get("Encoding") or "string",
+        "NoTemplates": bool(fields.get("NoTemplates")),
+    }
 
 
 def _raised(log: Sequence[str]) -> Mapping[str, int]:
@@ -93,19 +116,23 @@ def _pretty(value: Any, level: int) -> str:
     if isinstance(value, dict) and value:
         rows = []
         for key in sorted(value):
-            head = f"{inner}{json.dumps(key, ensure_ascii=False)}: "
+            head = f"{inner}{_json(key)}: "
             rows.append(head + _pretty_in(value[key], level + 1, len(head)))
         return "{\n" + ",\n".join(rows) + f"\n{outer}}}"
     if isinstance(value, list) and value:
         rows = [inner + _pretty_in(item, level + 1, len(inner)) for item in value]
         return "[\n" + ",\n".join(rows) + f"\n{outer}]"
-    return json.dumps(value, ensure_ascii=False)
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).translate(_ESCAPED)
 
 
 def _pretty_in(value: Any, level: int, column: int) -> str:
     """A list on the line where it begins, if it fits there and holds no object."""
     if isinstance(value, list):
-        line = json.dumps(value, ensure_ascii=False)
+        line = _json(value)
         if column + len(line) < _WIDTH and not _holds_object(value):
             return line
     return _pretty(value, level)

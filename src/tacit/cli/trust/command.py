@@ -3,21 +3,24 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, load_manifest, parse_fingerprint
-from tacit.cli.platform import platform_folder
+from tacit.cli.files import FormatOption, check_format, load_manifest, parse_fingerprint, read_input
+from tacit.cli.platform import check_place, platform_folder
 from tacit.cli.trust.reach import open_store
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import load_simulated_expectation
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
 from tacit.errors import InputError, ManifestError, NotTrustedError, UsageError
-from tacit.evidence import INTEL, Tee
+from tacit.evidence import Tee
+from tacit.evidence.anchor import MAKERS
 from tacit.manifest import Package, parse_manifest
 from tacit.manifest.check import check_manifest
+from tacit.manifest.codec import parse_package
 
 
 def trust(
@@ -26,7 +29,7 @@ def trust(
         typer.Argument(metavar="[HOST:PORT]", help="Client API of the coordinator. Without one: list what is known."),
     ] = None,
     tee: Annotated[
-        str | None, typer.Option(help="The kind of TEE, by its exact name: sgx, simulated; or unattested.")
+        str | None, typer.Option(help=f"The kind of TEE, by its exact name: {', '.join(Tee)}; or {UNATTESTED}.")
     ] = None,
     unique_id: Annotated[
         str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")
@@ -38,6 +41,22 @@ def trust(
     security_version: Annotated[
         int | None, typer.Option("--security-version", help="Lowest version, with --signer-id.")
     ] = None,
+    package_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--package", help="All that is expected, as a package of a manifest (JSON); needed for tdx and snp."
+        ),
+    ] = None,
+    collateral: Annotated[
+        str | None,
+        typer.Option("--collateral", help="Where a real TEE's collateral comes from: an address, or a bundle's file."),
+    ] = None,
+    key_bound: Annotated[
+        bool,
+        typer.Option(
+            "--key-bound", help="It is MarbleRun's own coordinator, whose evidence is bound to its key alone."
+        ),
+    ] = False,
     platform: Annotated[Path | None, typer.Option("--platform", help="Folder of the simulated platform.")] = None,
     manifest: Annotated[
         str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")
@@ -47,7 +66,7 @@ def trust(
 ) -> None:
     """Say once what to expect of a coordinator; every other command checks it.
 
-    On the simulated TEE the coordinator that is installed here is expected, unless ids are given.
+    On a simulated TEE the coordinator that is installed here is expected, unless ids or a package are given.
 
     Example: tacit trust localhost:4433 --tee simulated
     """
@@ -60,18 +79,21 @@ def trust(
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     store = open_store()
     if tee is None and not forget:
-        raise UsageError("which kind of TEE? Give it by name: --tee simulated, --tee sgx, or --tee unattested")
+        raise UsageError(f"which kind of TEE? Give it by name: --tee {', --tee '.join(Tee)}, or --tee {UNATTESTED}")
     expectation = None
     if tee is not None:  # built before anything is forgotten, so that a mistake in it loses nothing
         named = _named_package(tee, unique_id, signer_id, product_id, security_version)
+        if package_file is not None:
+            named = _load_package(package_file, tee, beside=named)
         expectation = _expectation(tee, named, platform, None if manifest is None else _pin(manifest))
+        expectation = replace(_with_collateral(expectation, collateral), key_bound=key_bound)
     if forget:
         _forget(store, address, missing_is_fine=expectation is not None)
     if expectation is None:
         return
     store.store_expectation(address, expectation)
     typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
-    if tee == Tee.SIMULATED:
+    if tee in tuple(Tee) and Tee(tee).is_simulated:
         typer.echo("SIMULATED: this proves nothing about a real machine.")
     if tee == UNATTESTED:
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
@@ -108,6 +130,11 @@ def _list_known(output: str) -> None:
             package = expected.package
             typer.echo(f"\tSignerID: {expected.package.signer_id.hex()}, product {package.product_id}, ", nl=False)
             typer.echo(f"version {package.security_version} or newer")
+        if expected.package is not None:
+            for name, value in expected.package.measurements.items():
+                typer.echo(f"\t{name}: {value.hex()}")
+        if expected.collateral is not None:
+            typer.echo(f"\tCollateral: {expected.collateral}")
         if expected.manifest_fingerprint is not None:
             typer.echo(f"\tManifest: {expected.manifest_fingerprint.hex()}")
         if expected.root_der is not None:
@@ -124,6 +151,8 @@ def _fields(expected: Expectation) -> Mapping[str, object]:
         "SignerID": _hex(package.signer_id),
         "ProductID": package.product_id,
         "SecurityVersion": package.security_version,
+        "Measurements": {name: value.hex() for name, value in package.measurements.items()},
+        "Collateral": expected.collateral,
         "ManifestSignature": _hex(expected.manifest_fingerprint),
         "Root": None if root is None else hashlib.sha256(root).hexdigest(),
     }
@@ -161,6 +190,28 @@ def _named_package(
     )
 
 
+def _load_package(file: Path, tee: str, *, beside: Package | None) -> Package:
+    """The package of a file. Raises: UsageError, FileInputError, ManifestError, InputError."""
+    if beside is not None:
+        raise UsageError("--package says all that is expected; leave out the single ids, or the package")
+    try:
+        package = parse_package(read_input(file))
+    except ManifestError as exc:
+        raise ManifestError(f"{file}: {exc}") from exc
+    if (package.tee or Tee.SGX) != tee:
+        raise InputError(f"the package in {file} is for TEE {package.tee or Tee.SGX}, and --tee says {tee}")
+    return package
+
+
+def _with_collateral(expectation: Expectation, collateral: str | None) -> Expectation:
+    """The expectation with where collateral comes from. Raises: UsageError, CollateralAbsentError."""
+    if collateral is None:
+        return expectation
+    if expectation.anchor is None or expectation.anchor.tee.is_simulated:
+        raise UsageError("--collateral is for real TEEs; a simulated platform has its own, and unattested needs none")
+    return replace(expectation, collateral=check_place(collateral))
+
+
 def _digest(text: str, option: str) -> bytes:
     try:
         digest = bytes.fromhex(text)
@@ -174,15 +225,21 @@ def _digest(text: str, option: str) -> bytes:
 
 
 def _expectation(tee: str, package: Package | None, platform: Path | None, fingerprint: bytes | None) -> Expectation:
-    """What to store for `--tee`; for the simulated TEE the coordinator of this installation is the default."""
-    if tee == Tee.SIMULATED:
-        return load_simulated_expectation(platform_folder(platform), package=package, manifest_fingerprint=fingerprint)
-    if tee == Tee.SGX:
-        if package is None:
-            raise UsageError("--tee sgx needs --unique-id, or --signer-id with --product-id and --security-version")
-        return Expectation(tee, package, INTEL, fingerprint)
+    """What to store for `--tee`; for a simulated TEE the coordinator of this installation is the default."""
     if tee in tuple(Tee):
-        raise UsageError(f"this version cannot check TEE {tee} yet; expected --tee simulated, sgx or unattested")
+        kind = Tee(tee)
+        if kind.is_simulated:
+            return load_simulated_expectation(
+                platform_folder(platform), tee=kind, package=package, manifest_fingerprint=fingerprint
+            )
+        if package is None:
+            ids = (
+                "--unique-id, or --signer-id with --product-id and --security-version, or --package FILE"
+                if kind is Tee.SGX
+                else "--package FILE"
+            )
+            raise UsageError(f"--tee {tee} needs {ids}: nothing else says which program to expect there")
+        return Expectation(tee, package, MAKERS[kind], fingerprint)
     if tee == UNATTESTED and package is not None:
         raise UsageError("--tee unattested asks for no evidence, so ids would be compared with nothing; leave them out")
     return Expectation(tee, package, None, fingerprint)

@@ -11,7 +11,8 @@ from tacit.cli.trust.flags import Flags
 from tacit.client.connect import load_simulated_expectation
 from tacit.client.trust import Expectation, Sighting, TrustStore, check_expectation
 from tacit.errors import FileInputError, InputError
-from tacit.evidence import INTEL, Tee
+from tacit.evidence import Tee
+from tacit.evidence.anchor import MAKERS
 from tacit.manifest import Package
 
 _EXPECTED = (
@@ -129,6 +130,8 @@ def _package(wire: _EraJson) -> Package:
 
 
 def _expectation(package: Package) -> Expectation:
-    if package.tee == Tee.SIMULATED:
-        return load_simulated_expectation(platform_folder(), package=package)
-    return Expectation(str(package.tee), package, INTEL)
+    kind = Tee(package.tee) if package.tee in tuple(Tee) else Tee.SGX
+    if kind.is_simulated:
+        return load_simulated_expectation(platform_folder(), tee=kind, package=package)
+    # What MarbleRun released is its own coordinator, which binds evidence to its key alone.
+    return Expectation(str(package.tee), package, MAKERS[kind], key_bound=True)

@@ -71,9 +71,15 @@ class Reached:
     root_pem: bytes
     tee: str
     pinned: bool = False
+    attested: AttestedCoordinator | None = None
 
     def client(self, certificate: KeyPair | None = None) -> CoordinatorClient:
-        """Calls of its client API, as the user of `certificate` where one is given."""
+        """Calls of its client API, as the user of `certificate` where one is given.
+
+        Where evidence was asked for, each connection is attested before it is used.
+        """
+        if self.attested is not None:
+            return self.attested.open(clock=lambda: datetime.now(UTC), certificate=certificate)
         return CoordinatorClient(self.host, roots_pem=self.root_pem, certificate=certificate)
 
 
@@ -128,7 +134,7 @@ def reach(
     if found.tee not in (Tee.SGX, Tee.TDX, Tee.SNP):
         typer.echo(f"Note: this coordinator is {found.tee.upper()}: nothing protects it.", err=True)
     _save_quote(flags, found.evidence)
-    return Reached(address, found.intermediate_pem, found.root_pem, found.tee, found.manifest is not None)
+    return Reached(address, found.intermediate_pem, found.root_pem, found.tee, found.manifest is not None, found)
 
 
 def note_unpinned(reached: Reached) -> None:

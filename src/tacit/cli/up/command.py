@@ -26,7 +26,6 @@ from tacit.cli.up.stage import KEY_NAME, Stage
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.answers import NewSecret
 from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, load_simulated_expectation
-from tacit.client.coordinator import CoordinatorClient
 from tacit.errors import ConnectError, InputError, NotTrustedError, TacitError
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.vault.capsule import Source
@@ -157,7 +156,7 @@ def release(
         owner_pem=owner.certificate_pem.decode(),
     )
     stage.roots.write_bytes(attested.intermediate_pem)
-    with CoordinatorClient(stage.host, roots_pem=attested.root_pem, certificate=owner) as client:
+    with attested.open(clock=lambda: datetime.now(UTC), certificate=owner) as client:
         client.set_manifest(manifest)
         stored = client.manifest()
         open_store().pin_manifest(stage.host, stored.fingerprint)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from tacit.coordinator.secrets import NewValue
 from tacit.errors import FieldError, InputError, PkiError
+from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.manifest.codec import describe_leniencies
 from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
 from tacit.manifest.codec.decode import Kind, MapOf, Place, Report, Struct, Text, Weight, Whole
@@ -115,6 +116,23 @@ def parse_nonce(query: str) -> bytes:
         return decode_base64(text.translate(_URL_SAFE))
     except EncodingError as exc:
         raise InputError(f"invalid query: bad nonce format: {exc}") from exc
+
+
+def parse_channel(query: str) -> bool:
+    """Whether a quote request asks for evidence that is bound to its very connection (`channel=tls-exporter-v1`).
+
+    Raises:
+        InputError: another kind of binding, or no nonce beside it.
+    """
+    asked = dict(reversed(_pairs(query)))
+    kind = asked.get("channel")
+    if kind is None:
+        return False
+    if kind != CHANNEL_BINDING:
+        raise InputError(f"invalid query: this coordinator binds evidence to a channel by {CHANNEL_BINDING} alone")
+    if not asked.get("nonce"):
+        raise InputError("invalid query: evidence that is bound to a channel needs a nonce too")
+    return True
 
 
 def parse_secret_names(query: str) -> list[str]:

@@ -6,13 +6,13 @@ Source: messages, codes and texts as recorded from MarbleRun v1.9.1.
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from google.protobuf.message import DecodeError
 
 from tacit.coordinator.activate import Order, Release
+from tacit.coordinator.api.hand import in_thread
 from tacit.coordinator.api.meter import CODE_NAMES, Activation, Meter, NoMeter
 from tacit.coordinator.core import Coordinator
 from tacit.coordinator.log import EventLog
@@ -25,7 +25,7 @@ from tacit.errors import (
     Status,
     TacitError,
 )
-from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
+from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse, Parameters
 
 ACTIVATE = "/rpc.Marble/Activate"
 MAX_MESSAGE = 4 << 20  # bytes, gRPC's usual limit
@@ -91,8 +91,7 @@ class MeshApi:
             raise RequestError(Status.INTERNAL, text) from exc
         order = Order(request.marble_type, request.uuid, request.csr, request.quote, call.peer_certificate)
         try:
-            loop = asyncio.get_running_loop()
-            released = await loop.run_in_executor(self._executor, partial(self._coordinator.activate, order))
+            released = await in_thread(self._executor, partial(self._coordinator.activate, order))
         except TacitError as exc:
             self._meter.refused(self._known(order.marble_type))
             raise _refusal(exc) from exc
@@ -110,43 +109,43 @@ class MeshApi:
         return marble_type if manifest and marble_type in manifest.marbles else ""
 
 
-@dataclass(frozen=True, slots=True)
 class _CallLine:
     """The two lines that every call leaves in the log, under the names that MarbleRun's have."""
 
-    log: EventLog
-    call: GrpcCall
-    start: datetime
+    def __init__(self, log: EventLog, call: GrpcCall, start: datetime) -> None:
+        self._log = log
+        self._fields = _fields_of(call, start)
 
     def started(self) -> None:
-        self.log.info("started call", **self._fields())
+        self._log.info("started call", **self._fields)
 
     def finished(self, status: Status, refusal: str, *, seconds: float) -> None:
-        fields = {**self._fields(), "grpc.code": CODE_NAMES[status]}
+        fields = {**self._fields, "grpc.code": CODE_NAMES[status]}
         if refusal:
             fields["grpc.error"] = f"rpc error: code = {CODE_NAMES[status]} desc = {refusal[:_LONGEST_REFUSAL]}"
         fields["grpc.time_ms"] = f"{seconds * 1000:.3f}"
-        write = self.log.info if status in _NORMAL else self.log.error if status in _OUR_FAULT else self.log.warning
+        write = self._log.info if status in _NORMAL else self._log.error if status in _OUR_FAULT else self._log.warning
         write("finished call", **fields)
 
-    def _fields(self) -> dict[str, object]:
-        service, _, method = self.call.method.removeprefix("/").partition("/")
-        fields: dict[str, object] = {
-            "protocol": "grpc",
-            "grpc.component": "server",
-            "grpc.service": service,
-            "grpc.method": method,
-            "grpc.method_type": "unary",
-            "grpc.start_time": _go_seconds(self.start),
-        }
-        if self.call.deadline is not None:
-            left = timedelta(seconds=min(self.call.deadline, _LONGEST_DEADLINE))
-            fields["grpc.request.deadline"] = _go_seconds(self.start + left)
-        return fields
+
+def _fields_of(call: GrpcCall, start: datetime) -> dict[str, object]:
+    service, _, method = call.method.removeprefix("/").partition("/")
+    fields: dict[str, object] = {
+        "protocol": "grpc",
+        "grpc.component": "server",
+        "grpc.service": service,
+        "grpc.method": method,
+        "grpc.method_type": "unary",
+        "grpc.start_time": _go_seconds(start),
+    }
+    if call.deadline is not None:
+        left = timedelta(seconds=min(call.deadline, _LONGEST_DEADLINE))
+        fields["grpc.request.deadline"] = _go_seconds(start + left)
+    return fields
 
 
 def _go_seconds(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _refusal(exc: TacitError) -> RequestError:
@@ -156,11 +155,5 @@ def _refusal(exc: TacitError) -> RequestError:
 
 
 def _response(released: Release) -> bytes:
-    response = ActivationResponse()
-    parameters = response.parameters
-    for path, content in released.files.items():
-        parameters.files[path] = content
-    for name, value in released.env.items():
-        parameters.env[name] = value
-    parameters.argv.extend(released.argv)
-    return response.SerializeToString()
+    parameters = Parameters(files=released.files, env=released.env, argv=released.argv)
+    return ActivationResponse(parameters=parameters).SerializeToString()

@@ -6,9 +6,11 @@ refusal) is cut to a length, so that no line is longer than its maker meant.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+_json: Callable[[Mapping[str, object]], str] = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 SALT_SIZE = 12  # bytes
 MAX_TEXT = 200  # characters of anything that a stranger chose
@@ -32,7 +34,7 @@ def encode_entry(entry: Entry, *, number: int, now: datetime, salt: bytes) -> by
         **entry.fields,
         "salt": base64.b64encode(salt).decode(),
     }
-    return json.dumps(said, ensure_ascii=True, separators=(",", ":")).encode()
+    return _json(said).encode()
 
 
 def log_began(*, version: int) -> Entry:
@@ -98,9 +100,28 @@ def marble_activated(
     return Entry("marble activated", {**who, "secrets": list(secrets)})
 
 
-def state_recovered(*, given: int, refused: int) -> Entry:
-    """The sealed state was opened with so many secrets; `refused` were offered before and did not open it."""
-    return Entry("state recovered", {"secretsGiven": given, "secretsRefused": refused})
+def state_recovered(*, given: int, refused: int, holders: Sequence[str]) -> Entry:
+    """The sealed state was opened with so many secrets; `refused` were offered before and did not open it.
+
+    `holders` are the recovery keys that signed what was given.
+    """
+    return Entry("state recovered", {"secretsGiven": given, "secretsRefused": refused, "holders": list(holders)})
+
+
+def counter_raised(*, marble_type: str, uuid: str, name: str, value: int) -> Entry:
+    """A marble set one of its counters."""
+    said = {"marbleType": marble_type, "uuid": uuid, "counter": _cut(name), "value": value}
+    return Entry("counter raised", said)
+
+
+def quote_signed(*, digest: str, tcb_status: str) -> Entry:
+    """A quote that anybody may have sent (its SHA-256) was found to be authentic, and that was signed."""
+    return Entry("quote signed", {"quote": digest, "tcbStatus": tcb_status})
+
+
+def quotes_not_listed(counts: Mapping[str, int]) -> Entry:
+    """How many signed quotes since the last entry of this kind have none of their own, by status."""
+    return Entry("signed quotes not listed", {"counts": dict(sorted(counts.items()))})
 
 
 def request_refused(*, caller: str, path: str, reason: str, error: str) -> Entry:

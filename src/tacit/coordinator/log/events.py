@@ -80,11 +80,12 @@ def open_log(stream: TextIO, *, clock: Callable[[], datetime], debug: bool, deve
     return LineLog(stream, clock=clock, lowest=lowest, development=development)
 
 
-def _json(value: Mapping[str, object]) -> str:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+_json: Callable[[Mapping[str, object]], str] = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def _plain(value: object) -> object:
+    if type(value) is str:  # nearly always
+        return value
     if isinstance(value, bytes):
         # Bytes are keys as often as not.
         return f"{len(value)} bytes"

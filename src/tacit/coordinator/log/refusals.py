@@ -1,4 +1,4 @@
-"""Which refusals get an entry of their own, and how the others are counted.
+"""Which refusals, and which other things that anybody can cause, get an entry of their own; the others are counted.
 
 Anybody can be refused as often as they like, so nobody may fill a disk that way: each kind of caller has a bucket of
 entries that fills up slowly. What finds it empty is counted by its reason, and the count is an entry before the next
@@ -7,6 +7,7 @@ refusal that is listed, and before the log is read. Kinds are apart, so that a s
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -28,9 +29,10 @@ class _Bucket:
 
 
 class Refusals:
-    """The buckets. May be asked from any thread."""
+    """The buckets. May be asked from any thread. `unlisted` makes the entry of those that are counted alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, unlisted: Callable[[Mapping[str, int]], Entry] = refusals_not_listed) -> None:
+        self._make_unlisted = unlisted
         self._lock = threading.Lock()
         self._buckets: dict[Caller, _Bucket] = {}
         self._unlisted: Counter[str] = Counter()
@@ -51,4 +53,4 @@ class Refusals:
         """The count of those without an entry, as one, if there were any; counting begins anew."""
         with self._lock:
             counts, self._unlisted = self._unlisted, Counter()
-        return (refusals_not_listed(counts),) if counts else ()
+        return (self._make_unlisted(counts),) if counts else ()

@@ -134,8 +134,10 @@ def combine_shares(plan: Plan, shares: Sequence[bytes]) -> bytes:
     return _interpolate([(share[-1], share[:-1]) for share in shares])
 
 
-def verify_holders(plan: Plan, given: Sequence[Given], holders: Mapping[str, RSAPublicKey], *, threshold: int) -> None:
-    """That those who gave the shares hold the recovery keys that the manifest names.
+def verify_holders(
+    plan: Plan, given: Sequence[Given], holders: Mapping[str, RSAPublicKey], *, threshold: int
+) -> tuple[str, ...]:
+    """The names of the manifest's recovery keys whose holders gave the shares, once they are enough.
 
     Raises:
         RecoveryError: another number than the manifest's, or a signature that is nobody's.
@@ -152,10 +154,11 @@ def verify_holders(plan: Plan, given: Sequence[Given], holders: Mapping[str, RSA
     if needed < len(holders):
         if len(signers) < needed:
             raise RecoveryError("no matching recovery public key found for recovery key")
-        return
+        return tuple(sorted(signers))
     for name in sorted(holders):
         if name not in signers:
             raise RecoveryError(f'no matching recovery key found for recovery public key "{name}"')
+    return tuple(sorted(signers))
 
 
 def _signed(key: RSAPublicKey, one: Given) -> bool:

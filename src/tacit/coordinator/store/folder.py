@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tacit.coordinator.sealed.keys import BoundTo, open_key, seal_key
+from tacit.coordinator.sealed.keys import BoundTo, check_stored, open_key, seal_key
 from tacit.coordinator.sealed.records import (
     ID_SIZE,
     NONCE_SIZE,
@@ -144,7 +144,7 @@ class SealedFolder:
 
     def _write_key(self, key: bytes, bound_to: BoundTo, *, keep_old: bool) -> None:
         stored = seal_key(key, self._issuer, bound_to=bound_to, nonce=secrets.token_bytes(NONCE_SIZE))
-        self._replace(KEY_NAME, stored, lambda read: open_key(read, self._issuer), keep_old=keep_old)
+        self._replace(KEY_NAME, stored, lambda read: check_stored(read, self._issuer), keep_old=keep_old)
 
     def recovery_plan(self) -> bytes:
         """The plan that was written with the state that lies here; empty where there is none.

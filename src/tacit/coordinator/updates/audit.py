@@ -11,7 +11,13 @@ from hashlib import sha256
 from tacit.coordinator.access import authenticate, require_log_reader
 from tacit.coordinator.activate import Order
 from tacit.coordinator.log import EventLog
-from tacit.coordinator.log.entries import Entry, activation_refused, request_refused
+from tacit.coordinator.log.entries import (
+    Entry,
+    activation_refused,
+    quote_signed,
+    quotes_not_listed,
+    request_refused,
+)
 from tacit.coordinator.log.refusals import Caller, Refusals
 from tacit.coordinator.state import Event
 from tacit.coordinator.updates.ledger import Held, Ledger
@@ -39,6 +45,7 @@ class Audit:
         self._clock = clock
         self._log = log
         self._refusals = Refusals()
+        self._signed = Refusals(quotes_not_listed)
 
     def page(self, user: str, after: int) -> Page:
         """The entries after that number, for a user who may read them.
@@ -51,7 +58,7 @@ class Audit:
         """
         _, manifest = self._ledger.opened(Event.READ_LOG)
         require_log_reader(manifest, user)
-        self.write(self._refusals.take_unlisted())
+        self.write((*self._refusals.take_unlisted(), *self._signed.take_unlisted()))
         return self._page(after, max_lines=PAGE_LINES, max_bytes=PAGE_BYTES)
 
     def digests(self, after: int) -> Page:
@@ -76,6 +83,16 @@ class Audit:
         skipped = number - journal.archived.number
         begins = journal.archived.after_lines(journal.tail[:skipped])
         return Page(begins, journal.tail[skipped : skipped + max_lines], mark)
+
+    def quote_signed(self, quote: bytes, tcb_status: str) -> None:
+        """Write that a quote is signed; no more of them than of refusals, for anybody may have one signed.
+
+        Raises:
+            StateError: it could not be stored, and nothing may be signed.
+        """
+        if self._signed.admit("stranger", tcb_status, now=self._clock()):
+            entry = quote_signed(digest=sha256(quote).hexdigest(), tcb_status=tcb_status)
+            self._ledger.note(*self._signed.take_unlisted(), entry)
 
     # ---- refusals
 

@@ -39,6 +39,7 @@ class Recovered:
     """What a share brought: how many remain, and the key with what it opened once none does.
 
     `version` is that of the state's file; `given` shares opened it, `refused` were offered before and did not.
+    `holders` are the recovery keys whose owners signed them.
     """
 
     remaining: int
@@ -48,6 +49,7 @@ class Recovered:
     version: int = 0
     given: int = 0
     refused: int = 0
+    holders: tuple[str, ...] = ()
 
 
 class Recovery:
@@ -112,7 +114,7 @@ class Recovery:
         if manifest is None:
             raise RecoveryError("the sealed state holds no manifest")
         holders = {name: parse_recovery_key(pem) for name, pem in manifest.recovery_keys.items()}
-        verify_holders(plan, given, holders, threshold=manifest.config.recovery_threshold)
+        signers = verify_holders(plan, given, holders, threshold=manifest.config.recovery_threshold)
         return Recovered(
             remaining=0,
             key=key,
@@ -121,6 +123,7 @@ class Recovery:
             version=contents.start.version,
             given=len(given),
             refused=self._refused,
+            holders=signers,
         )
 
     def forget(self) -> None:

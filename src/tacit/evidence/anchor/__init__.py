@@ -3,6 +3,6 @@
 `roots` has the pinned keys and refuses an anchor that does not fit its kind; the others parse what comes from outside.
 """
 
-from tacit.evidence.anchor.roots import AMD, INTEL, INTEL_TDX
+from tacit.evidence.anchor.roots import AMD, INTEL, INTEL_TDX, MAKERS
 
-__all__ = ["AMD", "INTEL", "INTEL_TDX"]
+__all__ = ["AMD", "INTEL", "INTEL_TDX", "MAKERS"]

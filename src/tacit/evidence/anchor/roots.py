@@ -55,6 +55,9 @@ AMD_ROOT_KEYS = {
 AMD = TrustAnchor(Tee.SNP, "AMD root keys (Milan, Genoa, Turin)", b"")
 """Has no certificate of its own: AMD's chains bring theirs (ARK), and its key must be one of AMD_ROOT_KEYS."""
 
+MAKERS = {Tee.SGX: INTEL, Tee.TDX: INTEL_TDX, Tee.SNP: AMD}
+"""The anchor of each real kind."""
+
 
 def check_kind(anchor: TrustAnchor, kinds: Sequence[Tee], what: str) -> None:
     """Refuse an anchor that does not vouch for evidence of this kind.

@@ -112,6 +112,11 @@ def render_tcb(product: str = PRODUCT) -> bytes:
     return bytes(tcb)
 
 
+def lowest_tcb(product: str = PRODUCT) -> dict[str, int]:
+    """The versions of the simulated chip, as a package's MinimumTCB names them."""
+    return {name: _TCB[name] for name in TCB_PLACES[product]}
+
+
 def generate_chip(*, now: datetime, random: Callable[[int], bytes], product: str = PRODUCT) -> SnpChip:
     """A new chip with keys of its own; `random` gives as many random bytes as asked."""
     keys = SnpKeys(

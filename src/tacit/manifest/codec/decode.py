@@ -49,6 +49,7 @@ class Place:
     path: str = ""
     struct: str = ""
     fields: tuple[str, ...] = ()
+    alone: bool = False
 
     def named(self, name: str) -> "Place":
         """The place of an entry of a map. Go's messages leave the names of entries out."""
@@ -56,9 +57,9 @@ class Place:
         return replace(self, path=(self.path + shown).removeprefix("."))
 
     def within(self, go_type: str, name: str) -> "Place":
-        """The place of a field of a struct. One without a name leaves the name of the struct around it."""
-        struct = self.struct if go_type.startswith("struct ") else go_type.rpartition(".")[2]
-        return Place(f"{self.path}.{name}".removeprefix("."), struct, (*self.fields, name))
+        """The place of a field of a struct. One without a name, or read alone, leaves that of the struct around it."""
+        struct = self.struct if self.alone or go_type.startswith("struct ") else go_type.rpartition(".")[2]
+        return Place(f"{self.path}.{name}".removeprefix("."), struct, (*self.fields, name), self.alone)
 
     def at(self, index: int) -> "Place":
         """The place of an element of a list."""
@@ -301,12 +302,9 @@ class Struct:
     def recognise(self, member: Member, place: Place, seen: set[str], report: Report) -> str | None:
         """The proper name of a key, or None for an unknown one; notes what is tolerated about it."""
         inner = place.named(member.key)
-        name = member.key if member.key in self.fields else None
-        if name is None:
-            folded = _folded(member.key)
-            name = next((known for known in self.fields if _folded(known) == folded), None)
-            if name is not None:
-                report.tolerate(inner, member.offset, f'key "{member.key}" read as "{name}"')
+        name = self.proper_name(member.key)
+        if name is not None and name != member.key:
+            report.tolerate(inner, member.offset, f'key "{member.key}" read as "{name}"')
         if name is None:
             message = f'unknown key "{_shortened(member.key)}" ignored{self.suggestion(member.key)}'
             report.tolerate(inner, member.offset, message)
@@ -316,6 +314,13 @@ class Struct:
         seen.add(name)
         return name
 
+    def proper_name(self, key: str) -> str | None:
+        """The field that Go takes a key for: the one of exactly this name, or else ignoring case; None for no field."""
+        if key in self.fields:
+            return key
+        folded = _folded(key)
+        return next((known for known in self.fields if _folded(known) == folded), None)
+
     def suggestion(self, key: str) -> str:
         """What the key may have meant, or what there is."""
         by_folded = {_folded(name): name for name in self.fields}
@@ -323,6 +328,36 @@ class Struct:
         if near:
             return f'; did you mean "{by_folded[near[0]]}"?'
         return f"; known here: {', '.join(sorted(self.fields))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A value that Go decodes by a function of its own: what is wrong in it ends the reading.
+
+    Text in its place is ignored; `text` says why.
+    """
+
+    kind: Kind
+    text: str
+
+    @property
+    def go_type(self) -> str:
+        """Go's name of the type."""
+        return self.kind.go_type
+
+    def empty(self) -> Any:
+        """As of the value within."""
+        return self.kind.empty()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The value within."""
+        if node.shape is Shape.STRING:
+            report.tolerate(place, node.offset, self.text)
+            return current
+        own = Report()
+        value = self.kind.decode(node, replace(place, alone=True), current, own)
+        report.adopt(own.findings)
+        return value
 
 
 def _folded(key: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tacit.errors import PkiError
 from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Hex, Moment
-from tacit.manifest.codec.decode import Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.codec.decode import Alone, Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
     CertificateTemplate,
@@ -113,6 +113,7 @@ _CERTIFICATE_FIELDS: dict[str, Kind] = {
     "MaxPathLenZero": Flag(),
     **dict.fromkeys(_NOT_SUPPORTED.split(), _IGNORED),
 }
+_WHOLE = "a certificate that is given whole is ignored; say how it is to look, as an object"
 _VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
 _SECRET = Struct(
     "manifest.Secret",
@@ -122,7 +123,7 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": Struct("manifest.Certificate", _CERTIFICATE_FIELDS),
+        "Cert": Alone(Struct("x509.Certificate", _CERTIFICATE_FIELDS), _WHOLE),
         "Private": _VALUE,
         "Public": _VALUE,
     },
@@ -254,8 +255,8 @@ def _certificate(entry: Values) -> CertificateTemplate:
         common_name=subject["CommonName"] or None,
         serial_number=subject["SerialNumber"] or None,
         subject=tuple((name, value) for name in _SUBJECT_LISTS for value in subject[name] or ()),
-        dns_names=_tuple(entry["DNSNames"]),
-        ip_addresses=_tuple(entry["IPAddresses"]),
+        dns_names=_tuple_or_none(entry["DNSNames"]),
+        ip_addresses=_tuple_or_none(entry["IPAddresses"]),
         email_addresses=_tuple(entry["EmailAddresses"]),
         not_after=entry["NotAfter"],
         key_usage=entry["KeyUsage"] or None,

@@ -5,7 +5,7 @@ fields, maps, and nothing. A record has exactly the fields listed here; no attri
 reached from a template.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -117,18 +117,41 @@ def _entries(secrets: Mapping[str, TemplateSecret]) -> Entries:
     return Entries("map[string]manifest.Secret", _Secrets(secrets), _secret(NO_SECRET))
 
 
+_FIELDS: Mapping[str, Callable[[TemplateSecret], object]] = {
+    "Type": lambda secret: _latin(secret.type),
+    "Size": lambda secret: secret.size,
+    "Shared": lambda secret: secret.shared,
+    "UserDefined": lambda secret: secret.user_defined,
+    "ValidFor": lambda secret: secret.valid_for,
+    "Cert": lambda secret: Bytes("manifest.Certificate", "CERTIFICATE", secret.cert),
+    "Private": lambda secret: Bytes("manifest.PrivateKey", "PRIVATE KEY", secret.private),
+    "Public": lambda secret: Bytes("manifest.PublicKey", "PUBLIC KEY", secret.public),
+}
+
+
+class _SecretFields(Mapping[str, object]):
+    """The fields of one secret, made when they are asked for: a template seldom wants more than one."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: TemplateSecret) -> None:
+        self._secret = secret
+
+    def __contains__(self, name: object) -> bool:
+        return name in _FIELDS
+
+    def __getitem__(self, name: str) -> object:
+        return _FIELDS[name](self._secret)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FIELDS)
+
+    def __len__(self) -> int:
+        return len(_FIELDS)
+
+
 def _secret(secret: TemplateSecret) -> Record:
-    fields: dict[str, object] = {
-        "Type": _latin(secret.type),
-        "Size": secret.size,
-        "Shared": secret.shared,
-        "UserDefined": secret.user_defined,
-        "ValidFor": secret.valid_for,
-        "Cert": Bytes("manifest.Certificate", "CERTIFICATE", secret.cert),
-        "Private": Bytes("manifest.PrivateKey", "PRIVATE KEY", secret.private),
-        "Public": Bytes("manifest.PublicKey", "PUBLIC KEY", secret.public),
-    }
-    return Record("manifest.Secret", fields)
+    return Record("manifest.Secret", _SecretFields(secret))
 
 
 def _latin(text: str) -> str:

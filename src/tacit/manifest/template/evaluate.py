@@ -7,7 +7,7 @@ Messages are Go's: `template: data:1:3: executing "data" at <hex .Secrets.x>: er
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from tacit.errors import TemplateError
@@ -114,6 +114,7 @@ class _Evaluator:
         empty = True
         for key, element in self.elements(step, value):
             empty = False
+            self.count(step)  # a body without steps costs time, too
             self.bind(step.pipe, key, element)
             self.walk(step.body, element)
             del self.variables[after:]
@@ -129,10 +130,13 @@ class _Evaluator:
                     yield name, value.values[name]
             case Bytes() if value.label != "CERTIFICATE":
                 yield from enumerate(value.data)
+            case int() if not isinstance(value, bool):
+                yield from ((number, number) for number in range(value))
             case None:
                 return
             case _:
-                self.fail(step.at, f"{step.pipe}", f"range can't iterate over a value of type {type_name(value)}")
+                last = step.pipe.commands[-1]
+                self.fail(last.at, str(last), f"range can't iterate over a value of type {type_name(value)}")
 
     def bind(self, pipe: Pipe, key: object, element: object) -> None:
         """One variable gets the element; of two the first gets the key."""
@@ -169,7 +173,12 @@ class _Evaluator:
             return self.function(command, first, dot, piped)
         if len(command.operands) > 1 or piped:
             if isinstance(first, Path) and first.fields:
-                message = f"{first.fields[-1]} is not a method but has arguments"
+                owner = self.operand(replace(first, fields=first.fields[:-1]), dot)
+                known = isinstance(owner, Record) and first.fields[-1] in owner.fields
+                words = (
+                    "has arguments but cannot be invoked as function" if known else "is not a method but has arguments"
+                )
+                message = f"{first.fields[-1]} {words}"
                 self.fail(first.at, str(first), message)
             self.fail(first.at, str(first), f"can't give argument to non-function {first}")
         if isinstance(first, Constant) and first.value is None:

@@ -131,40 +131,45 @@ def unequal(first: object, second: object) -> bool:
 
 
 def _same(first: object, second: object) -> bool:
-    for value in (first, second):
-        if isinstance(value, Bytes | Entries | Record):
-            message = f"non-comparable type {type_name(value)}"
-            raise CallError(message)
+    whole = [value for value in (first, second) if isinstance(value, Bytes | Entries | Record)]
+    if len(whole) == 2 or (whole and (first is None or second is None)):
+        message = f"non-comparable type {type_name(whole[0])}"
+        raise CallError(message)
     if first is None or second is None:
         return first is second
     if type(first) is not type(second):
-        message = "incompatible types for comparison"
-        raise CallError(message)
+        raise _incompatible(first, second)
     return first == second
+
+
+def _incompatible(first: object, second: object) -> CallError:
+    return CallError(f"incompatible types for comparison: {type_name(first)} and {type_name(second)}")
 
 
 def less(first: object, second: object) -> bool:
     """Whether the first of two numbers, or of two texts, is the smaller."""
     for value in (first, second):
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if not isinstance(value, int | str):
             message = "invalid type for comparison"
             raise CallError(message)
-    if isinstance(first, int) and isinstance(second, int):
-        return first < second
     if isinstance(first, str) and isinstance(second, str):
         return first < second
-    message = "incompatible types for comparison"
+    if type(first) is not type(second):
+        raise _incompatible(first, second)
+    if isinstance(first, int) and isinstance(second, int) and not isinstance(first, bool):
+        return first < second
+    message = "invalid type for comparison"
     raise CallError(message)
 
 
 def less_or_equal(first: object, second: object) -> bool:
     """Whether the first of two numbers, or of two texts, is not the greater."""
-    return not less(second, first)
+    return less(first, second) or _same(first, second)
 
 
 def greater(first: object, second: object) -> bool:
     """Whether the first of two numbers, or of two texts, is the greater."""
-    return less(second, first)
+    return not less_or_equal(first, second)
 
 
 def greater_or_equal(first: object, second: object) -> bool:
@@ -186,6 +191,9 @@ def length(value: object) -> int:
             return len(value.data)
         case Entries():
             return len(value.values)
+    if value is None:
+        message = "reflect: call of reflect.Value.Type on zero Value"
+        raise CallError(message)
     message = f"len of type {type_name(value)}"
     raise CallError(message)
 
@@ -206,15 +214,24 @@ def _index_once(value: object, key: object) -> object:
             if isinstance(key, str):
                 return value.values.get(key, value.missing)
             message = f"value has type {type_name(key)}; should be string"
+        case str():
+            return _byte(value.encode("latin-1"), key)
         case Bytes() if value.label != "CERTIFICATE":
-            if isinstance(key, bool) or not isinstance(key, int):
-                message = f"cannot index slice/array with type {type_name(key)}"
-            elif 0 <= key < len(value.data):
-                return value.data[key]
-            else:
-                message = f"index out of range: {key}"
+            return _byte(value.data, key)
         case _:
             message = f"can't index item of type {type_name(value)}"
+    raise CallError(message)
+
+
+def _byte(data: bytes, key: object) -> int:
+    if key is None:
+        message = "cannot index slice/array with nil"
+    elif isinstance(key, bool) or not isinstance(key, int):
+        message = f"cannot index slice/array with type {type_name(key)}"
+    elif 0 <= key < len(data):
+        return data[key]
+    else:
+        message = f"index out of range: {key}"
     raise CallError(message)
 
 

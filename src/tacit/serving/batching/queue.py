@@ -30,7 +30,8 @@ from tacit.wire.tensor import Tensor
 
 MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is far below what a queue could take
 _ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more rows take longer than one
-_ATTEMPT_NS = 5_000_000  # an attempt that took longer was the last one
+_ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
+_SLOW_IN_A_ROW = 3  # such attempts, and no more are made
 
 Outputs = dict[str, Tensor]
 
@@ -82,7 +83,7 @@ class ModelQueue:
         self._name, self._runner, self._rules = name, runner, rules
         self._joinable = set(joinable)
         self._max_waiting = max_waiting
-        self._quick = quick
+        self._quick, self._slow = quick, 0
         self._wall_clock = wall_clock
         self._items: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._gate = threading.Lock()
@@ -114,7 +115,8 @@ class ModelQueue:
             took = time.perf_counter_ns() - begin
             self._count(count_rows(inputs) or 1, took)
             self.statistics.success.add(took)
-            if took > _ATTEMPT_NS:
+            self._slow = self._slow + 1 if took > _ATTEMPT_NS else 0
+            if self._slow >= _SLOW_IN_A_ROW:
                 self._quick = False
             return found
         finally:

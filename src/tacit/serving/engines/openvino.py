@@ -103,7 +103,7 @@ class OpenVinoEngine:
         try:
             for alias, tensor in inputs.items():
                 self._fill(binding.inputs[alias], _with_ones(tensor, added[alias]))
-            self._request.infer()
+            self._request.infer(share_outputs=True, decode_strings=False)  # nothing is copied: `_take` does that once
             taken = {alias: self._take(binding, alias) for alias in outputs}
             return _without_ones(taken, added.values()) if any(added.values()) else taken
         except RuntimeError as exc:

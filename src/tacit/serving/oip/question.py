@@ -14,7 +14,7 @@ import numpy as np
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT
 from tacit.serving.callers import Caller
-from tacit.serving.plane import Plane, Selector, Served, State
+from tacit.serving.plane import Plane, Selector, Served, State, check_aliases, choose_outputs
 from tacit.wire.tensor import DT_BFLOAT16, DT_STRING, Tensor, float32_of_bfloat16
 
 Wire = TypeVar("Wire")
@@ -70,19 +70,15 @@ async def answer(
     if question.timeout:
         ours = time.monotonic() + question.timeout / 1e6
         deadline = ours if deadline is None else min(deadline, ours)
-    prediction = await plane.predict(
-        question.selector,
-        key,
-        question.inputs,
-        decode=decode,
-        output_filter=[wanted.name for wanted in question.wanted],
-        deadline=deadline,
-    )
-    outputs = dict(prediction.outputs)
+    check_aliases(served.signatures[key], question.inputs)
+    tensors = {alias: decode(alias, value) for alias, value in question.inputs.items()}
+    outputs = choose_outputs(served.signatures[key], [wanted.name for wanted in question.wanted])
+    prediction = await plane.run(question.selector, served, key, tensors, outputs=outputs, deadline=deadline)
+    found = dict(prediction.outputs)
     for wanted in question.wanted:
         if wanted.classes:
-            outputs[wanted.name] = classify(outputs[wanted.name], wanted.classes, name=wanted.name)
-    return Found(prediction.model, prediction.version, outputs)
+            found[wanted.name] = classify(found[wanted.name], wanted.classes, name=wanted.name)
+    return Found(prediction.model, prediction.version, found)
 
 
 def find(plane: Plane, selector: Selector) -> Served:

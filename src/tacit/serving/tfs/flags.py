@@ -100,6 +100,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "max_waiting_requests": Flag(1024, "requests that wait for one model version", least=1),
     "max_client_requests": Flag(0, "requests of one client certificate at once; 0 is no limit", least=0),
     "max_client_rate": Flag(0, "requests of one client certificate in a second; 0 is no limit", least=0),
+    "attest_connections": Flag(False, "answer for evidence bound to the connection, on the REST port"),
     "edge": Flag("tacit", "what serves the gRPC port: tacit, or grpcio to fall back on"),
     "port_file": Flag(
         "", "write the ports as JSON into this file once both listen; ports given as -1 are chosen freely"

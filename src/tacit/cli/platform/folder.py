@@ -1,7 +1,4 @@
-"""`tacit platform` and `tacit package-info`: the simulated platform of this machine, and what runs on it.
-
-The one module of the command line that reaches the evidence I/O.
-"""
+"""`tacit platform`: the simulated platform of this machine, and what runs on it."""
 
 import hashlib
 import json
@@ -12,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, read_input
-from tacit.errors import EvidenceFormatError, EvidenceSignatureError, FileInputError, PlatformError, UsageError
+from tacit.cli.files import FormatOption, check_format
+from tacit.errors import FileInputError, PlatformError, UsageError
+from tacit.evidence import Tee
 from tacit.evidence.fetch import load_anchor
 from tacit.evidence.issue import (
     PLATFORM_FILE,
@@ -24,9 +22,6 @@ from tacit.evidence.issue import (
     init_platform,
     load_package_info,
 )
-from tacit.evidence.sgx.sigstruct import find_sigstruct
-
-_MAX_ENCLAVE = 1 << 30  # bytes; a signed enclave may hold a whole runtime
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,9 +39,15 @@ def platform_folder(folder: Path | None = None) -> Path:
     return folder or default_platform_folder(os.environ)
 
 
-def package_of(program: str, folder: Path | None = None) -> PackageInfo:
-    """What this installation's `program` (`coordinator` or `marble`) would show as evidence. Raises: PlatformError."""
-    return load_package_info(platform_folder(folder), program=program)
+def package_of(program: str, folder: Path | None = None, tee: str = str(Tee.SIMULATED)) -> PackageInfo:
+    """What this installation's `program` (`coordinator` or `marble`) would show as evidence, simulated as `tee`.
+
+    Raises: PlatformError, UsageError.
+    """
+    kinds = tuple(kind for kind in Tee if kind.is_simulated)
+    if tee not in kinds:
+        raise UsageError(f"--tee {tee} is no kind of simulation; expected one of {', '.join(kinds)}")
+    return load_package_info(platform_folder(folder), program=program, tee=Tee(tee))
 
 
 def ensure_platform(folder: Path | None = None) -> Path:
@@ -125,47 +126,3 @@ def show(folder: FolderOption = None, output: FormatOption = "text") -> None:
         return
     typer.echo(f"{anchor.tee.upper()} platform {anchor.name} in {place}")
     typer.echo(f"Root: {digest}")
-
-
-def package_info(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="marble|coordinator|PATH", help="A program of this installation; or a .sig file or enclave."
-        ),
-    ] = "marble",
-    folder: FolderOption = None,
-    output: FormatOption = "text",
-) -> None:
-    """Print the values that a manifest needs for a program: of this installation on the simulated platform, or of a signed enclave.
-
-    Example: tacit package-info marble
-    """
-    check_format(output)
-    info = package_of(target, folder) if target in ("marble", "coordinator") else _signed(Path(target))
-    if output == "json":
-        # The keys and types of a manifest's package: what is printed can be pasted there.
-        values = {"TEE": str(info.tee), "UniqueID": info.unique_id.hex(), "SignerID": info.signer_id.hex()}
-        numbers = {"ProductID": info.product_id, "SecurityVersion": info.security_version}
-        typer.echo(json.dumps({**values, **numbers, **({"Debug": True} if info.debug else {})}))
-        return
-    typer.echo(f"TEE:             {info.tee}")
-    typer.echo(f"UniqueID:        {info.unique_id.hex()}")
-    typer.echo(f"SignerID:        {info.signer_id.hex()}")
-    typer.echo(f"ProductID:       {info.product_id}")
-    typer.echo(f"SecurityVersion: {info.security_version}")
-    if info.debug:
-        typer.echo("Debug:           true")
-        typer.echo("Note: it may be started in debug mode, in which the host reads its memory.", err=True)
-
-
-def _signed(path: Path) -> PackageInfo:
-    """What the signer of an enclave says of it. Raises: UsageError, FileInputError, EvidenceError."""
-    if not path.exists():
-        raise UsageError(
-            f"{path} is neither a file nor a program of this installation; expected marble, coordinator or PATH"
-        )
-    try:
-        return find_sigstruct(read_input(path, largest=_MAX_ENCLAVE))
-    except (EvidenceFormatError, EvidenceSignatureError) as exc:
-        raise type(exc)(f"{path}: {exc}") from exc

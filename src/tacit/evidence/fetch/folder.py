@@ -1,19 +1,15 @@
-"""Where anchors and collateral come from. Touches files; for composition roots and the client's connection.
+"""Anchors and collateral from files: the simulated platform's folder, and single files of collateral."""
 
-There are two sources: the simulated platform's folder, and a file with Intel's collateral. Evidence is an argument of
-`fetch_collateral` because an Intel PCCS is asked by the platform that the evidence names. Nothing that comes from a
-source is trusted: the verifier checks its signatures against the anchor.
-"""
-
+from collections.abc import Mapping
 from pathlib import Path
 
-from tacit.errors import CollateralError, PlatformError
+from tacit.errors import PlatformError
 from tacit.evidence.anchor.strict_json import MAX_JSON_SIZE
 from tacit.evidence.claims import Tee, TrustAnchor
 from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.simulated.platform import PLATFORM_FILE, SimulatedPlatform, parse_public_platform
 from tacit.evidence.snp.report import is_report
-from tacit.evidence.verify import Collateral, parse_collateral
+from tacit.evidence.verify import Collateral
 from tacit.evidence.verify.envelope import unwrap
 
 
@@ -56,19 +52,12 @@ def fetch_collateral(evidence: bytes, *, folder: Path) -> Collateral:
     return _load(folder).collateral_for(tee)
 
 
-def load_collateral(file: Path) -> Collateral:
-    """Collateral from a file, as `parse_collateral` reads it.
-
-    Raises:
-        CollateralError: no such file, or not what it should be.
-    """
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_JSON_SIZE + 1)
-    except OSError as exc:
-        # Callers of the API may read this: where the file lies is the operator's affair.
-        raise CollateralError(f"the collateral cannot be read: {exc.strerror}") from exc
-    return parse_collateral(raw)
+def default_cache_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where a user's collateral is kept: `tacit/collateral` below $XDG_CACHE_HOME or ~/.cache; None where neither is."""
+    if base := environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "tacit" / "collateral"
+    home = environ.get("HOME")
+    return Path(home) / ".cache" / "tacit" / "collateral" if home else None
 
 
 def _load(folder: Path) -> SimulatedPlatform:

@@ -1,0 +1,86 @@
+"""The coordinator as it was last attested, and attested again: by age, and when its servers show another chain.
+
+Calls go on under the last attestation while the next one is made beside them. What the next one finds counts at once:
+if the coordinator is not what was expected any more, no further call is made. That it could not be reached says nothing
+about it, so then the last attestation is good until it is twice as old as it should get.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Lock, Thread
+
+from tacit.client.connect import AttestedCoordinator
+from tacit.errors import TacitError, UnreachableError
+
+Attest = Callable[[], AttestedCoordinator]
+
+
+class Renewal:
+    """`attest` makes an attestation, which is then good for `max_age`. Several threads may use it."""
+
+    def __init__(
+        self, first: AttestedCoordinator, attest: Attest, *, max_age: timedelta, clock: Callable[[], datetime]
+    ) -> None:
+        self._attest, self._max_age, self._clock = attest, max_age, clock
+        self._current, self._made = first, clock()
+        self._refused: TacitError | None = None
+        self._working = False
+        self._lock, self._renewing = Lock(), Lock()
+
+    @property
+    def last(self) -> AttestedCoordinator:
+        """As it was last attested, whatever its age."""
+        return self._current
+
+    def current(self) -> AttestedCoordinator:
+        """The coordinator, attested recently enough.
+
+        Raises:
+            TacitError: what the last attestation was refused for.
+            UnreachableError: it is twice as old as it should get, and the coordinator cannot be reached.
+        """
+        with self._lock:
+            if self._refused is not None:
+                raise self._refused
+            used, age = self._current, self._clock() - self._made
+            due = age >= self._max_age or age < timedelta()
+            start = due and not self._working and age < 2 * self._max_age
+            self._working = self._working or start
+        if due and not timedelta() <= age < 2 * self._max_age:
+            return self._renew(used)
+        if start:
+            Thread(target=self._renew_beside, args=(used,), name="attestation", daemon=True).start()
+        return used
+
+    def after_refusal(self, used: AttestedCoordinator) -> AttestedCoordinator:
+        """The coordinator attested anew, for a caller whom a server of `used` showed another chain.
+
+        Raises: as `current`.
+        """
+        return self._renew(used)
+
+    def _renew(self, used: AttestedCoordinator) -> AttestedCoordinator:
+        with self._renewing:  # one at a time; who waited takes what the other found
+            with self._lock:
+                if self._refused is not None:
+                    raise self._refused
+                if self._current is not used:
+                    return self._current
+            try:
+                found = self._attest()
+            except UnreachableError:
+                raise
+            except TacitError as exc:
+                self._refused = exc
+                raise
+            with self._lock:
+                self._current, self._made = found, self._clock()
+            return found
+
+    def _renew_beside(self, used: AttestedCoordinator) -> None:
+        try:
+            self._renew(used)
+        except TacitError:
+            pass  # kept for the next call, or tried again by it
+        finally:
+            self._working = False

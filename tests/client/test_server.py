@@ -1,0 +1,208 @@
+"""A model server attested directly over REST: each connection proves by itself that the attested program holds it."""
+
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tacit
+from fakes.coordinator import FakeCoordinator
+from fakes.tee import NOW, FakeTee
+from fakes.tls_server import Server, running, server_leaf
+from tacit.client.address import parse_address
+from tacit.client.bound.channel import BoundChannel
+from tacit.client.connect import attest_coordinator
+from tacit.client.coordinator import fingerprint
+from tacit.client.trust import TrustStore
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import BindingError, MeasurementError, NotTrustedError, PeerError, TlsError, UsageError
+from tacit.evidence import Role, report_data
+from tacit.pki import KeyPair, issue_self_signed
+from tacit.programs.serve import attested, load_issuer
+from tacit.serving.evidence import AttestedRest
+from tacit.wire.evidence import EVIDENCE_PATH
+
+SERVER_TEE = FakeTee(measurement=b"\x22" * 32, product_id=2)
+MANIFEST = {
+    "Packages": {"p": {"TEE": "simulated", "UniqueID": (b"\x22" * 32).hex()}},
+    "Marbles": {"t": {"Package": "p"}},
+}
+STATUS = {"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_message": ""}}]}
+
+
+@dataclass
+class Place:
+    server: Server
+    session: tacit.Session
+    coordinator: FakeCoordinator
+
+    def ask(self) -> Any:
+        with self.session.attested_rest(self.server.address, timeout=5) as client:
+            return client.status("m")
+
+
+@pytest.fixture
+def place(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> Iterator[Place]:
+    coordinator.manifest = json.dumps(MANIFEST).encode()
+    trust.pin_manifest(coordinator.host, fingerprint(coordinator.manifest))
+    attested_one = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=5)
+    assert coordinator.intermediate is not None
+    with running(Server(server_leaf(coordinator.intermediate))) as server, tacit.Session(attested_one) as session:
+        serve_with(server, SERVER_TEE)
+        yield Place(server, session, coordinator)
+
+
+def serve_with(server: Server, tee: FakeTee, shown: KeyPair | None = None) -> None:
+    async def models(request: HttpRequest) -> HttpResponse:
+        server.calls += 1
+        return HttpResponse(200, json.dumps(STATUS).encode())
+
+    server.http = AttestedRest(models, tee, lambda: (shown or server.shown).certificate_der).handle  # type: ignore[method-assign]
+
+
+def test_the_server_itself_is_attested_on_the_very_connection(place: Place) -> None:
+    assert place.ask()[0].state == "AVAILABLE"
+    assert place.server.calls == 1
+
+
+def test_each_connection_of_a_server_is_attested_by_itself(place: Place) -> None:
+    with place.session.attested_rest(place.server.address, timeout=5) as client:
+        client.status("m")
+        serve_with(place.server, FakeTee(measurement=b"\xee" * 32))
+        client.status("m")  # the connection that was attested
+        client.close()
+        with pytest.raises(MeasurementError):
+            client.status("m")
+    assert place.server.calls == 2
+
+
+def test_t02_an_attacker_with_the_servers_key_and_its_evidence_is_refused(place: Place) -> None:
+    genuine = place.server
+
+    async def relay(request: HttpRequest) -> HttpResponse:
+        if request.path != EVIDENCE_PATH:
+            stolen.append(request.path)
+            return HttpResponse(200, json.dumps(STATUS).encode())
+        import asyncio
+
+        def fetch() -> bytes:
+            with BoundChannel(parse_address(genuine.address, default_port=1)) as channel:
+                return channel.call("GET", EVIDENCE_PATH, query=[("nonce", request.query.removeprefix("nonce="))]).body
+
+        return HttpResponse(200, await asyncio.to_thread(fetch))
+
+    stolen: list[str] = []
+    attacker = Server(genuine.shown)  # the very same key and certificate
+    attacker.http = relay  # type: ignore[method-assign]
+    with (
+        running(attacker),
+        place.session.attested_rest(attacker.address, timeout=5) as client,
+        pytest.raises(BindingError, match="another connection"),
+    ):
+        client.status("m")
+    assert not stolen
+
+
+def test_t01_t03_the_evidence_of_an_activation_and_of_a_coordinator_are_no_servers(place: Place) -> None:
+    for role, channel in ((Role.MARBLE, False), (Role.COORDINATOR, True)):
+
+        class Other(FakeTee):
+            def issue_evidence(self, data: bytes) -> bytes:
+                return super().issue_evidence(self.data)
+
+        other = Other(measurement=b"\x22" * 32, product_id=2)
+        key = place.server.shown.certificate_der
+        other.data = report_data(role=role, key=key, channel=b"c" * 32 if channel else b"")  # type: ignore[attr-defined]
+        serve_with(place.server, other)
+        with pytest.raises(BindingError):
+            place.ask()
+    assert place.server.calls == 0
+
+
+def test_a_server_of_another_chain_or_type_or_program_is_refused(place: Place) -> None:
+    serve_with(place.server, FakeTee(measurement=b"\xee" * 32))
+    with pytest.raises(MeasurementError):
+        place.ask()
+    place.server.shown = issue_self_signed(("localhost",), common_name="other", now=NOW)
+    serve_with(place.server, SERVER_TEE)
+    with pytest.raises(TlsError, match="no certificate of the attested coordinator's"):
+        place.ask()
+    # The coordinator's own certificate is no marble's.
+    place.server.shown = place.coordinator.root
+    serve_with(place.server, SERVER_TEE)
+    with pytest.raises(TlsError):
+        place.ask()
+    assert place.server.calls == 0
+
+
+def test_t06_a_server_that_shows_no_evidence_is_not_fallen_back_to(place: Place) -> None:
+    async def plain(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(404, b"{}")
+
+    place.server.http = plain  # type: ignore[method-assign]
+    with pytest.raises(BindingError, match="--attest_connections"):
+        place.ask()
+
+    async def stripped(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, json.dumps({"evidence": base64.b64encode(b"x").decode(), "channel": ""}).encode())
+
+    place.server.http = stripped  # type: ignore[method-assign]
+    with pytest.raises(BindingError, match="does not bind"):
+        place.ask()
+
+    async def nonsense(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, b"<html>")
+
+    place.server.http = nonsense  # type: ignore[method-assign]
+    with pytest.raises(PeerError, match="something else"):
+        place.ask()
+
+
+def test_without_a_pinned_manifest_no_server_can_be_judged(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    found = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=5)
+    with pytest.raises(NotTrustedError, match="pinned manifest"):
+        tacit.Session(found).attested_rest("localhost:1")
+
+
+@pytest.mark.parametrize("query", ["", "nonce=", "nonce=zz", "nonce=00", "nonce=" + "00" * 33, "other=" + "00" * 32])
+def test_t04_evidence_is_made_for_a_whole_nonce_alone(query: str, place: Place) -> None:
+    with BoundChannel(parse_address(place.server.address, default_port=1)) as channel:
+        name, _, value = query.partition("=")
+        assert channel.call("GET", EVIDENCE_PATH, query=[(name, value)] if name else []).status == 400
+        assert channel.call("POST", EVIDENCE_PATH, query=[("nonce", "00" * 32)], body=b"").status == 405
+
+
+def test_t06_tls_1_2_gets_no_evidence(place: Place) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    url = f"https://{place.server.address}{EVIDENCE_PATH}?nonce={'00' * 32}"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, context=context)
+    with refused.value as answer:
+        assert answer.code == 400
+        assert b"TLS 1.3" in answer.read()
+
+
+# ---- the program
+
+
+def test_a_server_outside_a_tee_and_one_without_tls_have_nothing_to_attest(tmp_path: Path) -> None:
+    for tee in ("", "unattested", "sgx", "nonsense"):
+        with pytest.raises(UsageError, match="--attest_connections needs a TEE"):
+            load_issuer(tee, {})
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, b"")
+
+    with pytest.raises(UsageError, match="needs TLS"):
+        attested(handle, SERVER_TEE, None)
