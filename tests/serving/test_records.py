@@ -132,10 +132,19 @@ def test_recorded_requests_are_left_where_warming_up_is_off(
         (record(b"\xff"), Status.INVALID_ARGUMENT, "it is no PredictionLog"),
         (record(b""), Status.UNIMPLEMENTED, "Unsupported log_type for warmup: none"),
         (record(predict_log(1, signature="nope")), Status.INVALID_ARGUMENT, "names signature nope"),
+        (record(wire.PredictionLog(classify_log={}).SerializeToString()), Status.INVALID_ARGUMENT, "Input is empty."),
         (record(predict_log(1, columns=5)), Status.INVALID_ARGUMENT, "warmup request 0 failed"),
         (record(predict_log(1)) * (MAX_RECORDS + 1), Status.INVALID_ARGUMENT, "exceeds the maximum (1000)"),
     ],
-    ids=["no file of records", "no message", "another kind", "no such signature", "it fails", "too many"],
+    ids=[
+        "no file of records",
+        "no message",
+        "another kind",
+        "no such signature",
+        "no examples",
+        "it fails",
+        "too many",
+    ],
 )
 def test_a_version_that_cannot_run_what_was_recorded_is_not_served(
     tmp_path: Path, events: Any, content: bytes, status: Status, text: str

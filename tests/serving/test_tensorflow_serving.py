@@ -51,8 +51,15 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def ports(base: Path) -> Iterator[dict[str, int]]:
+BATCHING = """max_batch_size { value: 128 }
+batch_timeout_micros { value: 0 }
+max_enqueued_batches { value: 1000000 }
+num_batch_threads { value: 8 }
+"""
+
+
+@pytest.fixture(params=["one by one", "in batches"])
+def ports(base: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, int]]:
     program = "from tacit.programs.serve import main; main()"
     flags = [
         "--port=-1",
@@ -64,6 +71,9 @@ def ports(base: Path) -> Iterator[dict[str, int]]:
         f"--monitoring_config_file={base / 'monitoring.config'}",
         "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.lb_policy_name=grpclb",
     ]
+    if request.param == "in batches":
+        (base / "batching.config").write_text(BATCHING)
+        flags += ["--enable_batching", f"--batching_parameters_file={base / 'batching.config'}"]
     with (
         (base / "log").open("w") as log,
         subprocess.Popen([sys.executable, "-c", program, *flags], stderr=log) as server,

@@ -96,9 +96,8 @@ class Inference:
         outputs: Sequence[str],
         deadline: float | None,
     ) -> Prediction:
-        if not examples:
-            raise _refusal("Input is empty.")
-        self._meter.examples(served.name, len(examples))
+        if examples:
+            self._meter.examples(served.name, len(examples))
         inputs = example_inputs(served.signatures[key], examples)
         return await self._plane.run(selector, served, key, inputs, outputs=outputs, deadline=deadline)
 
@@ -133,6 +132,8 @@ def _refusal(message: str) -> RequestError:
 
 def example_inputs(signature: Signature, examples: Sequence[bytes]) -> dict[str, Tensor]:
     """Inputs of a signature from serialized examples: as they are, or by their features. Raises: RequestError."""
+    if not examples:
+        raise _refusal("Input is empty.")
     strings = [alias for alias, spec in signature.inputs.items() if spec.dtype == DT_STRING]
     if len(signature.inputs) == 1 and strings:
         serialized = np.empty(len(examples), dtype=object)
