@@ -9,8 +9,8 @@ from tacit.evidence import Tee
 from tacit.evidence.claims import Issuer
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import parse_key_pair
+from tacit.programs.model_server.evidence import AttestedRest
 from tacit.programs.tee.surroundings import find_real_tee, load_real_tee
-from tacit.serving.evidence import AttestedRest
 
 
 def load_issuer(environ: Mapping[str, str], *, now: datetime) -> Issuer:
