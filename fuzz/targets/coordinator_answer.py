@@ -7,6 +7,7 @@ from tacit.client.channel import Answer
 from tacit.client.connect import _parse_chain, verify_intermediate, verify_manifest, verify_state_mark
 from tacit.client.coordinator import CoordinatorClient
 from tacit.errors import ConnectError, CoordinatorError
+from tacit.evidence.verify.binding import CHANNEL_BINDING
 
 REFUSALS = (ConnectError, CoordinatorError)
 LIMIT = 8192  # bytes
@@ -41,8 +42,8 @@ def check(data: bytes) -> None:
     elif which == b"k":
         client.secrets(["a"])
     else:
-        quote, _, _ = client.quote_with_certificate(b"n")
-        intermediate, root = _parse_chain(_HOST, quote)
+        shown = client.shown_quote(b"n", binding=CHANNEL_BINDING)
+        intermediate, root = _parse_chain(_HOST, shown.quote)
         assert root.public_bytes(Encoding.DER)
         verify_intermediate(_HOST, intermediate, root)
 
