@@ -66,7 +66,7 @@ def predict(
 
 def load_credential(cert: Path | None, key: Path | None, token_file: Path | None) -> Credential | None:
     """What to show where the manifest says who may call. Raises: UsageError, InputError."""
-    if (cert is None) != (key is None):
+    if [cert, key].count(None) == 1:
         raise UsageError("--cert and --key belong together: a certificate, and the key that it is for")
     if cert is None and token_file is None:
         return None
