@@ -82,7 +82,7 @@ def test_forgetting_and_telling_anew_is_one_command(store: TrustStore) -> None:
         (["--tee", "sgx"], 2, "--tee sgx needs --unique-id"),
         (["--tee", "tdx"], 2, "--tee tdx needs --package FILE"),
         (["--tee", "snp", "--unique-id", ID], 1, "needs MEASUREMENT"),
-        (["--tee", "simulated-tdx"], 2, "no coordinator runs on TEE simulated-tdx"),
+        (["--tee", "simulated-arm"], 1, "expected one of"),
         (["--tee", "sgx", "--unique-id", ID, "--package", "p.json"], 2, "leave out the single ids"),
         (["--tee", "sgx", "--unique-id", ID, "--collateral", "http://a b"], 1, "no address"),
         (["--tee", "sgx", "--unique-id", ID, "--collateral", "/nowhere"], 1, "bundle of collateral cannot be read"),
@@ -122,6 +122,15 @@ def test_a_package_says_all_that_is_expected_and_an_address_where_collateral_is(
     assert "Collateral: https://pccs.example.org:8081" in run_main("trust").out
     other = run_main("trust", HOST, "--tee", "snp", "--package", tmp_path / "package.json")
     assert (other.code, store.load_expectation(HOST)) == (1, known)
+
+
+def test_t06_evidence_bound_to_a_key_alone_has_to_be_asked_for(store: TrustStore) -> None:
+    run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID)
+    assert not store.load_expectation(HOST).key_bound
+    assert json.loads(run_main("trust", "--output", "json").out)[HOST]["KeyBound"] is False
+    run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID, "--key-bound")
+    assert store.load_expectation(HOST).key_bound
+    assert "Key-bound" in run_main("trust").out
 
 
 def test_an_option_without_a_host_is_refused(store: TrustStore) -> None:

@@ -25,8 +25,8 @@ from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import BindingError, MeasurementError, NotTrustedError, PeerError, TlsError, UsageError
 from tacit.evidence import Role, report_data
 from tacit.pki import KeyPair, issue_self_signed
+from tacit.programs.model_server.evidence import AttestedRest
 from tacit.programs.serve import attested, load_issuer
-from tacit.serving.evidence import AttestedRest
 from tacit.wire.evidence import EVIDENCE_PATH
 
 SERVER_TEE = FakeTee(measurement=b"\x22" * 32, product_id=2)

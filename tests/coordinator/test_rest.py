@@ -1,6 +1,7 @@
 """The client API without recorded vectors: codes, envelopes, Go's decoder and encoder, and what never gets out."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from fakes.tee import NOW, FakeTee
 from tacit.coordinator.api.rest import ClientApi
 from tacit.coordinator.api.routes import PATHS
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import BindingError, PkiError
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.pki import issue_self_signed
 from tacit.wire.rest import Envelope, encode_envelope
@@ -37,6 +39,10 @@ class Api:
     async def send(self, method: str, target: str, body: bytes = b"", certificate: bytes | None = None) -> HttpResponse:
         path, _, query = target.partition("?")
         return await self.rest.handle(HttpRequest(method, path, query, {}, body, certificate))
+
+    async def bound(self, target: str, exporter: Any) -> HttpResponse:
+        path, _, query = target.partition("?")
+        return await self.rest.handle(HttpRequest("GET", path, query, {}, b"", None, exporter))
 
     async def data(self, method: str, target: str, body: bytes = b"", certificate: bytes | None = None) -> Any:
         answer = await self.send(method, target, body, certificate)
@@ -64,6 +70,58 @@ async def test_the_status_has_our_field_last(api: Api) -> None:
     mark = json.loads(raw)["data"]["tacit"]
     assert list(mark) == ["tee", "epoch", "head", "signature", "log"]
     assert (mark["tee"], mark["epoch"], mark["head"]) == ("unattested", 0, "00" * 32)
+
+
+async def test_t02_a_quote_binds_the_channel_where_that_is_asked_for(executor: ThreadPoolExecutor) -> None:
+    tee = FakeTee()
+    api, asked, secret = Api(executor, tee), [], b"s" * 32
+
+    def export(label: bytes, size: int) -> bytes:
+        asked.append((label, size))
+        return secret
+
+    nonce = base64.urlsafe_b64encode(b"n" * 32).decode()
+    answer = await api.bound(f"/api/v2/quote?nonce={nonce}&channel=tls-exporter-v1", export)
+    data = json.loads(answer.body)["data"]
+    assert (list(data), data["channel"]) == (["cert", "quote", "channel"], "tls-exporter-v1")
+    assert asked == [(b"EXPORTER-tacit-evidence-v1", 32)]
+    claims = verify_evidence(base64.b64decode(data["quote"]), tee.collateral, tee.anchor, now=NOW)
+    root = api.made.core.holdings.identity.root.certificate_der
+    verify_binding(claims, role=Role.COORDINATOR, key=root, nonce=b"n" * 32, channel=secret)
+    for channel in (b"", b"t" * 32):
+        with pytest.raises(BindingError):
+            verify_binding(claims, role=Role.COORDINATOR, key=root, nonce=b"n" * 32, channel=channel)
+    # MarbleRun's half stays, for its command line.
+    assert claims.report_data[:32] == hashlib.sha256(root + b"n" * 32).digest()
+
+
+async def test_t02_a_channel_is_bound_with_a_nonce_over_tls_1_3_and_in_one_way_alone(
+    executor: ThreadPoolExecutor,
+) -> None:
+    api = Api(executor, FakeTee())
+    nonce = base64.urlsafe_b64encode(b"n" * 32).decode()
+
+    def refuse(label: bytes, size: int) -> bytes:
+        raise PkiError("channel binding needs TLS 1.3; this connection is TLSv1.2")
+
+    for query, exporter, word in (
+        ("channel=tls-exporter-v1", lambda label, size: b"s" * 32, b"needs a nonce"),
+        (f"nonce={nonce}&channel=tls-unique", lambda label, size: b"s" * 32, b"tls-exporter-v1 alone"),
+        (f"nonce={nonce}&channel=", lambda label, size: b"s" * 32, b"tls-exporter-v1 alone"),
+        (f"nonce={nonce}&channel=tls-exporter-v1", None, b"no TLS"),
+        (f"nonce={nonce}&channel=tls-exporter-v1", refuse, b"needs TLS 1.3"),
+    ):
+        answer = await api.bound(f"/api/v2/quote?{query}", exporter)
+        assert answer.status in (400, 500)
+        assert word in answer.body
+
+
+async def test_a_coordinator_without_a_tee_says_that_nothing_is_bound(api: Api) -> None:
+    nonce = base64.urlsafe_b64encode(b"n" * 32).decode()
+    answer = await api.bound(f"/api/v2/quote?nonce={nonce}&channel=tls-exporter-v1", lambda label, size: b"s" * 32)
+    data = json.loads(answer.body)["data"]
+    assert data["quote"] is None
+    assert "channel" not in data
 
 
 async def test_a_quote_binds_the_nonce_of_the_query(executor: ThreadPoolExecutor) -> None:

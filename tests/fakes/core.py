@@ -70,7 +70,7 @@ def make_coordinator(
 def make_verifier(tee: FakeTee) -> Verifier:
     """What the program builds from a platform's folder, from a fake's platform in memory."""
 
-    def verify(evidence: bytes, certificate: bytes, tee: Tee) -> Claims:
+    def verify(evidence: bytes, certificate: bytes, _: Tee) -> Claims:
         claims = verify_evidence(evidence, tee.collateral, tee.anchor, now=NOW)
         return verify_binding(claims, role=Role.MARBLE, key=certificate)
 

@@ -9,12 +9,14 @@ import pytest
 
 from fakes.machine import DATA, KIND, FakeGramine, FakeMachine, failure
 from fakes.makers import shared_maker
+from fakes.tee import NOW
 from tacit.errors import TacitError, TeeError, UsageError
 from tacit.evidence import Tee
 from tacit.evidence.issue.gramine import GramineEnclave
 from tacit.evidence.simulated.quote import Enclave, issue_quote
 from tacit.programs import premain
 from tacit.programs.coordinator import read_config
+from tacit.programs.model_server.attest import load_issuer
 from tacit.programs.tee import surroundings
 from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 from threats.test_switches import FOREIGN, OWN
@@ -137,6 +139,14 @@ def test_t68_no_variable_gives_premain_in_a_real_tee_another_issuer(
                     continue
             assert isinstance(issuer, GramineEnclave)
     assert ended == ASKS
+
+
+def test_t07_a_server_in_a_real_tee_shows_that_tee_s_evidence_alone(tee: Tee) -> None:
+    for said in (one for one in Tee if one is not tee):
+        with pytest.raises(UsageError, match=rf"real TEE \({tee}\), and TACIT_TEE says {said}"):
+            load_issuer({"TACIT_TEE": str(said), "HOME": "/nowhere"}, now=NOW)
+    if tee is not Tee.SGX:
+        assert load_issuer({"TACIT_TEE": str(tee)}, now=NOW).tee is tee
 
 
 def test_t07_what_may_not_be_looked_at_counts_as_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -126,7 +126,11 @@ def test_t04_evidence_is_made_over_report_data_alone() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "issue_evidence"
     ]
-    assert {name for name, _ in calls} == {"coordinator/core/vouching.py", "marble/premain.py", "serving/evidence.py"}
+    assert {name for name, _ in calls} == {
+        "coordinator/core/vouching.py",
+        "marble/premain.py",
+        "programs/model_server/evidence.py",
+    }
     assert all(data.startswith("report_data(role=Role.") for _, data in calls), "never over bytes of a caller's choice"
 
 

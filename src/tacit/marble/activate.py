@@ -111,7 +111,11 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         memory=Path(environ.get("TACIT_MEMORY_DIR") or "/dev/shm"),  # noqa: S108  # a tmpfs, and checked to be one
         patience=_parse_seconds(environ.get("TACIT_ACTIVATION_TIMEOUT") or "60"),
         bundle=folder / bundle if (bundle := environ.get("TACIT_COLLATERAL_BUNDLE")) else None,
-        services={"intel": environ.get("TACIT_PCCS") or "intel", "amd": environ.get("TACIT_KDS") or "amd"},
+        services={
+            maker: address
+            for maker, variable in (("intel", "TACIT_PCCS"), ("amd", "TACIT_KDS"))
+            if (address := environ.get(variable))
+        },
     )
 
 

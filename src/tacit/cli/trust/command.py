@@ -133,6 +133,8 @@ def _list_known(output: str) -> None:
         if expected.package is not None:
             for name, value in expected.package.measurements.items():
                 typer.echo(f"\t{name}: {value.hex()}")
+        if expected.key_bound:
+            typer.echo("\tKey-bound: its evidence is not bound to the connection")
         if expected.collateral is not None:
             typer.echo(f"\tCollateral: {expected.collateral}")
         if expected.manifest_fingerprint is not None:
@@ -153,6 +155,7 @@ def _fields(expected: Expectation) -> Mapping[str, object]:
         "SecurityVersion": package.security_version,
         "Measurements": {name: value.hex() for name, value in package.measurements.items()},
         "Collateral": expected.collateral,
+        "KeyBound": expected.key_bound,
         "ManifestSignature": _hex(expected.manifest_fingerprint),
         "Root": None if root is None else hashlib.sha256(root).hexdigest(),
     }
