@@ -1,18 +1,16 @@
 """The gRPC message of an inference: what was read has the shape that it claims, and travels raw."""
 
-from google.protobuf.message import DecodeError
-
 from tacit.errors import RequestError
 from tacit.serving.oip.datatypes import encode_raw, parse_raw
-from tacit.serving.oip.service import _decode, read_question
+from tacit.serving.oip.service import _decode, _read, read_question
 from tacit.wire.pb.inference_pb2 import ModelInferRequest
 
-REFUSALS = (RequestError, DecodeError)
+REFUSALS = (RequestError,)
 LIMIT = 4096  # bytes
 
 
 def check(data: bytes) -> None:
-    message = ModelInferRequest.FromString(data)
+    message = _read(ModelInferRequest, data)
     for name, given in read_question(message).inputs.items():
         tensor = _decode(name, given)
         assert tensor.shape == tuple(given[0].shape)

@@ -73,7 +73,7 @@ def fit(
 
     `alone` loads the model once more, for one thread: a tiny model is slower with several.
     """
-    key = min(engine.signatures, key=lambda key: (key != SERVING_DEFAULT, key), default=None)
+    key = min(engine.signatures, key=lambda name: (name != SERVING_DEFAULT, name), default=None)
     if key is None:
         return engine, False
     signature = engine.signatures[key]

@@ -49,17 +49,21 @@ class Runner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A request in the queue. `key` is None where it is never joined to another."""
+    """A request in the queue. `alike` is None where it is never joined to another."""
 
     signature: str
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
     deadline: float | None
     rows: int
-    key: Hashable
+    alike: Hashable
     since: int
     future: Future[Outputs] = field(default_factory=Future)
     taken: bool = False  # by the engine's thread, or by its own end
+
+    def fits(self, other: "_Waiting") -> bool:
+        """Whether another request may be joined to this one."""
+        return self.alike is not None and self.alike == other.alike
 
 
 class ModelQueue:
@@ -242,7 +246,7 @@ class ModelQueue:
         """The next batch, (2): the first that waits and those that fit to it."""
         first, rules = ahead.popleft(), self._rules
         batch = [first]
-        if rules is not None and first.key is not None:
+        if rules is not None and first.alike is not None:
             if not self._ended:
                 self._receive(ahead, 0)
             rows = self._gather(ahead, batch, first.rows, rules)
@@ -258,9 +262,9 @@ class ModelQueue:
         """Move those that fit from `ahead` into the batch, which has `rows`; how many it has then."""
         if not ahead or rows >= rules.max_batch:
             return rows
-        key, kept = batch[0].key, []
+        first, kept = batch[0], []
         for item in ahead:
-            if item.key == key and rows + item.rows <= rules.max_batch and not item.future.cancelled():
+            if first.fits(item) and rows + item.rows <= rules.max_batch and not item.future.cancelled():
                 batch.append(item)
                 rows += item.rows
             else:
@@ -307,7 +311,7 @@ class ModelQueue:
     def _infer(self, items: Sequence[_Waiting]) -> list[Outputs]:
         first, rules = items[0], self._rules
         rows = sum(item.rows for item in items)
-        whole = len(items) == 1 and (first.signature not in self._joinable or first.key is None)
+        whole = len(items) == 1 and (first.signature not in self._joinable or first.alike is None)
         if rules is None or whole or (len(items) == 1 and rules.size_for(rows) == rows <= rules.largest):
             return [self._call(first.signature, first.inputs, first.outputs, rows)]
         begin = time.perf_counter_ns()
