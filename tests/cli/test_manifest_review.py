@@ -124,7 +124,9 @@ def test_names_of_the_manifest_do_not_steer_the_terminal(tmp_path: Path) -> None
 def test_the_manifest_of_up_has_no_high_finding(tmp_path: Path) -> None:
     stage = Stage(tmp_path, tmp_path, "digits", tmp_path / "digits.capsule", Ports(1, 2, 3, 4))
     package = PackageInfo(Tee.SIMULATED, b"u" * 32, b"s" * 32, 2, 1, debug=False)
-    manifest = parse_manifest_strict(stage.manifest(package, model_id=b"m" * 32, version=1, owner_pem="PEM"))
+    manifest = parse_manifest_strict(
+        stage.manifest(package, model_id=b"m" * 32, version=1, owner_pem="PEM", reader_pem="REM")
+    )
     assert Severity.HIGH not in {one.severity for one in lint_manifest(manifest)}
 
 

@@ -185,6 +185,12 @@ def test_the_tensorflow_serving_example_works_when_pasted(running: Running, tmp_
     assert "square" in running.paste("TensorFlow Serving", PYTHONPATH=str(tmp_path))
 
 
+def test_the_log_example_works_when_pasted(running: Running) -> None:
+    told = running.paste("What was set and read")
+    assert "manifest set" in told
+    assert "marble activated" in told
+
+
 def test_predict_prints_json_or_writes_arrays(running: Running, tmp_path: Path) -> None:
     inputs = {"a": [[[1.0, 2.0, 3.0]]], "b": [[[1, 1, 1]]]}
     (tmp_path / "x.json").write_text(json.dumps(inputs))

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ from tacit.coordinator.api.rest import ClientApi
 from tacit.coordinator.api.routes import PATHS
 from tacit.edge import GrpcCall, HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
+from tacit.pki import issue_self_signed
+from tacit.pki.tls import unverified_client_context
 from tacit.programs.coordinator import log_faults, read_config
 from tacit.wire.pb.marble_pb2 import ActivationRequest
 
 MANIFEST = encode({**PLAIN_MANIFEST, "Marbles": {"tf-server": {"Package": "p"}}})
+PEER = "192.0.2.7:40000"
 STRANGER = "11111111-5a7c-4a94-9c1e-0e0b7a1c2d3e"
 SIZES = ("_seconds", "_bytes")  # histograms of what differs from run to run
 
@@ -51,7 +54,7 @@ class Counted:
         sent = ActivationRequest(
             quote=order.evidence, csr=order.csr, marble_type=order.marble_type, uuid=order.uuid
         ).SerializeToString()
-        await self.mesh.activate(sent, GrpcCall("/rpc.Marble/Activate", {}, order.certificate, deadline))
+        await self.mesh.activate(sent, GrpcCall("/rpc.Marble/Activate", {}, order.certificate, deadline, None, PEER))
 
     async def refuse(self, order: Order) -> None:
         with pytest.raises(RequestError):
@@ -214,7 +217,7 @@ async def test_a_call_leaves_the_recorded_lines(counted: Counted, shared_vectors
             {name: value for name, value in line.items() if name not in changing} | {"names": order}
             for line in lines
             if line["msg"] in ("started call", "finished call")
-            for order in [[name for name in line if name not in ("caller", "peer.address", "grpc.time_ms")]]
+            for order in [[name for name in line if name not in ("caller", "grpc.time_ms")]]
         ]
 
     ours = counted.made.lines()
@@ -224,6 +227,7 @@ async def test_a_call_leaves_the_recorded_lines(counted: Counted, shared_vectors
         "2026-11-24T12:00:00Z",
         "2026-11-24T12:00:20Z",
     )
+    assert finished["peer.address"] == PEER
     assert float(finished["grpc.time_ms"]) > 0
 
 
@@ -308,3 +312,26 @@ def test_times_of_events_have_no_needless_digits(counted: Counted) -> None:
     for spare, shown in ((0, "12:00:00Z"), (500, "12:00:00.0005Z"), (120000, "12:00:00.12Z")):
         counted.metrics.activated(Activation(NOW + timedelta(microseconds=spare), "m", UUID, b""))
         assert counted.metrics._events[-1].time.endswith(shown)
+
+
+async def test_t61_with_tls_the_metrics_are_for_users_of_the_manifest_alone(tmp_path: Path) -> None:
+    user, stranger = (issue_self_signed([], common_name=name, now=datetime.now(UTC)) for name in ("prom", "mallory"))
+    manifest = {**json.loads(MANIFEST), "Users": {"prom": {"Certificate": user.certificate_pem.decode()}}}
+    environ = {"EDG_COORDINATOR_PROMETHEUS_ADDR": "127.0.0.1:0", "TACIT_METRICS_TLS": "1"}
+    with CoordinatorProcess(tmp_path, environ=environ) as coordinator:
+        with coordinator.http() as http:
+            assert http.post("/manifest", content=json.dumps(manifest)).status_code == 200
+        address = scrape_address(coordinator).replace("http:", "https:")
+        codes = {}
+        for name, shown in (("user", user), ("stranger", stranger), ("nobody", None)):
+            with httpx.Client(base_url=address, verify=unverified_client_context(certificate=shown)) as http:
+                codes[name] = [http.get(path).status_code for path in ("/metrics", "/events")]
+        assert codes == {"user": [200, 200], "stranger": [401, 401], "nobody": [401, 401]}
+        assert httpx.get(f"{address.replace('https:', 'http:')}/metrics").status_code == 400
+
+
+@pytest.mark.parametrize(("host", "told"), [("127.0.0.1", False), ("0.0.0.0", True)])  # that is the case
+def test_t61_metrics_that_anybody_may_reach_are_a_warning(tmp_path: Path, host: str, told: bool) -> None:
+    with CoordinatorProcess(tmp_path, environ={"EDG_COORDINATOR_PROMETHEUS_ADDR": f"{host}:0"}) as coordinator:
+        warned = [line for line in coordinator.log() if "whoever reaches the metrics port" in line["msg"]]
+    assert bool(warned) is told

@@ -52,7 +52,7 @@ class HttpResponse:
 class GrpcCall:
     """What surrounds a gRPC message: the method's path, ASCII metadata, the client's certificate, seconds that are left.
 
-    `exporter` gives secret bytes of this very connection, for binding evidence to it.
+    `exporter` gives secret bytes of this very connection, for binding evidence to it. `peer_address` is HOST:PORT.
     """
 
     method: str
@@ -60,6 +60,7 @@ class GrpcCall:
     peer_certificate: bytes | None
     deadline: float | None
     exporter: Exporter | None = None
+    peer_address: str = ""
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]

@@ -43,6 +43,14 @@ class Speaker(Protocol):
         """End what takes too long."""
 
 
+def _address_of(transport: asyncio.Transport) -> str:
+    """HOST:PORT of the other end, as Go writes it; empty where there is none."""
+    match transport.get_extra_info("peername"):
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ""
+
+
 class _Connection(asyncio.Protocol):
     """One socket. Under TLS the client's ALPN says what it speaks, elsewhere its first bytes."""
 
@@ -57,7 +65,8 @@ class _Connection(asyncio.Protocol):
         """A client without TLS."""
         self.accepted(cast("asyncio.Transport", transport))
         if self.transport is not None and not self._port.service.speaks_http1():
-            self._speak(Multiplexer(self.transport, self._port.service, Peer()))
+            peer = Peer(address=_address_of(self.transport))
+            self._speak(Multiplexer(self.transport, self._port.service, peer))
 
     def accepted(self, transport: asyncio.Transport) -> None:
         """A client has come, and is counted."""
@@ -72,7 +81,7 @@ class _Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        who = Peer(peer.certificate(), peer.export)
+        who = Peer(peer.certificate(), peer.export, _address_of(transport))
         if peer.protocol() == "h2":
             self._speak(Multiplexer(transport, self._port.service, who))
         elif self._port.service.speaks_http1():
@@ -90,7 +99,7 @@ class _Connection(asyncio.Protocol):
         if transport is None or (len(self._first) < len(PREFACE) and PREFACE.startswith(self._first)):
             return
         kind = Multiplexer if self._first.startswith(PREFACE) else Http1
-        speaker = kind(transport, self._port.service, Peer())
+        speaker = kind(transport, self._port.service, Peer(address=_address_of(transport)))
         first, self._first = self._first, b""
         self._speak(speaker)
         speaker.receive(first)

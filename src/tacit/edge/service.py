@@ -92,10 +92,11 @@ def named(flag: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a connection: its certificate (DER), if it showed one, and the exporter of TLS 1.3."""
+    """The other end of a connection: its certificate (DER), if it showed one, the exporter of TLS 1.3, and HOST:PORT."""
 
     certificate: bytes | None = None
     exporter: Exporter | None = None
+    address: str = ""
 
 
 def ascii_metadata(headers: Mapping[str, str]) -> Mapping[str, str]:

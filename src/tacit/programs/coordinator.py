@@ -12,6 +12,7 @@ MarbleRun's, and an empty one counts as unset:
 - EDG_COORDINATOR_SEAL_DIR (./marblerun-coordinator-data): folder of the sealed state.
 - EDG_STARTUP_MANIFEST: file with a manifest to start with, in an empty folder.
 - EDG_COORDINATOR_PROMETHEUS_ADDR: host and port of /metrics and /events, plain HTTP; none unless given.
+- TACIT_METRICS_TLS=1: those over TLS with the root certificate, for users of the manifest alone.
 - EDG_COORDINATOR_DEV_MODE=1: a log for people. EDG_DEBUG_LOGGING=1: a log of everything.
 - EDG_HTTP_ERROR_LOG_LEVEL (error): the level at which faults of connections are logged: debug, info, warn or error.
 - TACIT_PCCS, TACIT_KDS, TACIT_COLLATERAL_BUNDLE, TACIT_COLLATERAL_CACHE: where the collateral of real evidence comes
@@ -55,7 +56,7 @@ from tacit.coordinator.core import Coordinator, Settings, World
 from tacit.coordinator.log import EventLog, open_log
 from tacit.coordinator.sealed.records import Contents
 from tacit.coordinator.store import SealedFolder
-from tacit.edge import Listener
+from tacit.edge import HttpHandler, Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, IllegalTransitionError, SealingKeyError, TacitError, UsageError
 from tacit.evidence import Tee
@@ -64,7 +65,7 @@ from tacit.evidence.fetch import Places
 from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import Credentials
-from tacit.pki.tls import server_context
+from tacit.pki.tls import ServerContext, server_context
 from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
 from tacit.programs.tee.anchors import make_judge, make_verifier
@@ -77,6 +78,7 @@ GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
 MAX_SCRAPE = 4096  # bytes of a body that nobody needs
 METRICS_ADDR = "EDG_COORDINATOR_PROMETHEUS_ADDR"
+METRICS_TLS = "TACIT_METRICS_TLS"
 # A wildcard may stand for the first part. Underscores are no host's, but clusters have services with them.
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 FAULT_LEVELS = ("debug", "info", "warn", "error")
@@ -91,6 +93,7 @@ class Config:
     names: tuple[str, ...]
     seal_folder: Path
     metrics: tuple[str, int] | None
+    metrics_tls: bool
     startup_manifest: Path | None
     tee: Tee | None
     simulate: Tee
@@ -156,6 +159,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str], *, tee: Tee | N
         mesh=parse_address("EDG_COORDINATOR_MESH_ADDR", given.get("EDG_COORDINATOR_MESH_ADDR", ":2001")),
         names=parse_names("EDG_COORDINATOR_DNS_NAMES", given.get("EDG_COORDINATOR_DNS_NAMES", "localhost")),
         metrics=parse_address(METRICS_ADDR, metrics) if metrics else None,
+        metrics_tls=given.get(METRICS_TLS) == "1",
         seal_folder=seal_folder(environ),
         startup_manifest=Path(startup) if startup else None,
         tee=tee,
@@ -190,6 +194,10 @@ def parse_names(variable: str, text: str) -> tuple[str, ...]:
                 "commas between them, such as localhost,coordinator.example.org,10.0.0.1"
             )
     return names
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
 def _is_address(text: str) -> bool:
@@ -233,7 +241,9 @@ async def serve(config: Config, log: EventLog) -> None:
 async def _listen(
     stack: AsyncExitStack, config: Config, log: EventLog, coordinator: Coordinator, executor: ThreadPoolExecutor
 ) -> None:
-    meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator) if config.metrics else None
+    meter = None
+    if config.metrics:
+        meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator, secured=config.metrics_tls)
     api = ClientApi(coordinator, executor=executor, log=log, meter=meter)
     mesh = MeshApi(coordinator, executor=executor, log=log, meter=meter)
     host, port = config.mesh
@@ -263,10 +273,10 @@ def _credentials(coordinator: Coordinator, which: Literal["root", "marble_root"]
 
 
 async def _listen_for_scrapes(
-    stack: AsyncExitStack, address: tuple[str, int], log: EventLog, coordinator: Coordinator
+    stack: AsyncExitStack, address: tuple[str, int], log: EventLog, coordinator: Coordinator, *, secured: bool
 ) -> Meter:
     # Here, so that the library is in the process only where somebody scrapes.
-    from tacit.coordinator.api.metrics import Metrics
+    from tacit.coordinator.api.metrics import Metrics, for_users
 
     metrics = Metrics(
         state=lambda: coordinator.holdings.state,
@@ -275,10 +285,17 @@ async def _listen_for_scrapes(
         tee=coordinator.status().tee,
     )
     host, port = address
-    listener = await serve_http(metrics.handle, host=host, port=port, tls=None, max_body=MAX_SCRAPE)
+    tls: ServerContext | None = None
+    handle: HttpHandler = metrics.handle
+    if secured:
+        tls = server_context(_credentials(coordinator, "root"), client_certificates="request", alpn=["http/1.1"])
+        handle = for_users(metrics.handle, coordinator.authenticate)
+    listener = await serve_http(handle, host=host, port=port, tls=tls, max_body=MAX_SCRAPE)
     stack.push_async_callback(listener.close, GRACE)
-    # Whoever reaches the port reads it; there is no TLS, as the variable's name has always meant.
     log.info("Starting prometheus /metrics endpoint", address=_shown(host, listener.port))
+    if not secured and not _is_loopback(host):
+        # As the variable has always meant; but it lists marbles with their evidence, and somebody should know.
+        log.warning(f"whoever reaches the metrics port reads it; {METRICS_TLS}=1 gives it TLS, for users alone")
     return metrics
 
 

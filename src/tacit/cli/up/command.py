@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from tacit.cli.files import write_output
 from tacit.cli.model.encrypt import name_of
 from tacit.cli.model.progress import progress_bar
 from tacit.cli.platform import ensure_platform, package_of
@@ -149,11 +150,15 @@ def release(
 
     Raises: ConnectError.
     """
+    reader = issue_self_signed([], common_name="reader", now=datetime.now(UTC))
+    for path, content in zip(stage.reader, (reader.certificate_pem, reader.key_pem), strict=True):
+        write_output(path, content)
     manifest = stage.manifest(
         package_of("marble", stage.platform),
         model_id=model_id,
         version=_VERSION,
         owner_pem=owner.certificate_pem.decode(),
+        reader_pem=reader.certificate_pem.decode(),
     )
     stage.roots.write_bytes(attested.intermediate_pem)
     with attested.open(clock=lambda: datetime.now(UTC), certificate=owner) as client:

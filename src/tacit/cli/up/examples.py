@@ -68,8 +68,16 @@ def describe(stage: Stage, roots: Path) -> str:
             "# TensorFlow Serving's own Python stubs (pip install tensorflow-serving-api)",
             _tensorflow(stage, name, signature, roots),
             "",
+            "# What was set and read, and who was given which key",
+            _log(stage),
+            "",
         )
     )
+
+
+def _log(stage: Stage) -> str:
+    certificate, key = stage.reader
+    return f"tacit log {stage.host} --cert {quote(str(certificate))} --key {quote(str(key))}"
 
 
 def settle_sizes(signature: Signature, ask: Callable[[Mapping[str, NDArray[Any]]], None]) -> Signature:

@@ -47,12 +47,22 @@ class Stage:
         return self.folder / "servers.crt"
 
     @property
+    def reader(self) -> tuple[Path, Path]:
+        """Certificate and key of whoever reads the coordinator's log."""
+        return self.folder / "reader.crt", self.folder / "reader.key"
+
+    @property
     def seal_folder(self) -> Path:
         """The coordinator's sealed state."""
         return self.folder / "coordinator"
 
-    def manifest(self, package: PackageInfo, *, model_id: bytes, version: int, owner_pem: str) -> bytes:
-        """The manifest that lets this server, and no other, have this model's key."""
+    def manifest(
+        self, package: PackageInfo, *, model_id: bytes, version: int, owner_pem: str, reader_pem: str
+    ) -> bytes:
+        """The manifest that lets this server, and no other, have this model's key.
+
+        The owner may set the key; the reader may read the log, and nothing else.
+        """
         argv = [
             "tacit-serve",
             f"--model_name={self.model}",
@@ -73,7 +83,10 @@ class Stage:
             },
             "Models": {self.model: {"Format": "capsule", "ID": model_id.hex(), "MinVersion": version, "Key": KEY_NAME}},
             "Secrets": {KEY_NAME: {"Type": "symmetric-key", "Size": 256, "UserDefined": True}},
-            "Users": {"owner": {"Certificate": owner_pem, "Roles": ["key-owner"]}},
+            "Users": {
+                "owner": {"Certificate": owner_pem, "Roles": ["key-owner"]},
+                "reader": {"Certificate": reader_pem, "ReadLog": True},
+            },
             "Roles": {
                 "key-owner": {"ResourceType": "Secrets", "ResourceNames": [KEY_NAME], "Actions": ["WriteSecret"]}
             },

@@ -136,6 +136,7 @@ def _fields_of(call: GrpcCall, start: datetime) -> dict[str, object]:
         "grpc.service": service,
         "grpc.method": method,
         "grpc.method_type": "unary",
+        "peer.address": call.peer_address,
         "grpc.start_time": _go_seconds(start),
     }
     if call.deadline is not None:

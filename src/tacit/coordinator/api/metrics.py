@@ -23,8 +23,8 @@ from prometheus_client import (
 )
 
 from tacit.coordinator.api.meter import CODE_NAMES, Activation
-from tacit.edge import HttpRequest, HttpResponse
-from tacit.errors import Status
+from tacit.edge import HttpHandler, HttpRequest, HttpResponse
+from tacit.errors import Status, UnauthorizedError
 
 MAX_UUIDS = 1000
 """Marbles (type and UUID) that have a series of their own; later ones share one with an empty UUID."""
@@ -192,6 +192,19 @@ class Metrics:
             body = generate_latest(self.registry)
         self._scrapes.labels("200").inc()
         return HttpResponse(200, body, {"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def for_users(handle: HttpHandler, authenticate: Callable[[bytes | None], str]) -> HttpHandler:
+    """The same answers for callers with a user's certificate, and none for others."""
+
+    async def checked(request: HttpRequest) -> HttpResponse:
+        try:
+            authenticate(request.peer_certificate)
+        except UnauthorizedError as exc:
+            return HttpResponse(401, f"{exc}\n".encode(), _PLAIN)
+        return await handle(request)
+
+    return checked
 
 
 def _size(request: HttpRequest) -> int:

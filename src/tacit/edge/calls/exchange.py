@@ -135,7 +135,8 @@ class _GrpcExchange(Exchange):
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())
         headers, peer = self._request.headers, self._line.peer
-        return GrpcCall(self._request.path, ascii_metadata(headers), peer.certificate, left, peer.exporter)
+        metadata = ascii_metadata(headers)
+        return GrpcCall(self._request.path, metadata, peer.certificate, left, peer.exporter, peer.address)
 
     def _fail(self, exc: BaseException) -> None:
         """Tell the caller how the handler failed."""
