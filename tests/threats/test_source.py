@@ -35,9 +35,13 @@ PUBLIC = {
     "evidence/snp/certificates.py: one.tag == _EXTENSIONS": "a type number of ASN.1",
     "evidence/snp/certificates.py: parts[0].tag != _VERSION": "a type number of ASN.1",
     "evidence/verify/ratls.py: wrapped.tag != _TAG": "a number of CBOR",
+    "manifest/codec/decode.py: name != member.key": "a name in a JSON object",
     "manifest/review/defects.py: one.key == step": "a name in a JSON object",
     "manifest/review/diff.py: before[secret] != after[secret]": "who gets a secret, by the secret's name",
     "manifest/review/diff.py: before.key != after.key": "the name of a key in a manifest",
+    "manifest/yaml_text.py: key.tag == _PLAIN": "a type of YAML",
+    "manifest/yaml_text.py: node.tag == _PLAIN": "a type of YAML",
+    "manifest/yaml_text.py: node.tag == f'{_STANDARD}binary'": "a type of YAML",
     "serving/engines/openvino.py: key == SERVING_DEFAULT": "the name of a signature",
     "serving/warmup.py: key != SERVING_DEFAULT": "the name of a signature",
 }
