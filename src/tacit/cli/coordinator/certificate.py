@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from tacit.cli.files import FileFormatOption, OutputOption, check_format, say, write_output
-from tacit.cli.trust import HostArgument, InsecureOption, note_unpinned, reach
+from tacit.cli.trust import HostArgument, InsecureOption, Reached, note_unpinned, reach
 
 app = typer.Typer(no_args_is_help=True, help="Certificates of a coordinator, once its evidence was checked.")
 
@@ -22,8 +22,7 @@ def root(
 
     Example: tacit certificate root localhost:4433 -o root.crt
     """
-    check_format(form)
-    reached = reach(host, insecure=insecure, quiet=form == "json")
+    reached = _reach(host, insecure=insecure, form=form)
     _write(output or Path("marblerunRootCA.crt"), reached.root_pem, "Root certificate", form)
 
 
@@ -38,8 +37,7 @@ def intermediate(
 
     Example: tacit certificate intermediate localhost:4433 -o tensorflow.crt
     """
-    check_format(form)
-    reached = reach(host, insecure=insecure, quiet=form == "json")
+    reached = _reach(host, insecure=insecure, form=form)
     note_unpinned(reached)
     _write(output or Path("marblerunIntermediateCA.crt"), reached.intermediate_pem, "Intermediate certificate", form)
 
@@ -55,12 +53,16 @@ def chain(
 
     Example: tacit certificate chain localhost:4433 -o chain.crt
     """
-    check_format(form)
-    reached = reach(host, insecure=insecure, quiet=form == "json")
+    reached = _reach(host, insecure=insecure, form=form)
     note_unpinned(reached)
     _write(
         output or Path("marblerunChainCA.crt"), reached.intermediate_pem + reached.root_pem, "Certificate chain", form
     )
+
+
+def _reach(host: str, *, insecure: bool, form: str) -> Reached:
+    check_format(form)
+    return reach(host, insecure=insecure, quiet=form == "json")
 
 
 def _write(target: Path, pem: bytes, what: str, form: str) -> None:

@@ -43,11 +43,10 @@ def apply(
     Example: tacit manifest update apply next.json localhost:4433 --cert owner.crt --key owner.key
     """
     check_format(output)
-    user, raw = load_key_pair(cert, key), load_manifest(file)
-    check_output(recovery, option="-r")
+    given = _Given(file, cert, key, recovery)
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
-    with reached.client(user) as client, while_doing("applying update: applying manifest update"):
-        outcome = client.update(raw)
+    with reached.client(given.user) as client, while_doing("applying update: applying manifest update"):
+        outcome = client.update(given.raw)
     if outcome.needed:
         verb = "user still needs" if outcome.needed == 1 else "users still need"
         say("Update manifest submitted successfully.", output)
@@ -56,8 +55,7 @@ def apply(
         say(f"The following users may acknowledge the update: {', '.join(outcome.missing)}", output)
     else:
         say("Update manifest set successfully", output)
-    _finish(outcome, recovery, output)
-    _follow(reached, raw, outcome)
+    _finish(reached, given, outcome, output)
 
 
 @app.command()
@@ -75,16 +73,14 @@ def acknowledge(
     Example: tacit manifest update acknowledge next.json localhost:4433 --cert bob.crt --key bob.key
     """
     check_format(output)
-    user, raw = load_key_pair(cert, key), load_manifest(file)
-    check_output(recovery, option="-r")
+    given = _Given(file, cert, key, recovery)
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     doing = "acknowledging update manifest: sending manifest update acknowledgement"
-    with reached.client(user) as client, while_doing(doing):
-        outcome = client.acknowledge_update(raw)
+    with reached.client(given.user) as client, while_doing(doing):
+        outcome = client.acknowledge_update(given.raw)
     say("Acknowledgement successful:", output)
     say(outcome.message, output)
-    _finish(outcome, recovery, output)
-    _follow(reached, raw, outcome)
+    _finish(reached, given, outcome, output)
 
 
 @app.command()
@@ -131,13 +127,24 @@ def get(
         typer.echo(content.decode("utf-8", "replace"), nl=False)
 
 
-def _finish(outcome: UpdateOutcome, recovery: Path | None, output: str) -> None:
-    """Recovery secrets where the update changed the keys, and the outcome for a program."""
+class _Given:
+    """What a user gives to an update, read before anybody is asked. Raises: FileInputError, InputError, PkiError."""
+
+    def __init__(self, file: Path, cert: Path, key: Path, recovery: Path | None) -> None:
+        self.user = load_key_pair(cert, key)
+        self.raw = load_manifest(file)
+        self.recovery = recovery
+        check_output(recovery, option="-r")
+
+
+def _finish(reached: Reached, given: _Given, outcome: UpdateOutcome, output: str) -> None:
+    """Recovery secrets where the update changed the keys, the outcome for a program, and what is expected from now on."""
     if outcome.recovery_secrets:
-        keep_recovery(outcome.recovery_secrets, recovery, output=output)
+        keep_recovery(outcome.recovery_secrets, given.recovery, output=output)
     if output == "json":
         fields = {"MissingAcknowledgments": outcome.needed, "MissingUsers": list(outcome.missing)}
         typer.echo(json.dumps(fields))
+    _follow(reached, given.raw, outcome)
 
 
 def _follow(reached: Reached, raw: bytes, outcome: UpdateOutcome) -> None:
