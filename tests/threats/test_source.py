@@ -42,8 +42,6 @@ PUBLIC = {
     "manifest/yaml_text.py: key.tag == _PLAIN": "a type of YAML",
     "manifest/yaml_text.py: node.tag == _PLAIN": "a type of YAML",
     "manifest/yaml_text.py: node.tag == f'{_STANDARD}binary'": "a type of YAML",
-    "serving/batching/loaded.py: key != SERVING_DEFAULT": "the name of a signature",
-    "serving/batching/queue.py: item.key == key": "what requests of one batch have in common",
     "serving/engines/openvino.py: key == SERVING_DEFAULT": "the name of a signature",
     "serving/warmup.py: key != SERVING_DEFAULT": "the name of a signature",
 }
