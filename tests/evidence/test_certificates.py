@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from fakes.tee import shared_platform
 from tacit.errors import CollateralError, PlatformError, UntrustedRootError
-from tacit.evidence import issue as issuing
 from tacit.evidence.intel.evaluator import _check_revocation, _verify_chain
+from tacit.evidence.issue import program as issuing
 from tacit.evidence.simulated.authority import Signer
 from tacit.evidence.simulated.platform import SimulatedPlatform
 

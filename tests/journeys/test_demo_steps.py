@@ -68,7 +68,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 def test_the_client_is_installed_without_an_engine_and_without_a_server() -> None:
     client = {line.split(";")[0] for line in requires("tacit") or () if "extra == 'client'" in line}
     assert client
-    assert not [line for line in client if re.match("openvino|uvicorn|grpclib|pyopenssl", line)]
+    assert not [line for line in client if re.match("openvino|uvicorn|grpclib|httptools", line)]
 
 
 def test_the_name_is_mapped_as_the_original_maps_it(demo: Done) -> None:
