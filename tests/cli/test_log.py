@@ -137,6 +137,7 @@ def test_whose_log_it_is_has_to_be_said(place: Place) -> None:
     assert "no such file" in run_main("log", "verify", "nothing.jsonl", place.host).err
 
 
+@pytest.mark.slow
 def test_t31_a_state_that_was_put_back_is_refused_even_after_it_grew_past_what_was_seen(place: Place) -> None:
     folder = place.coordinator.seal_folder
     place.coordinator.end()

@@ -303,6 +303,7 @@ def test_a_coordinator_that_is_known_at_the_usual_port_is_left_alone(home: Path)
         assert ports.client != 4433
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "number"),
     [("[1/5]", signal.SIGHUP), ("[3/5]", signal.SIGINT), ("Ctrl-C", signal.SIGTERM)],

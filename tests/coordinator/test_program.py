@@ -253,6 +253,7 @@ def test_without_its_key_it_starts_in_recovery_mode_and_takes_a_new_manifest(tmp
         assert status(coordinator)["code"] == 3
 
 
+@pytest.mark.slow
 async def test_nothing_that_was_answered_is_lost_when_it_is_killed_at_any_moment(tmp_path: Path) -> None:
     """Activations are counted and sealed; the process dies while some are under way; the count never goes back."""
     chance = Random(7)
@@ -334,6 +335,7 @@ def count_up(coordinator: CoordinatorProcess, own: KeyPair, first: int) -> int:
     return done
 
 
+@pytest.mark.slow
 async def test_t37_what_was_counted_is_counted_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     manifest = {**PLAIN_MANIFEST, "Config": {"FeatureGates": ["MonotonicCounter"]}}
     with CoordinatorProcess(tmp_path) as coordinator:

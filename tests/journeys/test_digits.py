@@ -70,6 +70,7 @@ def test_the_demo_shows_each_refusal_with_its_reason(demo: subprocess.CompletedP
     assert len(lines[at + 1].strip()) > 20
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(DEMO)],

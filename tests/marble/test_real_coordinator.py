@@ -85,6 +85,7 @@ def test_the_coordinator_is_waited_for_attested_and_obeyed(
     assert "trying again" not in again.stderr
 
 
+@pytest.mark.slow
 def test_t31_a_coordinator_on_an_older_copy_of_its_state_is_refused_by_premain(platform: Path, tmp_path: Path) -> None:
     place, marble = tmp_path / "coordinator", tmp_path / "marble"
     place.mkdir()
