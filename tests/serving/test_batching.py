@@ -1,9 +1,11 @@
 """One inference in flight per model; what queues while it is busy is the batch."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,24 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_run() -> None:
         late.result(5)
     assert (refused.value.status, answer(early), runner.runs) == (Status.DEADLINE_EXCEEDED, [4], [[[0]], [[2]]])
     queue.close()
+
+
+@pytest.mark.parametrize("value", [1, -1])
+def test_a_request_and_its_answer_need_no_collector(value: float) -> None:
+    queue = ModelQueue("m", Runner())
+    gc.disable()
+    try:
+        inputs = rows(value)
+        sent = weakref.ref(inputs["x"].array)
+        future = ask(queue, inputs)
+        del inputs
+        wait([future], 10)
+        answered = weakref.ref(future)
+        del future
+        queue.close()
+        assert (sent(), answered()) == (None, None)
+    finally:
+        gc.enable()
 
 
 # ---- with batching

@@ -15,6 +15,8 @@ A model that answers faster than a thread wakes up is run by whoever asks, if no
 
 import threading
 import time
+import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -47,7 +49,7 @@ class Runner(Protocol):
         """The outputs asked for."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Waiting:
     """A request in the queue. `alike` is None where it is never joined to another."""
 
@@ -151,7 +153,7 @@ class ModelQueue:
             self._waiting += 1
             self._rows += item.rows
             self._items.put(item)
-        item.future.add_done_callback(lambda future: self._leave(item) if future.cancelled() else None)
+        item.future.add_done_callback(self._leaver(item))
         return item.future
 
     def close(self) -> None:
@@ -200,6 +202,19 @@ class ModelQueue:
                 Status.UNAVAILABLE,
                 f"{self._max_waiting} requests wait for {self._name} already (--max_waiting_requests); try again later",
             )
+
+    def _leaver(self, item: _Waiting) -> Callable[[Future[Outputs]], None]:
+        """What makes room once a request is cancelled.
+
+        A future keeps its callbacks for ever: one that held the request would keep its tensors until a collector comes.
+        """
+        kept = weakref.ref(item)
+
+        def leave(future: Future[Outputs]) -> None:
+            if future.cancelled() and (found := kept()):
+                self._leave(found)
+
+        return leave
 
     def _leave(self, item: _Waiting) -> None:
         """It waits no longer: it runs, or it was cancelled, and then it holds nothing any more."""
@@ -306,7 +321,11 @@ class ModelQueue:
 
     def _fail(self, item: _Waiting, exc: BaseException) -> None:
         self.statistics.fail.add(time.perf_counter_ns() - item.since)
-        item.future.set_exception(exc)
+        # The frames in which it failed hold the request's tensors, and the one that called them holds its future.
+        at = exc.__traceback__
+        traceback.clear_frames(at)
+        item.inputs = {}
+        item.future.set_exception(exc.with_traceback(at.tb_next if at else None))
 
     def _infer(self, items: Sequence[_Waiting]) -> list[Outputs]:
         first, rules = items[0], self._rules
