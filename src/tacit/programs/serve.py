@@ -256,6 +256,7 @@ def _rest_options(server: Server) -> RestOptions:
         cors=flags.switch("rest_api_enable_cors_support"),
         check_methods=flags.switch("enable_signature_method_name_check"),
         timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        max_json=flags.number("max_json_bytes"),
         metrics_path=server.metrics_path,
         metrics=server.metrics.answer if server.metrics else None,
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from tacit.edge import GrpcMethods, HttpHandler, HttpRequest, HttpResponse
 from tacit.edge.calls.admission import Turnstile, refusal
 from tacit.edge.service import Limits
-from tacit.errors import RequestError, Status
+from tacit.errors import RequestError
 from tacit.serving.oip import rest as oip_rest
 from tacit.serving.oip import service as oip_service
 from tacit.serving.oip.bodies import HEADER
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.flags import Flags
+from tacit.serving.tfs.values import check_json_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,14 @@ class Doors:
 
         async def handle(request: HttpRequest) -> HttpResponse:
             path = request.path
+            for_oip = path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/")
             size = len(request.body)
-            if size > largest and _json_size(request) > largest:
-                return refusal(
-                    RequestError(
-                        Status.RESOURCE_EXHAUSTED,
-                        f"the JSON has {_json_size(request)} bytes, more than the {largest} of --max_json_bytes; "
-                        "send tensors as binary data or by gRPC",
-                    )
-                )
-            if path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/"):
-                return await oip(request)
-            return await tfs(request)
+            if size > largest:  # what is compressed is looked at again by who inflates it
+                try:
+                    check_json_size(_json_size(request) if for_oip else size, largest)
+                except RequestError as exc:
+                    return refusal(exc)
+            return await (oip if for_oip else tfs)(request)
 
         return self.turnstile.around_http(handle)
 
@@ -64,7 +61,12 @@ def open_doors(flags: Flags) -> Doors:
 
 def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
     """The Open Inference Protocol's gRPC methods, and its REST."""
-    rest = oip_rest.OipRest(plane, max_inflated=flags.number("max_message_bytes"))
+    rest = oip_rest.OipRest(
+        plane,
+        max_inflated=flags.number("max_message_bytes"),
+        max_json=flags.number("max_json_bytes"),
+        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+    )
     return oip_service.OipService(plane).handlers(), rest.handle
 
 

@@ -46,7 +46,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "port": _port(8500, "gRPC port; 0 turns it off"),
     "rest_api_port": _port(0, "REST port; 0 turns it off"),
     "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
-    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model", least=1),
+    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model, and run", least=1),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
