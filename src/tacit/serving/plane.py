@@ -12,6 +12,7 @@ server's status and leading words, since clients match on them.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,9 @@ from tacit.serving.callers import Caller, Callers
 from tacit.wire.tensor import Tensor, type_name
 
 Wire = TypeVar("Wire")
+
+STORAGE_THREAD = "storage"
+"""The name of every thread that loads models; a process in which one still runs ends without waiting for it."""
 
 
 class State(IntEnum):
@@ -260,6 +264,26 @@ class Plane:
         if not same or before.defaults or (after and after.defaults):
             raise _being_replaced(gone)
         return found
+
+
+def start_managing(work: Callable[[], None]) -> "asyncio.Future[None]":
+    """Start what blocks until models are loaded or gone, on a thread that the end of the process does not wait for.
+
+    Cancelling the future stops nothing.
+    """
+    done: Future[None] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:
+            done.set_exception(exc)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name=STORAGE_THREAD, daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def _being_replaced(served: Served) -> RequestError:

@@ -9,10 +9,10 @@
 Source: open-inference-protocol, inference_rest.md; Triton's extensions.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +24,7 @@ from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
 from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, inflate, raw_question, read_question, write_answer
 from tacit.serving.oip.question import answer, find, refuse_shared_memory, select, signature_of
-from tacit.serving.plane import Plane
+from tacit.serving.plane import Plane, start_managing
 from tacit.serving.tfs.values import parse_json
 
 PREFIX = "/v2"
@@ -152,7 +152,7 @@ class OipRest:
         models = self._plane.models
         if verb == "load":
             about.refuse_overrides(list(parameters) if isinstance(parameters, dict) else [])
-        await asyncio.to_thread(models.load_model if verb == "load" else models.unload_model, name)
+        await start_managing(partial(models.load_model if verb == "load" else models.unload_model, name))
         return HttpResponse(200, b"", _JSON)
 
 

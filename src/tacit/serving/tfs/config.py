@@ -19,6 +19,7 @@ from tacit.serving.repository import VersionPolicy
 from tacit.wire.pb import serving_config_pb2 as wire
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
+PLATFORM = "tensorflow"  # what a model is that does not say, as TensorFlow Serving has it for --model_name
 MAX_CONFIG = 4 * 1024 * 1024  # bytes; a file of models and certificates is far smaller
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -41,7 +42,7 @@ class ModelEntry:
     base: Path
     policy: VersionPolicy
     labels: Mapping[str, int]
-    platform: str = ""
+    platform: str = PLATFORM
 
 
 def load_text(path: Path) -> str:
@@ -159,7 +160,9 @@ def read_model_config(config: wire.ModelServerConfig) -> list[ModelEntry]:
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
         policy, labels = _policy(model.model_version_policy), dict(model.version_labels)
-        entries[model.name] = ModelEntry(model.name, Path(model.base_path), policy, labels, model.model_platform)
+        entries[model.name] = ModelEntry(
+            model.name, Path(model.base_path), policy, labels, model.model_platform or PLATFORM
+        )
     return list(entries.values())
 
 
