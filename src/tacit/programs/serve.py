@@ -228,7 +228,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            _attested(server, doors.http(rest.handle, oip)),
+            _attested(server, doors.http(rest.handle, oip, metrics_path=server.metrics_path)),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),

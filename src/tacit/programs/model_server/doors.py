@@ -16,6 +16,11 @@ from tacit.serving.plane import Plane
 from tacit.serving.tfs.flags import Flags
 from tacit.serving.tfs.values import check_json_size
 
+# Whoever looks after the server shares its limits with clients without a certificate, and must not be told that it is
+# ill because they are many.
+_PROBES = ("/grpc.health.v1.Health/Check", oip_service.PATH + "ServerLive", oip_service.PATH + "ServerReady")
+_HEALTH = (oip_rest.PREFIX + "/health/live", oip_rest.PREFIX + "/health/ready")
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
@@ -25,11 +30,12 @@ class Doors:
     max_json: int
 
     def grpc(self, *methods: GrpcMethods) -> GrpcMethods:
-        """The methods of all protocols, behind their doors."""
-        return self.turnstile.around_grpc({path: method for each in methods for path, method in each.items()})
+        """The methods of all protocols, behind their doors; probes are not counted."""
+        found = {path: method for each in methods for path, method in each.items()}
+        return {**self.turnstile.around_grpc(found), **{path: found[path] for path in _PROBES if path in found}}
 
-    def http(self, tfs: HttpHandler, oip: HttpHandler) -> HttpHandler:
-        """The handler of the REST port: what is below /v2 is the Open Inference Protocol's."""
+    def http(self, tfs: HttpHandler, oip: HttpHandler, *, metrics_path: str = "") -> HttpHandler:
+        """The handler of the REST port: what is below /v2 is the Open Inference Protocol's. Probes are not counted."""
         largest = self.max_json
 
         async def handle(request: HttpRequest) -> HttpResponse:
@@ -43,7 +49,13 @@ class Doors:
                     return refusal(exc)
             return await (oip if for_oip else tfs)(request)
 
-        return self.turnstile.around_http(handle)
+        counted, free = self.turnstile.around_http(handle), {*_HEALTH, metrics_path}
+
+        async def enter(request: HttpRequest) -> HttpResponse:
+            is_probe = request.method in ("GET", "HEAD") and request.path in free
+            return await (handle if is_probe else counted)(request)
+
+        return enter
 
 
 def _json_size(request: HttpRequest) -> int:

@@ -85,7 +85,7 @@ class SslFile:
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self._path, self._warn = path, warn
+        self._path, self._warn, self._told = path, warn, ""
         self._stamp = _stamp(path)
         self._good = self._load()
 
@@ -102,6 +102,7 @@ class SslFile:
         try:
             stamp = _stamp(self._path)
             if stamp == self._stamp:
+                self._told = ""
                 return self._good
             self._stamp = stamp
             found = self._load()
@@ -109,7 +110,9 @@ class SslFile:
                 raise UsageError("client_verify cannot change while the server runs; restart it")
             self._good = found
         except TacitError as exc:
-            self._warn(f"{exc}; the previous certificate stays in use")
+            if str(exc) != self._told:  # a file that is gone is looked for at every handshake
+                self._told = str(exc)
+                self._warn(f"{exc}; the previous certificate stays in use")
         return self._good
 
     def _load(self) -> Credentials:

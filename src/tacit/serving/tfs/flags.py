@@ -163,7 +163,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     """
     values = {name: flag.default for name, flag in FLAGS.items()}
     accepted, unknown = [], []
-    strict = not any(one.lstrip("-").lower() in _LENIENT for one in arguments)
+    strict = not _is_lenient(arguments)
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -185,6 +185,14 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         if not flag.acts:
             accepted.append(name)
     return Flags(values, tuple(dict.fromkeys(accepted)), tuple(unknown))
+
+
+def _is_lenient(arguments: Sequence[str]) -> bool:
+    words = [argument.lstrip("-").lower() for argument in arguments]
+    return any(
+        word in _LENIENT or (word, after) == ("strict_flags", "false")
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    )
 
 
 def usage() -> str:
