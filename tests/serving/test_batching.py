@@ -154,10 +154,13 @@ def batching(runner: Runner, **rules: Any) -> ModelQueue:
 
 
 def test_a_lone_request_waits_for_nobody() -> None:
-    queue = batching(Runner())
-    begin = time.monotonic()
-    assert answer(ask(queue, rows(1, 2))) == [2, 4]
-    assert time.monotonic() - begin < 1
+    queue, took = batching(Runner()), []
+    for _ in range(30):
+        begin = time.monotonic()
+        assert answer(ask(queue, rows(1, 2))) == [2, 4]
+        took.append(time.monotonic() - begin)
+    # The quickest: a timer would be in every one of them, and another process's turn is not.
+    assert min(took) < 0.002
     queue.close()
 
 
