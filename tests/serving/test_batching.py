@@ -1,9 +1,11 @@
 """One inference in flight per model; what queues while it is busy is the batch."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,24 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_run() -> None:
     queue.close()
 
 
+@pytest.mark.parametrize("value", [1, -1])
+def test_a_request_and_its_answer_need_no_collector(value: float) -> None:
+    queue = ModelQueue("m", Runner())
+    gc.disable()
+    try:
+        inputs = rows(value)
+        sent = weakref.ref(inputs["x"].array)
+        future = ask(queue, inputs)
+        del inputs
+        wait([future], 10)
+        answered = weakref.ref(future)
+        del future
+        queue.close()
+        assert (sent(), answered()) == (None, None)
+    finally:
+        gc.enable()
+
+
 # ---- with batching
 
 
@@ -134,10 +154,13 @@ def batching(runner: Runner, **rules: Any) -> ModelQueue:
 
 
 def test_a_lone_request_waits_for_nobody() -> None:
-    queue = batching(Runner())
-    begin = time.monotonic()
-    assert answer(ask(queue, rows(1, 2))) == [2, 4]
-    assert time.monotonic() - begin < 1
+    queue, took = batching(Runner()), []
+    for _ in range(30):
+        begin = time.monotonic()
+        assert answer(ask(queue, rows(1, 2))) == [2, 4]
+        took.append(time.monotonic() - begin)
+    # The quickest: a timer would be in every one of them, and another process's turn is not.
+    assert min(took) < 0.002
     queue.close()
 
 
@@ -168,13 +191,13 @@ def test_a_batch_has_at_most_its_rows_and_what_does_not_fit_stays_in_order() -> 
 
 def test_a_timeout_counts_from_the_first_request_of_a_batch() -> None:
     runner = Runner()
-    queue = batching(runner, timeout=0.4)
+    queue = batching(runner, timeout=0.8)
     begin = time.monotonic()
     first = ask(queue, rows(1))
-    time.sleep(0.25)
+    time.sleep(0.5)
     second = ask(queue, rows(2))  # does not begin the wait anew
     assert (answer(first), answer(second)) == ([2], [4])
-    assert 0.35 < time.monotonic() - begin < 0.6
+    assert 0.75 < time.monotonic() - begin < 1.2  # 1.3 if it did
     queue.close()
     assert runner.runs == [[[1], [2]]]
 
@@ -284,6 +307,16 @@ def test_t52_clients_are_not_mixed_where_that_is_asked(client: bytes | None) -> 
     assert runner.runs[1:] == together
 
 
+@pytest.mark.parametrize("client", [b"mine", None])
+def test_a_request_that_is_joined_to_none_keeps_the_rules_of_a_batch(client: bytes | None) -> None:
+    runner = Runner()
+    queue = batching(runner, mix_clients=False, max_batch=4, allowed=(2, 4))
+    assert answer(ask(queue, rows(1, 2, 3), client=client)) == [2, 4, 6]
+    assert answer(ask(queue, rows(1, 2, 3, 4, 5), client=client)) == [2, 4, 6, 8, 10]
+    queue.close()
+    assert [len(run) for run in runner.runs] == [4, 4, 2]
+
+
 def test_a_full_queue_of_batches_answers_unavailable_and_names_the_flag() -> None:
     runner = Runner(held=True)
     queue = batching(runner, max_batch=2, max_enqueued=2)
@@ -367,6 +400,25 @@ def test_a_quick_model_is_queued_for_while_it_is_busy_and_for_large_inputs(
     queue.close()
 
 
+def test_strings_are_queued_for_whatever_their_size() -> None:
+    queue = ModelQueue("m", Runner(), quick=True)
+    text = np.array([b"x" * (1 << 20)], dtype=object)
+    assert queue.attempt("s", {"x": Tensor(7, text)}, ("y",)) is None
+    queue.close()
+
+
+def test_a_quick_model_keeps_the_rules_of_its_batches() -> None:
+    runner = Runner()
+    queue = ModelQueue(
+        "m", runner, rules=BatchRules(max_batch=4, allowed=(2, 4), split=False), joinable="s", quick=True
+    )
+    assert queue.attempt("s", rows(1, 2, 3), ("y",)) is None  # to be filled up
+    assert queue.attempt("s", rows(1, 2, 3, 4, 5), ("y",)) is None  # to be refused
+    assert queue.attempt("s", rows(1, 2), ("y",)) is not None
+    assert runner.runs == [[[1], [2]]]
+    queue.close()
+
+
 def test_a_model_that_is_slow_three_times_in_a_row_is_attempted_no_more() -> None:
     class Slow(Runner):
         def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
@@ -381,6 +433,11 @@ def test_a_model_that_is_slow_three_times_in_a_row_is_attempted_no_more() -> Non
 
 
 def test_the_pace_of_a_model_is_that_of_its_quickest_run() -> None:
-    runner = Runner()
-    assert 0 < measure_pace(runner, "s", rows(1), ("y",)) < 1_000_000_000
+    class Settling(Runner):
+        def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+            time.sleep(0.001 if len(self.runs) == 2 else 0.015)
+            return super().infer(signature, inputs, outputs)
+
+    runner = Settling()
+    assert 1_000_000 <= measure_pace(runner, "s", rows(1), ("y",)) < 15_000_000
     assert len(runner.runs) > 1

@@ -187,6 +187,10 @@ async def test_refusals_of_size_name_their_flags(serving: Any, plain: Path) -> N
                 assert (refused.status_code, "--max_json_bytes" in json.loads(refused.text)["error"]) == (429, True)
                 refused = await client.post(path, json=body(np.ones((100, 4), np.float32)))
                 assert (refused.status_code, "--max_message_bytes" in refused.text) == (413, True)
+            # Only the Open Inference Protocol has bytes behind its JSON.
+            lying = {"Inference-Header-Content-Length": "1"}
+            refused = await client.post("/v1/models/m:predict", json={"inputs": [[1.0] * 4] * 20}, headers=lying)
+            assert (refused.status_code, "--max_json_bytes" in json.loads(refused.text)["error"]) == (429, True)
             head = json.dumps(
                 {
                     "inputs": [
@@ -197,21 +201,29 @@ async def test_refusals_of_size_name_their_flags(serving: Any, plain: Path) -> N
             length = {"Inference-Header-Content-Length": str(len(head))}
             raw = head.encode() + np.ones((40, 4), np.float32).tobytes()
             answered = await client.post("/v2/models/m/infer", content=raw, headers=length)
-            assert answered.status_code in (200, 404)  # not too much JSON, whether or not the model is there yet
+            assert answered.status_code in (200, 404, 503)  # not too much JSON, whether or not the model is there yet
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
             with pytest.raises(grpc.aio.AioRpcError, match="--max_message_bytes") as refusal:
                 await channel.unary_unary(PATH + "ModelInfer")(infer_message(np.ones((100, 4), np.float32)))
     assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_t57_a_client_beyond_its_rate_is_refused_on_both_ports(serving: Any, plain: Path) -> None:
-    async with serving(flags_for(plain, "--max_client_rate=1"), {}) as ports:
+async def test_t57_a_client_beyond_its_rate_is_refused_on_both_ports_and_probes_never_are(
+    serving: Any, plain: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "monitoring").write_text('prometheus_config { enable: true path: "/counts" }')
+    flags = flags_for(plain, "--max_client_rate=1", f"--monitoring_config_file={tmp_path / 'monitoring'}")
+    async with serving(flags, {}) as ports:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", trust_env=False) as client:
-            codes = [(await client.get("/v2/health/live")).status_code for _ in range(3)]
+            codes = [(await client.get("/v2")).status_code for _ in range(3)]
             assert 429 in codes
+            probes = ["/v2/health/live", "/counts"] * 3 + ["/v2/health/ready"] * 3
+            assert 429 not in [(await client.get(probe)).status_code for probe in probes]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
-            live = channel.unary_unary(PATH + "ServerLive")
-            answers = await asyncio.gather(*(live(b"") for _ in range(3)), return_exceptions=True)
+            told = channel.unary_unary(PATH + "ServerMetadata")
+            answers = await asyncio.gather(*(told(b"") for _ in range(3)), return_exceptions=True)
+            for probe in ("/grpc.health.v1.Health/Check", PATH + "ServerLive", PATH + "ServerReady"):
+                await asyncio.gather(*(channel.unary_unary(probe)(b"") for _ in range(3)))
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
     assert refused
     assert all("--max_client_rate" in str(refusal.details()) for refusal in refused)

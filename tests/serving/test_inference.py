@@ -1,5 +1,6 @@
 """Classify, regress and both at once, over gRPC and REST."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from tacit.edge import GrpcCall, HttpRequest
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.plane import Plane
+from tacit.serving.tfs.meter import Measured, NoMeter
 from tacit.serving.tfs.rest import TfsRest
 from tacit.serving.tfs.service import GrpcOptions, TfsService
 from tacit.wire.pb import serving_pb2 as wire
@@ -330,3 +332,26 @@ def test_recorded_examples_are_read_with_their_context(shared_vectors: Path) -> 
     assert list(features["n"].int64_list.value) == [-1]
     assert list(features["b"].bytes_list.value) == [b"z"]
     assert list(features["y"].float_list.value) == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "deadline", "status"),
+    [
+        (asyncio.CancelledError(), None, Status.CANCELLED),
+        (asyncio.CancelledError(), 60.0, Status.CANCELLED),
+        (asyncio.CancelledError(), 0.0, Status.DEADLINE_EXCEEDED),
+        (RequestError(Status.NOT_FOUND, "none"), None, Status.NOT_FOUND),
+        (ValueError(), None, Status.INTERNAL),
+    ],
+)
+def test_a_call_that_ends_early_is_counted_as_what_ended_it(
+    error: BaseException, deadline: float | None, status: Status
+) -> None:
+    class Counts(NoMeter):
+        def request(self, model: str, api: str, entry: Any, status: Status, seconds: float) -> None:
+            counted.append(status)
+
+    counted: list[Status] = []
+    with pytest.raises(type(error)), Measured(Counts(), "Predict", "GRPC", deadline=deadline):
+        raise error
+    assert counted == [status]

@@ -1,10 +1,12 @@
 """The Open Inference Protocol's REST routes, in memory."""
 
+import asyncio
 import gzip
 import json
 import struct
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.served import FakeModels, example
+from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Callers, Client
 from tacit.serving.oip.datatypes import DATATYPES
 from tacit.serving.oip.rest import OipRest
-from tacit.serving.plane import Plane
+from tacit.serving.plane import Plane, Selector
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 LENGTH = "inference-header-content-length"
@@ -346,3 +348,38 @@ async def test_the_recorded_binary_request_is_read(shared_vectors: Path) -> None
     recorded = (shared_vectors / "serving" / "oip_http_binary_response.body").read_bytes()
     wanted = {**json.loads(recorded[:170]), "model_name": "half_plus_two", "model_version": "123"}
     assert (head, behind) == (wanted, recorded[170:])
+
+
+async def test_half_a_character_is_refused_where_no_answer_can_repeat_it() -> None:
+    for body in (
+        rb'{"id":"\ud800","inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1.0]}]}',
+        rb'{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["\ud800"]}]}',
+    ):
+        status, answered = await answer("POST", f"{MODEL}/infer", body)
+        assert (status, "half a character" in answered["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+async def test_the_json_of_an_inference_is_bounded_once_it_is_inflated(compressed: bool) -> None:
+    rest = OipRest(Plane(example()), max_inflated=1 << 20, max_json=300)
+    codes = []
+    for count in (10, 200):
+        raw = json.dumps(question([1.0] * count, [count])).encode()
+        body, headers = (gzip.compress(raw), {"content-encoding": "gzip"}) if compressed else (raw, {})
+        response = await rest.handle(HttpRequest("POST", f"{MODEL}/infer", "", headers, body, None))
+        codes.append((response.status, b"--max_json_bytes" in response.body))
+    assert codes == [(200, False), (429, True)]
+
+
+async def test_an_inference_is_not_waited_for_beyond_the_time_of_a_request() -> None:
+    class Stuck(FakeServed):
+        def submit(self, *_: Any, **__: Any) -> Future[dict[str, Tensor]]:
+            return Future()
+
+    served = example().find(Selector("half_plus_two"))
+    models = FakeModels(Stuck(served.name, served.version, served.signatures, echo))
+    rest = OipRest(Plane(models), max_inflated=1 << 20, timeout=0.05)
+    body = json.dumps(question([1.0], [1])).encode()
+    async with asyncio.timeout(10):
+        response = await rest.handle(HttpRequest("POST", f"{MODEL}/infer", "", {}, body, None))
+    assert response.status == 504

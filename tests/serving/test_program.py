@@ -391,3 +391,50 @@ def test_t06_an_attested_server_without_a_certificate_does_not_start() -> None:
     done = run(["--model_base_path=/m", "--model_format=ctr"], {"TACIT_TEE": "simulated"})
     assert done.returncode == 2
     assert "never serves plaintext" in done.stderr
+
+
+def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, plain: Path) -> None:
+    ports = tmp_path / "ports.json"
+    script = (
+        "import time\n"
+        "from tacit.programs import serve\n"
+        "load, serve._DRAIN, loads = serve.load_engine, 0.2, []\n"
+        "def slow(bundle, options):\n"
+        "    loads.append(bundle)\n"
+        "    if len(loads) > 1: time.sleep(60)\n"
+        "    return load(bundle, options)\n"
+        "serve.load_engine = slow\n"
+        "serve.main()"
+    )
+    flags = ["--host=127.0.0.1", "--port=0", "--rest_api_port=-1", "--model_name=m", f"--model_base_path={plain}"]
+    flags += [f"--port_file={ports}", "--threads=1", "--enable_model_warmup=false"]
+    with subprocess.Popen([sys.executable, "-c", script, *flags], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if json.loads(line)["event"] == "ready":
+                break
+        url = f"http://127.0.0.1:{json.loads(ports.read_text())['rest']}/v2/repository/models/m"
+        with httpx.Client(trust_env=False) as client:
+            assert client.post(f"{url}/unload").status_code == 200
+            with pytest.raises(httpx.TimeoutException):
+                client.post(f"{url}/load", timeout=0.5)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_what_nothing_binds_is_told_after_a_reload_too(plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tacit.programs.model_server.models import list_entries
+    from tacit.programs.serve import build, open_log
+    from tacit.serving.tfs.flags import parse_flags
+
+    flags = parse_flags(["--model_name=m", f"--model_base_path={plain}", "--threads=1", "--enable_model_warmup=false"])
+    environ = {"TACIT_TEE": "unattested"}
+    _, repository, reloader = build(flags, environ, None, open_log())
+    repository.poll()
+    assert capfd.readouterr().err.count('"model-not-named"') == 1
+    reloader.apply(list_entries(flags))
+    assert capfd.readouterr().err.count('"model-not-named"') == 1
+    repository.close()

@@ -1,26 +1,33 @@
 """Other models while the server runs: all of a configuration or nothing of it."""
 
 import asyncio
+import gc
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fakes import models
 from tacit.edge import GrpcCall
 from tacit.errors import ModelNotAllowedError, RequestError, Status
+from tacit.programs.model_server.models import list_entries
+from tacit.serving.batching import QueueClosedError
 from tacit.serving.callers import Callers, Client
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
-from tacit.serving.plane import Plane, Selector, State
+from tacit.serving.plane import STORAGE_THREAD, Plane, Selector, State, start_managing
 from tacit.serving.repository import Loading, ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format
-from tacit.serving.tfs.config import ModelEntry
+from tacit.serving.tfs.config import ModelEntry, parse_model_config
+from tacit.serving.tfs.flags import parse_flags
 from tacit.serving.tfs.manage.reload import Reloader
 from tacit.serving.tfs.service import TfsService
 from tacit.wire.pb import serving_pb2 as wire
+from tacit.wire.tensor import Tensor
 
 METHOD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 
@@ -204,12 +211,17 @@ def test_requests_are_answered_all_through_a_reload(
     tmp_path: Path, serves: Repository, reloader: Reloader, first: ModelEntry
 ) -> None:
     stop, failures, found = threading.Event(), [], []
+    row = Tensor(1, np.ones((1, 4), np.float32))
 
     def ask() -> None:
         while not stop.is_set():
             try:
-                found.append(serves.find(Selector("first")).version)
-            except RequestError as exc:
+                served = serves.find(Selector("first"))
+                served.submit("serving_default", {"x": row}, ("y",)).result(10)
+                found.append(served.version)
+            except QueueClosedError:  # between the two steps: whoever serves looks again
+                continue
+            except Exception as exc:
                 failures.append(exc)
 
     asker = threading.Thread(target=ask)
@@ -217,10 +229,12 @@ def test_requests_are_answered_all_through_a_reload(
     for version in range(2, 6):
         put(first.base, version)
         reloader.apply([entry("first", first.base, specific=frozenset((version,)))])
+        while version not in found and asker.is_alive() and not failures:
+            time.sleep(0.005)
     stop.set()
     asker.join()
-    assert found
     assert not failures
+    assert {2, 3, 4, 5} <= set(found)
     assert serves.find(Selector("first")).version == 5
 
 
@@ -319,6 +333,77 @@ async def test_t47_a_reload_is_off_under_a_manifest_but_for_a_client_that_it_nam
     assert available(serves, "first") == [1]
     await call(reloader, serves, message, callers=callers, certificate=b"DER")
     assert available(serves, "second") == [1]
+
+
+async def test_a_call_that_is_cancelled_goes_on_and_its_failure_is_told(
+    tmp_path: Path, serves: Repository, reloader: Reloader, events: Any
+) -> None:
+    unseen: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    broken = request(entry("second", put(tmp_path / "second", 1, content=b"no model")))
+    with serves._busy:
+        task = asyncio.ensure_future(call(reloader, serves, broken))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    for _ in range(200):
+        if events.named("config-failed"):
+            break
+        await asyncio.sleep(0.02)
+    del task
+    gc.collect()
+    assert "did not become available" in str(events.named("config-failed")[0]["error"])
+    assert not unseen
+
+
+def test_the_end_waits_neither_for_a_call_that_loads_nor_for_its_lock(serves: Repository) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with serves._busy:
+            begun.set()
+            end.wait(20)
+
+    async def ask() -> None:
+        start_managing(work)
+        await asyncio.to_thread(begun.wait, 10)
+
+    began = time.monotonic()
+    asyncio.run(ask())
+    serves.close(patience=0.05)
+    took = time.monotonic() - began
+    (thread,) = [one for one in threading.enumerate() if one.name == STORAGE_THREAD]
+    end.set()
+    thread.join()
+    assert thread.daemon
+    assert took < 10
+    assert available(serves, "first") == [1]
+
+
+def test_what_is_served_from_now_on_is_told_once_it_is(
+    tmp_path: Path, serves: Repository, first: ModelEntry, events: Any
+) -> None:
+    told: list[str] = []
+    reloader = Reloader(
+        serves, configure, entries=[first], observe=events, applied=lambda found: told.extend(one.name for one in found)
+    )
+    with pytest.raises(RequestError):
+        reloader.apply([entry("second", tmp_path / "nowhere")])
+    assert not told
+    reloader.apply([first])
+    assert told == ["first"]
+
+
+def test_a_model_of_the_command_line_has_the_platform_that_calls_name(
+    serves: Repository, first: ModelEntry, events: Any
+) -> None:
+    (started,) = list_entries(parse_flags(["--model_name=first", f"--model_base_path={first.base}"]))
+    reloader = Reloader(serves, configure, entries=[started], observe=events)
+    reloader.apply([first])
+    (silent,) = parse_model_config(f'model_config_list {{ config {{ name: "first" base_path: "{first.base}" }} }}')
+    reloader.apply([silent])
+    assert available(serves, "first") == [1]
 
 
 # ---- by a file

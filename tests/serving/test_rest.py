@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.served import FakeModels, example, recorded
+from fakes.served import FakeModels, FakeServed, example, recorded
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.rest import RestOptions, TfsRest
 from tacit.wire.tensor import Tensor
@@ -271,3 +272,24 @@ async def test_t49_an_address_in_a_prediction_is_never_fetched(text: str, monkey
         status, answer = await predict({**document, "signature_name": text})
         assert status == 400
         assert "error" in answer
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+async def test_the_json_of_a_prediction_is_bounded_once_it_is_inflated(compressed: bool) -> None:
+    rest = TfsRest(Plane(example()), RestOptions(max_json=300))
+    codes = []
+    for count in (10, 200):
+        raw = json.dumps({"instances": [1.0] * count}).encode()
+        body, headers = (gzip.compress(raw), {"content-encoding": "gzip"}) if compressed else (raw, {})
+        response = await rest.handle(HttpRequest("POST", f"{BASE}:predict", "", headers, body, None))
+        codes.append((response.status, b"--max_json_bytes" in response.body))
+    assert codes == [(200, False), (429, True)]
+
+
+async def test_half_a_character_in_a_string_is_refused() -> None:
+    signature = Signature({"x": TensorSpec("x", 7, (-1,))}, {"y": TensorSpec("y", 7, (-1,))})
+    models = FakeModels(
+        FakeServed("half_plus_two", 1, {"serving_default": signature}, lambda inputs: {"y": inputs["x"]})
+    )
+    status, answer = await predict(rb'{"instances":["\ud800"]}', models)
+    assert (status, "half a character" in answer["error"]) == (400, True)

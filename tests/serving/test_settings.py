@@ -448,5 +448,33 @@ async def test_a_rest_request_waits_for_its_model_no_longer_than_it_was_given(
 
         monkeypatch.setattr(OpenVinoEngine, "infer", slow)
         answers = await asyncio.gather(*(http.post(url, json={"instances": ROWS.tolist()}) for _ in range(2)))
-    assert sorted(answer.status_code for answer in answers) == [200, 504]
-    assert parse_flags(flags).number("rest_api_timeout_in_ms") == 50
+        found = [answer.status_code for answer in answers]
+        document = {"inputs": [{"name": "x", "shape": [2, 4], "datatype": "FP32", "data": ROWS.ravel().tolist()}]}
+        oip = await http.post(url.replace("/v1/", "/v2/").replace(":predict", "/infer"), json=document)
+    assert (found, oip.status_code) == ([504, 504], 504)
+
+
+def test_a_certificates_file_that_is_gone_is_told_once_until_it_is_back(tmp_path: Path) -> None:
+    config, told = tmp_path / "ssl.cfg", []
+    config.write_text(ssl_text(identity()))
+    file = SslFile(config, told.append)
+    for _ in range(2):
+        away = config.rename(config.with_name("away"))
+        for _ in range(3):
+            assert file.pair()
+        away.rename(config)
+        assert file.pair()
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("given", [["--strict_flags", "false"], ["--strict_flags=false"], ["-strict_flags", "FALSE"]])
+def test_strict_flags_are_off_in_one_word_or_two(given: list[str]) -> None:
+    flags = parse_flags([*given, "--model_nam=x"])
+    assert flags.unknown
+    assert not flags.switch("strict_flags")
+
+
+def test_strict_flags_are_on_where_nothing_says_otherwise() -> None:
+    for given in ([], ["--strict_flags"], ["--strict_flags", "true"]):
+        with pytest.raises(UsageError, match="--model_nam"):
+            parse_flags([*given, "--model_nam=x"])

@@ -85,3 +85,8 @@ def test_warming_up_can_be_turned_off(config: ModelConfig, events: Any, ran: lis
     repository.poll()
     assert (repository.ready, ran) == (True, [])
     repository.close()
+
+
+def test_the_zero_of_a_string_is_an_empty_one() -> None:
+    zeros = zeros_for(Signature({"x": TensorSpec("x", 7, (-1, 2))}, {}))
+    assert zeros["x"].array.tolist() == [[b"", b""]]

@@ -39,7 +39,7 @@ from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.engines.select import check_engine, load_model
-from tacit.serving.plane import Plane
+from tacit.serving.plane import STORAGE_THREAD, Plane
 from tacit.serving.repository import Loading, Observer, Repository
 from tacit.serving.tfs.config import (
     Monitoring,
@@ -68,13 +68,12 @@ _MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD,
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
 _SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
-_STORAGE = "storage"  # the thread that looks after the models
 
 
 def main() -> None:
     """Run the program and end the process with its exit code."""
     code = run(sys.argv[1:], os.environ)
-    if any(thread.name == _STORAGE for thread in threading.enumerate()):
+    if any(thread.name == STORAGE_THREAD for thread in threading.enumerate()):
         # A model is still being loaded. The engine's own threads would meet its destructors, which abort the process.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -166,6 +165,7 @@ def build(
         entries=entries,
         observe=observers[0],
         labels_ahead=flags.switch("allow_version_labels_for_unavailable_models"),
+        applied=lambda models: tell_unbound(log, models, attested="TACIT_TEE" in environ),
     )
     server = Server(
         flags,
@@ -228,7 +228,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            _attested(server, doors.http(rest.handle, oip)),
+            _attested(server, doors.http(rest.handle, oip, metrics_path=server.metrics_path)),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),
@@ -256,6 +256,7 @@ def _rest_options(server: Server) -> RestOptions:
         cors=flags.switch("rest_api_enable_cors_support"),
         check_methods=flags.switch("enable_signature_method_name_check"),
         timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        max_json=flags.number("max_json_bytes"),
         metrics_path=server.metrics_path,
         metrics=server.metrics.answer if server.metrics else None,
     )
@@ -318,7 +319,7 @@ def follow_config(flags: Flags, reloader: Reloader, halt: threading.Event) -> No
     if path and interval:
         arguments = {"interval": float(interval), "known": load_text(Path(path))}
         threading.Thread(
-            target=reloader.follow, args=(Path(path), halt), kwargs=arguments, name=_STORAGE, daemon=True
+            target=reloader.follow, args=(Path(path), halt), kwargs=arguments, name=STORAGE_THREAD, daemon=True
         ).start()
 
 
@@ -335,7 +336,7 @@ def start_polling(
         target=repository.run,
         args=(halt,),
         kwargs={"interval": interval, "announce": lambda: log.info("ready", **ports)},
-        name=_STORAGE,
+        name=STORAGE_THREAD,
         daemon=True,
     )
     thread.start()

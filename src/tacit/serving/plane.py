@@ -12,6 +12,8 @@ server's status and leading words, since clients match on them.
 """
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -25,6 +27,9 @@ from tacit.serving.callers import Caller, Callers
 from tacit.wire.tensor import Tensor, type_name
 
 Wire = TypeVar("Wire")
+
+STORAGE_THREAD = "storage"
+"""The name of every thread that loads models; a process in which one still runs ends without waiting for it."""
 
 
 class State(IntEnum):
@@ -196,7 +201,7 @@ class Plane:
     ) -> Prediction:
         """A whole prediction, steps (1) to (8); `decode` turns one input of the protocol's kind into a tensor.
 
-        What still waits at `deadline` (monotonic seconds) is not run.
+        At `deadline` (monotonic seconds) what still waits is not run, and what runs is not waited for.
 
         Raises:
             RequestError: with the first step's status and text.
@@ -236,11 +241,66 @@ class Plane:
             try:
                 waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
             except QueueClosedError:
-                # Unloaded after it was found: whoever took its place answers, or nobody does and that is the answer.
-                served = self.find(selector)
-                waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
-            result = await asyncio.wrap_future(waiting)
+                served = self._successor(selector, served, signature_key)
+                try:
+                    waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
+                except QueueClosedError as exc:
+                    raise _being_replaced(served) from exc
+            try:
+                result = await _outcome(waiting, deadline)
+            finally:
+                del waiting  # with an error it would keep itself, and the inputs, alive
         return Prediction(served.name, served.version, signature_key, result)
+
+    def _successor(self, selector: Selector, gone: Served, signature_key: str) -> Served:
+        """Who took the place of a version that was unloaded after it was found: it answers what was checked against that.
+
+        Raises:
+            RequestError: nobody did, or UNAVAILABLE, it takes other inputs, which a request that is sent again will meet.
+        """
+        found = self.find(selector)
+        before, after = gone.signatures[signature_key], found.signatures.get(signature_key)
+        same = after is not None and (after.inputs, after.outputs) == (before.inputs, before.outputs)
+        if not same or before.defaults or (after and after.defaults):
+            raise _being_replaced(gone)
+        return found
+
+
+def start_managing(work: Callable[[], None]) -> "asyncio.Future[None]":
+    """Start what blocks until models are loaded or gone, on a thread that the end of the process does not wait for.
+
+    Cancelling the future stops nothing.
+    """
+    done: Future[None] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:
+            done.set_exception(exc)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name=STORAGE_THREAD, daemon=True).start()
+    return asyncio.wrap_future(done)
+
+
+def _being_replaced(served: Served) -> RequestError:
+    return RequestError(
+        Status.UNAVAILABLE, f"version {served.version} of {served.name} is being replaced; send the request again"
+    )
+
+
+async def _outcome(waiting: Future[dict[str, Tensor]], deadline: float | None) -> dict[str, Tensor]:
+    """What a request comes to, unless `deadline` passes first. Raises: RequestError."""
+    if deadline is None:
+        return await asyncio.wrap_future(waiting)
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            return await asyncio.wrap_future(waiting)
+    except TimeoutError as exc:
+        raise RequestError(Status.DEADLINE_EXCEEDED, "the deadline passed before the model answered") from exc
 
 
 def check_aliases(signature: Signature, sent: Iterable[str]) -> None:

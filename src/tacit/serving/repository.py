@@ -36,6 +36,7 @@ from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources, open_source
 from tacit.serving.warmup import Call, Recorded, run_recorded, warm_up, zeros_for
 
+_PATIENCE = 1.0  # seconds that the end waits for a change under way
 _MAX_ENDED = 32  # versions that ended and are still told of
 
 
@@ -321,13 +322,21 @@ class Repository:
         if sources or config.base.exists():
             self._follow(config, config.policy.choose(sources))
 
-    def close(self) -> None:
-        """Unload everything; what waits in the queues is answered first."""
-        for name, table in tuple(self._tables.items()):
-            self._tables[name] = MappingProxyType({})
-            for entry in table.values():
-                if entry.loaded:
-                    entry.loaded.close()
+    def close(self, patience: float = _PATIENCE) -> None:
+        """Unload everything; what waits in the queues is answered first.
+
+        Where a change takes longer than `patience` seconds, nothing is unloaded: the process ends with it.
+        """
+        if not self._busy.acquire(timeout=patience):
+            return
+        try:
+            for name, table in tuple(self._tables.items()):
+                self._tables[name] = MappingProxyType({})
+                for entry in table.values():
+                    if entry.loaded:
+                        entry.loaded.close()
+        finally:
+            self._busy.release()
 
     def _follow(self, config: ModelConfig, wanted: Sequence[Source]) -> None:
         self._load_wanted(config, wanted)

@@ -9,8 +9,10 @@ meant to take.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
@@ -81,5 +83,12 @@ def zeros_for(signature: Signature) -> dict[str, Tensor]:
     if needed > MAX_INPUTS:
         raise RequestError(Status.UNIMPLEMENTED, f"zeros for its inputs would take {needed} bytes")
     return {
-        alias: Tensor(spec.dtype, np.zeros(shapes[alias], memories[alias])) for alias, spec in signature.inputs.items()
+        alias: Tensor(spec.dtype, _zeros(shapes[alias], memories[alias])) for alias, spec in signature.inputs.items()
     }
+
+
+def _zeros(shape: tuple[int, ...], memory: "np.dtype[Any]") -> NDArray[Any]:
+    found = np.zeros(shape, memory)
+    if memory.hasobject:
+        found.fill(b"")  # numpy's zero of an object is the number
+    return found

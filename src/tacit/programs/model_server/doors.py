@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from tacit.edge import GrpcMethods, HttpHandler, HttpRequest, HttpResponse
 from tacit.edge.calls.admission import Turnstile, refusal
 from tacit.edge.service import Limits
-from tacit.errors import RequestError, Status
+from tacit.errors import RequestError
 from tacit.serving.oip import rest as oip_rest
 from tacit.serving.oip import service as oip_service
 from tacit.serving.oip.bodies import HEADER
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.flags import Flags
+from tacit.serving.tfs.values import check_json_size
+
+# Whoever looks after the server shares its limits with clients without a certificate, and must not be told that it is
+# ill because they are many.
+_PROBES = ("/grpc.health.v1.Health/Check", oip_service.PATH + "ServerLive", oip_service.PATH + "ServerReady")
+_HEALTH = (oip_rest.PREFIX + "/health/live", oip_rest.PREFIX + "/health/ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +30,32 @@ class Doors:
     max_json: int
 
     def grpc(self, *methods: GrpcMethods) -> GrpcMethods:
-        """The methods of all protocols, behind their doors."""
-        return self.turnstile.around_grpc({path: method for each in methods for path, method in each.items()})
+        """The methods of all protocols, behind their doors; probes are not counted."""
+        found = {path: method for each in methods for path, method in each.items()}
+        return {**self.turnstile.around_grpc(found), **{path: found[path] for path in _PROBES if path in found}}
 
-    def http(self, tfs: HttpHandler, oip: HttpHandler) -> HttpHandler:
-        """The handler of the REST port: what is below /v2 is the Open Inference Protocol's."""
+    def http(self, tfs: HttpHandler, oip: HttpHandler, *, metrics_path: str = "") -> HttpHandler:
+        """The handler of the REST port: what is below /v2 is the Open Inference Protocol's. Probes are not counted."""
         largest = self.max_json
 
         async def handle(request: HttpRequest) -> HttpResponse:
             path = request.path
+            for_oip = path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/")
             size = len(request.body)
-            if size > largest and _json_size(request) > largest:
-                return refusal(
-                    RequestError(
-                        Status.RESOURCE_EXHAUSTED,
-                        f"the JSON has {_json_size(request)} bytes, more than the {largest} of --max_json_bytes; "
-                        "send tensors as binary data or by gRPC",
-                    )
-                )
-            if path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/"):
-                return await oip(request)
-            return await tfs(request)
+            if size > largest:  # what is compressed is looked at again by who inflates it
+                try:
+                    check_json_size(_json_size(request) if for_oip else size, largest)
+                except RequestError as exc:
+                    return refusal(exc)
+            return await (oip if for_oip else tfs)(request)
 
-        return self.turnstile.around_http(handle)
+        counted, free = self.turnstile.around_http(handle), {*_HEALTH, metrics_path}
+
+        async def enter(request: HttpRequest) -> HttpResponse:
+            is_probe = request.method in ("GET", "HEAD") and request.path in free
+            return await (handle if is_probe else counted)(request)
+
+        return enter
 
 
 def _json_size(request: HttpRequest) -> int:
@@ -64,7 +73,12 @@ def open_doors(flags: Flags) -> Doors:
 
 def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
     """The Open Inference Protocol's gRPC methods, and its REST."""
-    rest = oip_rest.OipRest(plane, max_inflated=flags.number("max_message_bytes"))
+    rest = oip_rest.OipRest(
+        plane,
+        max_inflated=flags.number("max_message_bytes"),
+        max_json=flags.number("max_json_bytes"),
+        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+    )
     return oip_service.OipService(plane).handlers(), rest.handle
 
 

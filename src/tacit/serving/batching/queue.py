@@ -15,6 +15,8 @@ A model that answers faster than a thread wakes up is run by whoever asks, if no
 
 import threading
 import time
+import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -47,15 +49,16 @@ class Runner(Protocol):
         """The outputs asked for."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Waiting:
-    """A request in the queue. `alike` is None where it is never joined to another."""
+    """A request in the queue. `alike` is None where it is never joined to another; `by_rows`: it may be cut, and filled."""
 
     signature: str
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
     deadline: float | None
     rows: int
+    by_rows: bool
     alike: Hashable
     since: int
     future: Future[Outputs] = field(default_factory=Future)
@@ -64,6 +67,19 @@ class _Waiting:
     def fits(self, other: "_Waiting") -> bool:
         """Whether another request may be joined to this one."""
         return self.alike is not None and self.alike == other.alike
+
+
+def _is_small(inputs: Mapping[str, Tensor]) -> bool:
+    """Whether one who asks may run them. An array of strings does not say how many bytes they have."""
+    arrays = [tensor.array for tensor in inputs.values()]
+    return (
+        not any(array.dtype.hasobject for array in arrays) and sum(array.nbytes for array in arrays) <= _ATTEMPT_BYTES
+    )
+
+
+def _fits(rows: int, rules: BatchRules) -> bool:
+    """Whether so many rows are run as they are, neither cut nor filled up."""
+    return rules.size_for(rows) == rows <= rules.largest
 
 
 class ModelQueue:
@@ -103,7 +119,7 @@ class ModelQueue:
         Raises:
             RequestError: the model's refusal.
         """
-        if not self._quick or self._waiting or sum(t.array.nbytes for t in inputs.values()) > _ATTEMPT_BYTES:
+        if not self._quick or self._waiting or not _is_small(inputs) or not self._is_one_run(signature, inputs):
             return None
         if not self._running.acquire(blocking=False):
             return None
@@ -125,6 +141,13 @@ class ModelQueue:
             return found
         finally:
             self._running.release()
+
+    def _is_one_run(self, signature: str, inputs: Mapping[str, Tensor]) -> bool:
+        """Whether the rules let a request run as it is."""
+        if self._rules is None or signature not in self._joinable:
+            return True
+        rows = count_rows(inputs)
+        return not rows or _fits(rows, self._rules)
 
     def submit(
         self,
@@ -151,7 +174,7 @@ class ModelQueue:
             self._waiting += 1
             self._rows += item.rows
             self._items.put(item)
-        item.future.add_done_callback(lambda future: self._leave(item) if future.cancelled() else None)
+        item.future.add_done_callback(self._leaver(item))
         return item.future
 
     def close(self) -> None:
@@ -175,7 +198,8 @@ class ModelQueue:
         client: bytes | None,
     ) -> _Waiting:
         rules, rows, key = self._rules, count_rows(inputs), None
-        if rules is not None and rows and signature in self._joinable:
+        by_rows = rules is not None and bool(rows) and signature in self._joinable
+        if rules is not None and rows and by_rows:
             if rows > rules.max_batch and not rules.split:
                 raise RequestError(
                     Status.INVALID_ARGUMENT,
@@ -185,7 +209,7 @@ class ModelQueue:
             if rules.mix_clients or client:
                 whose = None if rules.mix_clients else client
                 key = (signature, tuple(outputs), whose, row_key(inputs, pad=rules.pad))
-        return _Waiting(signature, inputs, outputs, deadline, rows or 1, key, time.perf_counter_ns())
+        return _Waiting(signature, inputs, outputs, deadline, rows or 1, by_rows, key, time.perf_counter_ns())
 
     def _check_room(self, rows: int) -> None:
         rules = self._rules
@@ -200,6 +224,19 @@ class ModelQueue:
                 Status.UNAVAILABLE,
                 f"{self._max_waiting} requests wait for {self._name} already (--max_waiting_requests); try again later",
             )
+
+    def _leaver(self, item: _Waiting) -> Callable[[Future[Outputs]], None]:
+        """What makes room once a request is cancelled.
+
+        A future keeps its callbacks for ever: one that held the request would keep its tensors until a collector comes.
+        """
+        kept = weakref.ref(item)
+
+        def leave(future: Future[Outputs]) -> None:
+            if future.cancelled() and (found := kept()):
+                self._leave(found)
+
+        return leave
 
     def _leave(self, item: _Waiting) -> None:
         """It waits no longer: it runs, or it was cancelled, and then it holds nothing any more."""
@@ -306,13 +343,17 @@ class ModelQueue:
 
     def _fail(self, item: _Waiting, exc: BaseException) -> None:
         self.statistics.fail.add(time.perf_counter_ns() - item.since)
-        item.future.set_exception(exc)
+        # The frames in which it failed hold the request's tensors, and the one that called them holds its future.
+        at = exc.__traceback__
+        traceback.clear_frames(at)
+        item.inputs = {}
+        item.future.set_exception(exc.with_traceback(at.tb_next if at else None))
 
     def _infer(self, items: Sequence[_Waiting]) -> list[Outputs]:
         first, rules = items[0], self._rules
         rows = sum(item.rows for item in items)
-        whole = len(items) == 1 and (first.signature not in self._joinable or first.alike is None)
-        if rules is None or whole or (len(items) == 1 and rules.size_for(rows) == rows <= rules.largest):
+        whole = len(items) == 1 and (first.signature not in self._joinable or not first.by_rows)
+        if rules is None or whole or (len(items) == 1 and _fits(rows, rules)):
             return [self._call(first.signature, first.inputs, first.outputs, rows)]
         begin = time.perf_counter_ns()
         joined = join([item.inputs for item in items], rows) if len(items) > 1 else first.inputs

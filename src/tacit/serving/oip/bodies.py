@@ -28,9 +28,10 @@ from tacit.serving.oip.question import (
     whole_number,
 )
 from tacit.serving.plane import Selector
-from tacit.serving.tfs.values import encode_value, parse_json, parse_value
+from tacit.serving.tfs.values import check_json_size, encode_value, parse_json, parse_value
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor
 
+MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated, whatever else is allowed
 HEADER = "inference-header-content-length"
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
@@ -69,20 +70,23 @@ def inflate(body: bytes, encoding: str, *, limit: int) -> bytes:
     if inflater.unconsumed_tail:
         raise RequestError(
             Status.RESOURCE_EXHAUSTED,
-            f"the body is more than {limit} bytes once inflated (--max_message_bytes); send it uncompressed or in parts",
+            f"the body is more than {limit} bytes once inflated (--max_message_bytes, {MAX_INFLATED} at most); send it in parts",
         )
     if not inflater.eof:
         raise _refusal(f"the {encoding} body was cut short")
     return inflated
 
 
-def read_question(selector: Selector, body: bytes, header: str | None) -> tuple[Question[_Input], Form]:
+def read_question(
+    selector: Selector, body: bytes, header: str | None, *, max_json: int | None = None
+) -> tuple[Question[_Input], Form]:
     """What a body asks, and how the answer is wanted. Raises: RequestError."""
     length = len(body)
     if header is not None:
         length = whole_number("Inference-Header-Content-Length", header)
         if length > len(body):
             raise _refusal(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
+    check_json_size(length, max_json)
     document = parse_json(body[:length])
     if not isinstance(document, dict):
         raise _refusal("the request is no JSON object")
@@ -93,6 +97,8 @@ def read_question(selector: Selector, body: bytes, header: str | None) -> tuple[
     found = document.get("id")
     if found is not None and not isinstance(found, str):
         raise _refusal("'id' is no text")
+    if found is not None and any("\ud800" <= sign <= "\udfff" for sign in found):
+        raise _refusal("'id' has half a character (a lone surrogate), which no answer can repeat")
     return asked, Form(binary, otherwise=_flag(parameters, "binary_data_output") or False, id=found)
 
 

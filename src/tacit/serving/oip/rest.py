@@ -9,9 +9,10 @@
 Source: open-inference-protocol, inference_rest.md; Triton's extensions.
 """
 
-import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,9 +22,9 @@ from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
-from tacit.serving.oip.bodies import HEADER, decode, inflate, raw_question, read_question, write_answer
+from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, inflate, raw_question, read_question, write_answer
 from tacit.serving.oip.question import answer, find, refuse_shared_memory, select, signature_of
-from tacit.serving.plane import Plane
+from tacit.serving.plane import Plane, start_managing
 from tacit.serving.tfs.values import parse_json
 
 PREFIX = "/v2"
@@ -51,11 +52,17 @@ _SHARED_MEMORY = re.compile(r"/v2/(?:systemsharedmemory|cudasharedmemory)(?:/.*)
 
 
 class OipRest:
-    """The HTTP handler of everything below /v2. `max_inflated` bounds a compressed body, in bytes."""
+    """The HTTP handler of everything below /v2.
 
-    def __init__(self, plane: Plane, *, max_inflated: int) -> None:
+    `max_inflated` bounds a compressed body and `max_json` its JSON, in bytes; `timeout` an inference, in seconds.
+    """
+
+    def __init__(
+        self, plane: Plane, *, max_inflated: int, max_json: int | None = None, timeout: float | None = None
+    ) -> None:
         self._plane = plane
-        self._max_inflated = max_inflated
+        self._max_inflated = min(max_inflated, MAX_INFLATED)
+        self._max_json, self._timeout = max_json, timeout
         self._facts: Mapping[str, Callable[[], HttpResponse]] = {
             "/v2": lambda: _answer(about.server()),
             "/v2/health/live": lambda: _answer({"live": True}),
@@ -133,8 +140,9 @@ class OipRest:
             served = find(self._plane, selector)
             asked, form = raw_question(selector, body, served.signatures[signature_of(served)])
         else:
-            asked, form = read_question(selector, body, header)
-        answered = await answer(self._plane, asked, decode=decode, deadline=None)
+            asked, form = read_question(selector, body, header, max_json=self._max_json)
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        answered = await answer(self._plane, asked, decode=decode, deadline=deadline)
         text, headers = write_answer(answered, form)
         return HttpResponse(200, text, headers)
 
@@ -144,7 +152,7 @@ class OipRest:
         models = self._plane.models
         if verb == "load":
             about.refuse_overrides(list(parameters) if isinstance(parameters, dict) else [])
-        await asyncio.to_thread(models.load_model if verb == "load" else models.unload_model, name)
+        await start_managing(partial(models.load_model if verb == "load" else models.unload_model, name))
         return HttpResponse(200, b"", _JSON)
 
 

@@ -3,9 +3,9 @@
 Source: open-inference-protocol, grpc_service.proto; Triton's, which adds the methods beyond the first six.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -26,7 +26,7 @@ from tacit.serving.oip.question import (
     select,
     whole_number,
 )
-from tacit.serving.plane import Plane
+from tacit.serving.plane import Plane, start_managing
 from tacit.wire.pb import inference_pb2 as wire
 from tacit.wire.tensor import Tensor
 
@@ -115,14 +115,14 @@ class OipService:
         request = _read(wire.RepositoryModelRequest, message)
         self._plane.callers.check_management(_caller(call))
         about.refuse_overrides(list(request.parameters))
-        await asyncio.to_thread(self._plane.models.load_model, request.model_name)
+        await start_managing(partial(self._plane.models.load_model, request.model_name))
         return b""
 
     async def repository_unload(self, message: bytes, call: GrpcCall) -> bytes:
         """Take a model away."""
         request = _read(wire.RepositoryModelRequest, message)
         self._plane.callers.check_management(_caller(call))
-        await asyncio.to_thread(self._plane.models.unload_model, request.model_name)
+        await start_managing(partial(self._plane.models.unload_model, request.model_name))
         return b""
 
     async def trace_setting(self, message: bytes, _call: GrpcCall) -> bytes:

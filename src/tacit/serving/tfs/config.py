@@ -19,6 +19,7 @@ from tacit.serving.repository import VersionPolicy
 from tacit.wire.pb import serving_config_pb2 as wire
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
+PLATFORM = "tensorflow"  # what a model is that does not say, as TensorFlow Serving has it for --model_name
 MAX_CONFIG = 4 * 1024 * 1024  # bytes; a file of models and certificates is far smaller
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -41,7 +42,7 @@ class ModelEntry:
     base: Path
     policy: VersionPolicy
     labels: Mapping[str, int]
-    platform: str = ""
+    platform: str = PLATFORM
 
 
 def load_text(path: Path) -> str:
@@ -84,7 +85,7 @@ class SslFile:
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self._path, self._warn = path, warn
+        self._path, self._warn, self._told = path, warn, ""
         self._stamp = _stamp(path)
         self._good = self._load()
 
@@ -101,6 +102,7 @@ class SslFile:
         try:
             stamp = _stamp(self._path)
             if stamp == self._stamp:
+                self._told = ""
                 return self._good
             self._stamp = stamp
             found = self._load()
@@ -108,7 +110,9 @@ class SslFile:
                 raise UsageError("client_verify cannot change while the server runs; restart it")
             self._good = found
         except TacitError as exc:
-            self._warn(f"{exc}; the previous certificate stays in use")
+            if str(exc) != self._told:  # a file that is gone is looked for at every handshake
+                self._told = str(exc)
+                self._warn(f"{exc}; the previous certificate stays in use")
         return self._good
 
     def _load(self) -> Credentials:
@@ -159,7 +163,9 @@ def read_model_config(config: wire.ModelServerConfig) -> list[ModelEntry]:
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
         policy, labels = _policy(model.model_version_policy), dict(model.version_labels)
-        entries[model.name] = ModelEntry(model.name, Path(model.base_path), policy, labels, model.model_platform)
+        entries[model.name] = ModelEntry(
+            model.name, Path(model.base_path), policy, labels, model.model_platform or PLATFORM
+        )
     return list(entries.values())
 
 

@@ -46,7 +46,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "port": _port(8500, "gRPC port; 0 turns it off"),
     "rest_api_port": _port(0, "REST port; 0 turns it off"),
     "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
-    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model", least=1),
+    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model, and run", least=1),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
@@ -163,7 +163,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     """
     values = {name: flag.default for name, flag in FLAGS.items()}
     accepted, unknown = [], []
-    strict = not any(one.lstrip("-").lower() in _LENIENT for one in arguments)
+    strict = not _is_lenient(arguments)
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -185,6 +185,14 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         if not flag.acts:
             accepted.append(name)
     return Flags(values, tuple(dict.fromkeys(accepted)), tuple(unknown))
+
+
+def _is_lenient(arguments: Sequence[str]) -> bool:
+    words = [argument.lstrip("-").lower() for argument in arguments]
+    return any(
+        word in _LENIENT or (word, after) == ("strict_flags", "false")
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    )
 
 
 def usage() -> str:

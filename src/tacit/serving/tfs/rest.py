@@ -28,7 +28,7 @@ from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.examples import parse_json_examples
 from tacit.serving.tfs.inference import Inference
 from tacit.serving.tfs.meter import Measured, Meter, NoMeter
-from tacit.serving.tfs.values import encode_float, encode_text, encode_value, parse_json, parse_value
+from tacit.serving.tfs.values import check_json_size, encode_float, encode_text, encode_value, parse_json, parse_value
 from tacit.wire.pb.tensorflow_pb2 import DataType, TensorProto
 from tacit.wire.tensor import DT_STRING, Tensor, encode_tensor
 
@@ -62,12 +62,13 @@ _JSON_HEADERS = {"content-type": "application/json"}
 class RestOptions:
     """`cors` adds the headers that let a web page of any origin call; `check_methods` as in gRPC.
 
-    `timeout` is seconds for a request that waits for its model. `metrics` answers a GET of `metrics_path`.
+    `timeout` is seconds for a request and its run, `max_json` the bytes of a body once inflated. `metrics` answers a GET of `metrics_path`.
     """
 
     cors: bool = False
     check_methods: bool = False
     timeout: float | None = None
+    max_json: int | None = None
     metrics_path: str = ""
     metrics: Callable[[], HttpResponse] | None = None
 
@@ -116,9 +117,9 @@ class TfsRest:
                 selector = _selector(found, request)
                 seen.model = selector.model
                 if found["verb"] == "predict":
-                    return await self._predict(selector, _body(request))
+                    return await self._predict(selector, self._body(request))
                 if found["verb"] in ("classify", "regress"):
-                    return await self._infer(selector, found["verb"], _body(request))
+                    return await self._infer(selector, found["verb"], self._body(request))
                 raise _malformed(request)
         elif request.method == "GET":
             if path.lower().rstrip("/") == "/v1/models":
@@ -161,6 +162,11 @@ class TfsRest:
         outputs = tuple(signature.outputs)
         prediction = await self._plane.run(selector, served, key, inputs, outputs=outputs, deadline=self._deadline())
         return _encode_rows(prediction.outputs) if in_rows else _encode_columns(prediction.outputs)
+
+    def _body(self, request: HttpRequest) -> bytes:
+        body = _inflate(request)
+        check_json_size(len(body), self._options.max_json)
+        return body
 
     def _deadline(self) -> float | None:
         return None if self._options.timeout is None else time.monotonic() + self._options.timeout
@@ -217,7 +223,7 @@ def _selector(found: re.Match[str], request: HttpRequest) -> Selector:
     return Selector(unquote(found["name"]), version=version, label=label, caller=caller)
 
 
-def _body(request: HttpRequest) -> bytes:
+def _inflate(request: HttpRequest) -> bytes:
     if "gzip" not in request.headers.get("content-encoding", "").lower():
         return request.body
     inflater = zlib.decompressobj(wbits=31)

@@ -72,7 +72,7 @@ class TfsService:
 
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
-        with Measured(self._meter, "Predict", "GRPC") as seen:
+        with Measured(self._meter, "Predict", "GRPC", deadline=call.deadline) as seen:
             request = wire.PredictRequest()
             read_message(request, message)
             seen.model = request.model_spec.name
@@ -88,7 +88,7 @@ class TfsService:
 
     async def classify(self, message: bytes, call: GrpcCall) -> bytes:
         """ClassificationRequest to ClassificationResponse."""
-        with Measured(self._meter, "Classify", "GRPC") as seen:
+        with Measured(self._meter, "Classify", "GRPC", deadline=call.deadline) as seen:
             request = wire.ClassificationRequest()
             read_message(request, message)
             seen.model = request.model_spec.name
@@ -103,7 +103,7 @@ class TfsService:
 
     async def regress(self, message: bytes, call: GrpcCall) -> bytes:
         """RegressionRequest to RegressionResponse."""
-        with Measured(self._meter, "Regress", "GRPC") as seen:
+        with Measured(self._meter, "Regress", "GRPC", deadline=call.deadline) as seen:
             request = wire.RegressionRequest()
             read_message(request, message)
             seen.model = request.model_spec.name

@@ -76,6 +76,20 @@ def parse_value(value: Any, dtype: int) -> Tensor:
     return Tensor(dtype, _array(flat, dtype).reshape(shape))
 
 
+def check_json_size(size: int, largest: int | None) -> None:
+    """Refuse more JSON than is read on this server: its values take many times the memory of its text.
+
+    Raises:
+        RequestError: RESOURCE_EXHAUSTED.
+    """
+    if largest is not None and size > largest:
+        raise RequestError(
+            Status.RESOURCE_EXHAUSTED,
+            f"the JSON has {size} bytes, more than the {largest} of --max_json_bytes; "
+            "send tensors as binary data or by gRPC",
+        )
+
+
 def encode_value(tensor: Tensor, *, as_bytes: bool) -> bytes:
     """JSON text of a tensor. Numbers read back to the same value; `as_bytes` writes strings as b64 objects."""
     array = tensor.array
@@ -183,7 +197,10 @@ def _bfloat16_of(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def parse_bytes(value: Any) -> bytes:
     """The bytes of a JSON string or of a b64 object. Raises: RequestError."""
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as exc:
+            raise _refusal("a JSON string has half a character (a lone surrogate), which is no text") from exc
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
             return base64.b64decode(value["b64"], validate=True)

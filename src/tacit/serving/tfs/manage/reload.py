@@ -7,9 +7,11 @@ any old one goes, and if one of them fails all stays as it was. The answer comes
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tacit.errors import ModelNotAllowedError, RequestError, Status, TacitError, UsageError
+from tacit.serving.plane import start_managing
 from tacit.serving.repository import ModelConfig, Observer, Repository
 from tacit.serving.tfs.config import ModelEntry, load_text, parse_model_config, read_model_config
 from tacit.wire.pb import serving_config_pb2 as config_wire
@@ -22,7 +24,7 @@ class Reloader:
     """Puts configurations into force, one at a time.
 
     `entries` are those that the server started with. `labels_ahead` lets a label that is not in use name a version that
-    is not available.
+    is not available. `applied` is told what is served from now on.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Reloader:
         entries: Sequence[ModelEntry],
         observe: Observer,
         labels_ahead: bool = False,
+        applied: Callable[[Sequence[ModelConfig]], None] = lambda _: None,
     ) -> None:
         self._repository = repository
         self._configure = configure
         self._platforms = _platforms(entries)
         self._observe = observe
         self._labels_ahead = labels_ahead
+        self._applied = applied
         self._turn = threading.Lock()
 
     def apply(self, entries: Sequence[ModelEntry]) -> None:
@@ -65,6 +69,7 @@ class Reloader:
                     )
             self._repository.reload(configs, labels_ahead=self._labels_ahead)
             self._platforms = platforms
+        self._applied(configs)
         self._observe("config-reloaded", models=[entry.name for entry in entries])
 
     async def handle(self, config: config_wire.ModelServerConfig, deadline: float | None) -> None:
@@ -77,9 +82,12 @@ class Reloader:
         if not entries:
             return
         # A caller who no longer waits does not stop it: half of a configuration is what nobody asked for.
-        work = asyncio.get_running_loop().run_in_executor(None, self.apply, entries)
+        work = start_managing(partial(self.apply, entries))
         try:
             await asyncio.wait_for(asyncio.shield(work), deadline)
+        except asyncio.CancelledError:  # the edge's word for the same deadline, or for a caller who has gone
+            work.add_done_callback(self._tell)
+            raise
         except TimeoutError as exc:
             work.add_done_callback(self._tell)
             raise RequestError(
