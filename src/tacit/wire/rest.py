@@ -6,7 +6,7 @@ standard base64, absent bytes are null. Field order is that of the wire.
 Source: recorded answers of MarbleRun v1.9.1.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -30,10 +30,14 @@ class Envelope(msgspec.Struct):
     message: str | UnsetType = UNSET
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""What is signed as eight bytes; nothing counts that far."""
+
+
 class LogHead(msgspec.Struct):
     """How many entries the audit log has, the head after them (hex), and a signature over these and the state's."""
 
-    entries: int
+    entries: Count
     head: str
     signature: bytes
 
@@ -45,7 +49,7 @@ class StateMark(msgspec.Struct, omit_defaults=True):
     """
 
     tee: str
-    epoch: int
+    epoch: Count
     head: str
     signature: bytes
     log: LogHead | UnsetType = UNSET
