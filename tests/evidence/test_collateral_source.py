@@ -322,6 +322,20 @@ def test_a_failed_question_is_not_repeated_at_once(service: Service) -> None:
     assert len(asked) == 2
 
 
+def test_a_failure_that_is_told_again_keeps_nothing_of_who_asked(service: Service) -> None:
+    source = source_of(service, get=refuse)
+    told: list[CollateralAbsentError] = []
+    for _ in range(3):
+        with pytest.raises(CollateralAbsentError, match="nobody") as caught:
+            source.verify(EVIDENCE, TEE.anchor, now=NOW)
+        told.append(caught.value)
+    assert len({id(one) for one in told}) == 3
+    assert len({str(one) for one in told}) == 1
+    [slot] = source._slots.values()
+    assert slot.failed is not None
+    assert slot.failed.__traceback__ is slot.failed.__context__ is slot.failed.__cause__ is None
+
+
 def test_many_callers_fetch_once(service: Service) -> None:
     service.hold(TEE.collateral)
     service.headers_at = 0.1

@@ -92,6 +92,7 @@ class _Slot:
     fetched: Kept | None = None
     """What came then; it has not passed yet."""
     failed: TacitError | None = None
+    """Never raised itself: it would keep what its callers hold."""
     refreshing: bool = False
 
 
@@ -209,7 +210,9 @@ class CollateralSource:
             if slot.tried is not None and abs(now - slot.tried) < RETRY:
                 if slot.fetched is not None and slot.fetched is not instead_of:
                     return slot.fetched
-                raise slot.failed or CollateralAbsentError(f"collateral for {platform} was fetched just now")
+                if slot.failed is not None:
+                    raise slot.failed.anew()
+                raise CollateralAbsentError(f"collateral for {platform} was fetched just now")
             self._count(now)
             slot.tried, slot.failed, slot.fetched = now, None, None
             try:
@@ -220,7 +223,7 @@ class CollateralSource:
                 )
                 slot.fetched = keep(collateral, fetched=now)
             except TacitError as exc:
-                slot.failed = exc
+                slot.failed = exc.anew()
                 raise
             return slot.fetched
 
