@@ -37,6 +37,7 @@ from tacit.errors import (
 from tacit.evidence import Role, Tee, report_data
 from tacit.evidence.claims import Issuer
 from tacit.evidence.fetch import CollateralSource, Places
+from tacit.evidence.fetch.http import Answer
 from tacit.evidence.issue import load_tee
 from tacit.evidence.simulated import snp
 from tacit.evidence.simulated.quote import Enclave, issue_quote
@@ -157,6 +158,24 @@ def test_t07_real_evidence_opens_nothing_where_a_simulated_kind_is_asked_for(
     package = {**PACKAGES[tee], "TEE": str(simulated)}
     core.set_manifest(encode({"Packages": {"p": package}, "Marbles": {"m": {"Package": "p"}}}))
     assert isinstance(refusal(core, order(tee)), WrongTeeError)
+
+
+@pytest.mark.parametrize("package", [Tee.SGX, Tee.TDX, Tee.SIMULATED, Tee.SIMULATED_SNP])
+def test_t67_nobody_is_asked_about_a_report_of_a_kind_that_the_package_does_not_name(package: Tee) -> None:
+    asked: list[str] = []
+
+    def get(url: str) -> Answer:
+        asked.append(url)
+        raise CollateralAbsentError("nobody answers")
+
+    source = CollateralSource(Places("http://localhost:1", "http://localhost:1"), get=get)
+    verify = make_verifier(None, source, clock=lambda: NOW)
+    with pytest.raises(WrongTeeError, match=f"the form of TEE snp; the package allows {package}"):
+        verify(order(Tee.SNP).evidence, order(Tee.SNP).certificate, package)
+    assert not asked
+    with pytest.raises(CollateralAbsentError):
+        verify(order(Tee.SNP).evidence, order(Tee.SNP).certificate, Tee.SNP)
+    assert asked
 
 
 @pytest.mark.parametrize("tee", REAL)

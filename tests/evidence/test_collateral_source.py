@@ -301,6 +301,44 @@ def test_a_service_is_asked_at_most_sixty_times_a_minute(service: Service) -> No
         source.verify(bytes(report), AMD, now=NOW + timedelta(minutes=2))
 
 
+def flood(source: CollateralSource, count: int, *, now: datetime = NOW) -> None:
+    """Made-up reports of ever new chips, from somebody without any."""
+    report = bytearray(snp_report())
+    for index in range(count):
+        report[0x1A0] = index
+        with pytest.raises(CollateralAbsentError):
+            source.verify(bytes(report), AMD, now=now)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_t67_made_up_reports_cost_platforms_that_passed_before_no_fetch(
+    restarted: bool, service: Service, tmp_path: Path
+) -> None:
+    late = NOW + timedelta(days=40)
+    service.hold(forge_collateral(TEE.platform))
+    source = source_of(service, tmp_path)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    service.hold(forge_collateral(TEE.platform, begin=late - timedelta(days=1), end=late + timedelta(days=30)))
+    if restarted:
+        source = source_of(service, tmp_path)
+    flood(source, 61, now=late)
+    assert source.verify(EVIDENCE, TEE.anchor, now=late).expires == late + timedelta(days=30)
+
+
+def test_t67_made_up_reports_push_out_no_platform_that_passed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tacit.evidence.fetch.source._MAX_PLATFORMS", 8)
+    service.hold(TEE.collateral)
+    source = source_of(service)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    asked = len([one for one in service.asked if "tcb" in one])
+    assert asked
+    flood(source, 20)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    assert len([one for one in service.asked if "tcb" in one]) == asked
+
+
 def refuse(url: str) -> Answer:
     raise CollateralAbsentError(f"nobody answers at {url}")
 
@@ -331,7 +369,7 @@ def test_a_failure_that_is_told_again_keeps_nothing_of_who_asked(service: Servic
         told.append(caught.value)
     assert len({id(one) for one in told}) == 3
     assert len({str(one) for one in told}) == 1
-    [slot] = source._slots.values()
+    [slot] = source._strange.values()
     assert slot.failed is not None
     assert slot.failed.__traceback__ is slot.failed.__context__ is slot.failed.__cause__ is None
 
