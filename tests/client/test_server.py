@@ -1,8 +1,10 @@
 """A model server attested directly over REST: each connection proves by itself that the attested program holds it."""
 
+import asyncio
 import base64
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -31,6 +33,9 @@ from tacit.errors import (
     NotTrustedError,
     PeerError,
     PinMismatchError,
+    PkiError,
+    TacitError,
+    TeeError,
     TlsError,
     UsageError,
 )
@@ -102,7 +107,6 @@ def test_t02_an_attacker_with_the_servers_key_and_its_evidence_is_refused(place:
         if request.path != EVIDENCE_PATH:
             stolen.append(request.path)
             return HttpResponse(200, json.dumps(STATUS).encode())
-        import asyncio
 
         def fetch() -> bytes:
             with BoundChannel(parse_address(genuine.address, default_port=1)) as channel:
@@ -274,6 +278,58 @@ def test_t04_evidence_is_made_for_a_whole_nonce_alone(query: str, place: Place) 
         name, _, value = query.partition("=")
         assert channel.call("GET", EVIDENCE_PATH, query=[(name, value)] if name else []).status == 400
         assert channel.call("POST", EVIDENCE_PATH, query=[("nonce", "00" * 32)], body=b"").status == 405
+
+
+class Busy(FakeTee):
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on, self.begun = threading.Event(), 0
+
+    def issue_evidence(self, data: bytes) -> bytes:
+        self.begun += 1
+        assert self.go_on.wait(20)
+        return super().issue_evidence(data)
+
+
+def asking(nonce: int = 0) -> HttpRequest:
+    query = f"nonce={nonce:064x}"
+    return HttpRequest("GET", EVIDENCE_PATH, query, {}, b"", None, lambda label, size: bytes(size))
+
+
+async def elsewhere(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(404, b"{}")
+
+
+async def test_t67_strangers_who_ask_for_evidence_neither_wait_without_end_nor_share_the_tee() -> None:
+    tee = Busy()
+    rest = AttestedRest(elsewhere, tee, lambda: b"certificate")
+    asked = [asyncio.create_task(rest.handle(asking(number))) for number in range(9)]
+    try:
+        await asyncio.sleep(0)
+        refused = await asyncio.wait_for(rest.handle(asking(9)), 5)
+        assert (refused.status, b"8 others wait" in refused.body) == (503, True)
+        asked[0].cancel()
+        await asyncio.wait([asked[0]], timeout=5)
+        late = asyncio.create_task(rest.handle(asking(10)))
+        await asyncio.sleep(0.05)
+        assert tee.begun == 1, "whoever leaves gives nobody the place of the one at work"
+    finally:
+        tee.go_on.set()
+    assert {answer.status for answer in await asyncio.gather(*asked[1:], late)} == {200}
+
+
+@pytest.mark.parametrize("error", [TeeError, PkiError])
+async def test_a_tee_without_evidence_and_a_certificate_that_is_unreadable_are_an_answer(
+    error: type[TacitError], caplog: pytest.LogCaptureFixture
+) -> None:
+    def certificate() -> bytes:
+        raise error("details of this machine")
+
+    answer = await AttestedRest(elsewhere, FakeTee(), certificate).handle(asking())
+    assert answer.status == 503
+    assert b"no evidence now" in answer.body
+    assert b"details" not in answer.body
+    assert "details of this machine" in caplog.text
 
 
 def test_t06_tls_1_2_gets_no_evidence(place: Place) -> None:
