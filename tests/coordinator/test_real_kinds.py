@@ -95,8 +95,16 @@ def verifiers(maker: Maker, tmp_path: Path) -> dict[Tee, Verifier]:
     return made
 
 
-def make(tee: Tee, verify: Verifier, store: Any = None, *, issuer: Issuer | None = None, **more: Any) -> Coordinator:
-    log = open_log(StringIO(), clock=lambda: NOW, debug=True, development=False)
+def make(
+    tee: Tee,
+    verify: Verifier,
+    store: Any = None,
+    *,
+    issuer: Issuer | None = None,
+    said: StringIO | None = None,
+    **more: Any,
+) -> Coordinator:
+    log = open_log(said or StringIO(), clock=lambda: NOW, debug=True, development=False)
     world = World(issuer or issuer_of(tee), verify, lambda: NOW, os.urandom, log)
     return Coordinator(store or MemoryStore(), Settings(("localhost",), str(tee), None), world, **more)
 
@@ -176,6 +184,22 @@ def test_t67_nobody_is_asked_about_a_report_of_a_kind_that_the_package_does_not_
     with pytest.raises(CollateralAbsentError):
         verify(order(Tee.SNP).evidence, order(Tee.SNP).certificate, Tee.SNP)
     assert asked
+
+
+def test_a_marble_that_proved_nothing_is_not_told_whom_the_coordinator_asks() -> None:
+    def get(url: str) -> Answer:
+        raise CollateralAbsentError(f"nobody answers at {url}")
+
+    source = CollateralSource(Places("http://pccs.internal:8081", "http://kds.internal:8081"), get=get)
+    said = StringIO()
+    for tee in REAL:
+        core = make(tee, make_verifier(None, source, clock=lambda: NOW), said=said)
+        core.set_manifest(manifest(tee))
+        with pytest.raises(ActivationError, match="no collateral for it at this time") as refused:
+            core.activate(order(tee))
+        assert "internal" not in str(refused.value)
+    assert "pccs.internal:8081" in said.getvalue()
+    assert "kds.internal:8081" in said.getvalue()
 
 
 @pytest.mark.parametrize("tee", REAL)

@@ -250,8 +250,8 @@ def test_t09_an_older_judgement_is_refused_even_while_it_is_in_force(service: Se
 
 def test_t09_an_older_bundle_gives_way_to_what_was_seen(service: Service, tmp_path: Path) -> None:
     service.hold(judged(19))
-    source_of(service, tmp_path / "cache").verify(EVIDENCE, TEE.anchor, now=NOW)
-    (tmp_path / "bundle.json").write_bytes(render_bundle([keep(judged(18), fetched=NOW + timedelta(hours=1))]))
+    source_of(service, tmp_path / "cache").verify(EVIDENCE, TEE.anchor, now=NOW - timedelta(minutes=30))
+    (tmp_path / "bundle.json").write_bytes(render_bundle([keep(judged(18), fetched=NOW)]))
     both = Places(None, None, tmp_path / "bundle.json", tmp_path / "cache")
     with pytest.raises(CollateralRollbackError):
         CollateralSource(both).verify(EVIDENCE, TEE.anchor, now=NOW)
@@ -546,6 +546,30 @@ def test_a_bundle_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "newer.json").write_bytes(render_bundle([keep(judged(19), fetched=NOW)]))
     (tmp_path / "newer.json").replace(tmp_path / "bundle.json")
     assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 19
+
+
+def test_a_bundle_that_was_damaged_is_refused_until_it_is_mended(tmp_path: Path) -> None:
+    source = offline(judged(18), folder=tmp_path)
+    good = (tmp_path / "bundle.json").read_bytes()
+    (tmp_path / "bundle.json").write_bytes(b"{}")
+    for _ in range(2):
+        with pytest.raises(CollateralError):
+            source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    (tmp_path / "bundle.json").write_bytes(good)
+    assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 18
+
+
+def test_collateral_that_says_it_is_from_the_future_is_refreshed_and_gives_way(
+    service: Service, tmp_path: Path
+) -> None:
+    now = NOW + timedelta(days=2)
+    file = tmp_path / "bundle.json"
+    file.write_bytes(render_bundle([keep(judged(18), fetched=now + timedelta(days=365))]))
+    service.hold(judged(19))
+    source = CollateralSource(Places(service.url, None, file, None))
+    assert source.verify(EVIDENCE, TEE.anchor, now=now).tcb_evaluation_number == 18
+    assert service.asked
+    assert source.verify(EVIDENCE, TEE.anchor, now=now).tcb_evaluation_number == 19
 
 
 def test_a_bundle_reads_back_as_it_was_written() -> None:

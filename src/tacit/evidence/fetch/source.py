@@ -196,7 +196,7 @@ class CollateralSource:
         in_force = [one for one in there if one.in_force(now)]
         # Offline, what has ended says more by its own refusal than "there is none".
         ended = there if self._address(platform) is None else []
-        return max(in_force or ended, key=lambda one: one.fetched, default=None)
+        return max(in_force or ended, key=lambda one: one.fetched_by(now), default=None)
 
     def _fetch(self, platform: Platform, slot: _Slot, now: datetime, *, instead_of: Kept | None = None) -> Kept:
         """Collateral from its maker's service, or what another thread just got there. Raises: EvidenceError."""
@@ -264,7 +264,7 @@ class CollateralSource:
         kept = slot.kept
         if kept is None or self._address(platform) is None:
             return
-        due = now - kept.fetched >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
+        due = now - kept.fetched_by(now) >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
         with self._lock:
             if not due or slot.refreshing or (slot.tried is not None and abs(now - slot.tried) < RETRY):
                 return
