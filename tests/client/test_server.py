@@ -300,7 +300,7 @@ async def elsewhere(request: HttpRequest) -> HttpResponse:
     return HttpResponse(404, b"{}")
 
 
-async def test_t67_strangers_who_ask_for_evidence_neither_wait_without_end_nor_share_the_tee() -> None:
+async def test_t48_strangers_who_ask_for_evidence_neither_wait_without_end_nor_share_the_tee() -> None:
     tee = Busy()
     rest = AttestedRest(elsewhere, tee, lambda: b"certificate")
     asked = [asyncio.create_task(rest.handle(asking(number))) for number in range(9)]

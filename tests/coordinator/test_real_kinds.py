@@ -169,7 +169,7 @@ def test_t07_real_evidence_opens_nothing_where_a_simulated_kind_is_asked_for(
 
 
 @pytest.mark.parametrize("package", [Tee.SGX, Tee.TDX, Tee.SIMULATED, Tee.SIMULATED_SNP])
-def test_t67_nobody_is_asked_about_a_report_of_a_kind_that_the_package_does_not_name(package: Tee) -> None:
+def test_t48_nobody_is_asked_about_a_report_of_a_kind_that_the_package_does_not_name(package: Tee) -> None:
     asked: list[str] = []
 
     def get(url: str) -> Answer:

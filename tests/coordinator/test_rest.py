@@ -78,7 +78,7 @@ class SlowTee(FakeTee):
 
 
 @pytest.mark.parametrize("path", ["/quote", "/api/v2/quote"])
-async def test_t67_strangers_who_ask_for_evidence_take_one_worker(path: str, executor: ThreadPoolExecutor) -> None:
+async def test_t48_strangers_who_ask_for_evidence_take_one_worker(path: str, executor: ThreadPoolExecutor) -> None:
     tee = SlowTee()
     api = Api(executor, tee)
     await api.data("POST", "/manifest", encode(PLAIN_MANIFEST))

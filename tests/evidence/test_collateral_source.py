@@ -311,7 +311,7 @@ def flood(source: CollateralSource, count: int, *, now: datetime = NOW) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_t67_made_up_reports_cost_platforms_that_passed_before_no_fetch(
+def test_t48_made_up_reports_cost_platforms_that_passed_before_no_fetch(
     restarted: bool, service: Service, tmp_path: Path
 ) -> None:
     late = NOW + timedelta(days=40)
@@ -325,7 +325,7 @@ def test_t67_made_up_reports_cost_platforms_that_passed_before_no_fetch(
     assert source.verify(EVIDENCE, TEE.anchor, now=late).expires == late + timedelta(days=30)
 
 
-def test_t67_made_up_reports_push_out_no_platform_that_passed(
+def test_t48_made_up_reports_push_out_no_platform_that_passed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tacit.evidence.fetch.source._MAX_PLATFORMS", 8)
