@@ -73,13 +73,22 @@ A message says what was found, what was expected and how to mend it. It never ho
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class TacitError(Exception):
     """Any refusal or failure that has a message for a person."""
 
     reason: ClassVar[str] = "tacit"
+
+    def anew(self) -> Self:
+        """An error of the same class and words, which was raised nowhere yet; for whoever keeps one for later callers.
+
+        One that is raised again and again holds a trace of every time, and with it all that those callers held.
+        """
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        return made
 
 
 class UsageError(TacitError):

@@ -2,7 +2,10 @@
 
 import base64
 import os
-from collections.abc import Mapping
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +15,12 @@ import pytest
 
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW, FakeTee
-from tacit.client.address import parse_address
+from tacit.client.address import Address, parse_address
 from tacit.client.bound.channel import BoundChannel
 from tacit.client.connect import AttestedCoordinator, attest_coordinator
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import Expectation, TrustStore
-from tacit.errors import AppraisalError, BindingError, ConnectError, PeerError, TlsError
+from tacit.errors import AppraisalError, BindingError, ConnectError, PeerError, TlsError, UnreachableError
 from tacit.evidence import Role
 from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.pki import issue_self_signed
@@ -215,8 +218,6 @@ def test_a_large_body_and_a_large_answer_pass(coordinator: FakeCoordinator, trus
 
 
 def test_t06_tls_1_2_has_no_channel_to_bind_to(trust: TrustStore, platform: Path, expectation: Expectation) -> None:
-    import ssl
-    import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     pair = issue_self_signed(("localhost",), common_name="other", now=NOW)
@@ -245,6 +246,52 @@ def test_t06_tls_1_2_has_no_channel_to_bind_to(trust: TrustStore, platform: Path
     thread.join()
     server.server_close()
     assert refused
+
+
+def answering(answer: Callable[[socket.socket], None]) -> tuple[threading.Thread, int]:
+    """Somebody on loopback who takes one connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        with listener, listener.accept()[0] as sock:
+            sock.settimeout(10)
+            answer(sock)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, listener.getsockname()[1]
+
+
+def test_t13_a_server_that_ends_tls_in_the_handshake_is_unreachable() -> None:
+    def close_notify(sock: socket.socket) -> None:
+        sock.recv(1 << 14)
+        sock.sendall(bytes.fromhex("15030300020100"))
+        sock.recv(1)
+
+    thread, port = answering(close_notify)
+    with BoundChannel(Address("localhost", port), timeout=5) as channel, pytest.raises(UnreachableError):
+        channel.call("GET", "/")
+    thread.join()
+
+
+def test_t13_a_certificate_that_cannot_be_read_is_a_fault_of_tls(tmp_path: Path) -> None:
+    pair = issue_self_signed(("localhost",), common_name="other", now=NOW)
+    odd = pair.certificate_der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020109"), 1)  # version 10
+    file = tmp_path / "odd.pem"
+    file.write_bytes(ssl.DER_cert_to_PEM_cert(odd).encode() + pair.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+
+    def shake(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as secured:
+            secured.recv(1)
+
+    thread, port = answering(shake)
+    with BoundChannel(Address("localhost", port), timeout=5) as channel:
+        with pytest.raises(TlsError, match="cannot be read"):
+            channel.call("GET", "/")
+        assert not channel._idle
+    thread.join()
 
 
 def test_nobody_at_the_address_is_said_so() -> None:

@@ -18,6 +18,7 @@ from tacit.errors import (
     DebugNotAllowedError,
     EvidenceError,
     EvidenceFormatError,
+    InRecoveryError,
     LogError,
     MeasurementError,
     NotTrustedError,
@@ -270,6 +271,13 @@ def test_t14_a_coordinator_set_up_anew_is_refused(
         refuses(another, trust, platform, PinMismatchError, "--forget")
         another.code = 1
         refuses(another, trust, platform, PinMismatchError, "recovery mode")
+
+
+def test_a_coordinator_in_recovery_with_its_own_root_is_told_from_another_manifest(
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
+) -> None:
+    coordinator.code = 1
+    refuses(coordinator, pinned, platform, InRecoveryError, "holds no manifest until it is recovered")
 
 
 def test_t31_an_older_copy_of_the_state_is_refused(

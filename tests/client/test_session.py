@@ -20,7 +20,19 @@ from tacit.client.connect import AttestedCoordinator, attest_coordinator
 from tacit.client.coordinator import fingerprint
 from tacit.client.session.renewal import Renewal
 from tacit.client.trust import TrustStore
-from tacit.errors import AppraisalError, PinMismatchError, TacitError, UnreachableError
+from tacit.errors import (
+    AppraisalError,
+    BindingError,
+    CollateralAbsentError,
+    InRecoveryError,
+    NotSetError,
+    PeerError,
+    PinMismatchError,
+    RollbackError,
+    TacitError,
+    TlsError,
+    UnreachableError,
+)
 from tacit.pki import KeyPair, issue_intermediate, issue_root
 
 NONCE = bytes(range(32))
@@ -211,6 +223,86 @@ def test_a_coordinator_out_of_reach_ends_a_session_at_twice_the_age(
     clock.now = NOW - timedelta(minutes=1)
     with pytest.raises(UnreachableError):
         renewal.current()  # a clock that was turned back makes nothing young again
+
+
+def failing(
+    first: AttestedCoordinator, error: type[TacitError], clock: Clock
+) -> tuple[Renewal, list[TacitError], list[AttestedCoordinator]]:
+    """A renewal whose attestations fail, until there is an answer; what they failed with."""
+    failures: list[TacitError] = []
+    answers: list[AttestedCoordinator] = []
+
+    def attest() -> AttestedCoordinator:
+        if answers:
+            return answers[0]
+        failures.append(error("so it is"))
+        raise failures[-1]
+
+    return Renewal(first, attest, max_age=timedelta(hours=1), clock=clock), failures, answers
+
+
+SAYS_NOTHING = (UnreachableError, PeerError, TlsError, CollateralAbsentError, NotSetError, InRecoveryError)
+
+
+@pytest.mark.parametrize("error", SAYS_NOTHING)
+def test_what_says_nothing_about_a_coordinator_ends_a_session_only_at_twice_the_age(
+    error: type[TacitError], coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
+) -> None:
+    clock, sessions = Clock(), Sessions(coordinator, pinned, platform)
+    first = sessions.attest()
+    renewal, failures, answers = failing(first, error, clock)
+    clock.now += timedelta(minutes=90)
+    assert renewal.current() is first
+    wait_until(lambda: len(failures) == 1 and not renewal._working)
+    assert renewal.current() is first
+    wait_until(lambda: len(failures) == 2 and not renewal._working)
+    clock.now += timedelta(minutes=30)
+    with pytest.raises(error):
+        renewal.current()
+    answers.append(replace(first))
+    assert renewal.current() is answers[0]
+
+
+@pytest.mark.parametrize("error", [AppraisalError, BindingError, PinMismatchError, RollbackError])
+def test_what_a_coordinator_is_refused_for_stays(
+    error: type[TacitError], coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
+) -> None:
+    sessions = Sessions(coordinator, pinned, platform)
+    first = sessions.attest()
+    renewal, _, answers = failing(first, error, Clock())
+    with pytest.raises(error):
+        renewal.after_refusal(first)
+    answers.append(replace(first))
+    with pytest.raises(error, match="so it is"):
+        renewal.current()
+
+
+def test_a_refusal_that_is_told_again_keeps_nothing_of_who_called(
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
+) -> None:
+    first = Sessions(coordinator, pinned, platform).attest()
+    renewal, _, _ = failing(first, AppraisalError, Clock())
+    told: list[TacitError] = []
+    for call in (lambda: renewal.after_refusal(first), renewal.current, renewal.current):
+        with pytest.raises(AppraisalError) as caught:
+            call()
+        told.append(caught.value)
+    assert len({id(one) for one in told}) == 3
+    assert renewal._refused is not None
+    assert renewal._refused.__traceback__ is renewal._refused.__context__ is None
+
+
+def test_a_clock_that_was_turned_back_once_does_not_end_renewal(
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
+) -> None:
+    clock, sessions = Clock(), Sessions(coordinator, pinned, platform)
+    renewal = Renewal(sessions.attest(), sessions.attest, max_age=timedelta(hours=1), clock=clock)
+    clock.now -= timedelta(minutes=1)
+    renewal.current()
+    assert sessions.attested == 2
+    clock.now += timedelta(minutes=61)
+    renewal.current()
+    wait_until(lambda: sessions.attested == 3)
 
 
 def test_many_callers_that_meet_a_new_chain_attest_once(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import signal
 import socket
@@ -21,10 +22,12 @@ import pytest
 
 from fakes.core import PLAIN_MANIFEST, UUID, encode
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
+from tacit.coordinator.log import open_log
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
 from tacit.errors import UsageError
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import KeyPair, issue_self_signed, parse_key_pair
+from tacit.programs import coordinator as program
 from tacit.programs.coordinator import parse_names, read_config
 
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
@@ -49,6 +52,40 @@ def test_ctrl_c_while_a_program_is_still_being_imported_is_one_line(name: str) -
 def test_names_that_no_client_could_connect_to_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="names with commas between them"):
         parse_names("EDG_COORDINATOR_DNS_NAMES", text)
+
+
+async def test_marbles_and_clients_take_no_thread_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executors: dict[str, Any] = {}
+
+    class Clients(program.ClientApi):
+        def __init__(self, core: Any, *, executor: Any, **more: Any) -> None:
+            executors["clients"] = executor
+            super().__init__(core, executor=executor, **more)
+
+    class Marbles(program.MeshApi):
+        def __init__(self, core: Any, *, executor: Any, **more: Any) -> None:
+            executors["marbles"] = executor
+            super().__init__(core, executor=executor, **more)
+
+    monkeypatch.setattr(program, "ClientApi", Clients)
+    monkeypatch.setattr(program, "MeshApi", Marbles)
+    environ = {
+        "EDG_COORDINATOR_CLIENT_ADDR": "localhost:0",
+        "EDG_COORDINATOR_MESH_ADDR": "localhost:0",
+        "EDG_COORDINATOR_SEAL_DIR": str(tmp_path),
+    }
+    said = io.StringIO()
+    log = open_log(said, clock=program.now, debug=False, development=False)
+    running = asyncio.create_task(program.serve(read_config(["--unattested"], environ), log))
+    try:
+        while "client API listening" not in said.getvalue() and not running.done():
+            await asyncio.sleep(0.01)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+    assert executors["clients"] is not executors["marbles"]
 
 
 def test_names_and_addresses_are_taken() -> None:

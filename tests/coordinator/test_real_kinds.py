@@ -37,6 +37,7 @@ from tacit.errors import (
 from tacit.evidence import Role, Tee, report_data
 from tacit.evidence.claims import Issuer
 from tacit.evidence.fetch import CollateralSource, Places
+from tacit.evidence.fetch.http import Answer
 from tacit.evidence.issue import load_tee
 from tacit.evidence.simulated import snp
 from tacit.evidence.simulated.quote import Enclave, issue_quote
@@ -94,8 +95,16 @@ def verifiers(maker: Maker, tmp_path: Path) -> dict[Tee, Verifier]:
     return made
 
 
-def make(tee: Tee, verify: Verifier, store: Any = None, *, issuer: Issuer | None = None, **more: Any) -> Coordinator:
-    log = open_log(StringIO(), clock=lambda: NOW, debug=True, development=False)
+def make(
+    tee: Tee,
+    verify: Verifier,
+    store: Any = None,
+    *,
+    issuer: Issuer | None = None,
+    said: StringIO | None = None,
+    **more: Any,
+) -> Coordinator:
+    log = open_log(said or StringIO(), clock=lambda: NOW, debug=True, development=False)
     world = World(issuer or issuer_of(tee), verify, lambda: NOW, os.urandom, log)
     return Coordinator(store or MemoryStore(), Settings(("localhost",), str(tee), None), world, **more)
 
@@ -157,6 +166,40 @@ def test_t07_real_evidence_opens_nothing_where_a_simulated_kind_is_asked_for(
     package = {**PACKAGES[tee], "TEE": str(simulated)}
     core.set_manifest(encode({"Packages": {"p": package}, "Marbles": {"m": {"Package": "p"}}}))
     assert isinstance(refusal(core, order(tee)), WrongTeeError)
+
+
+@pytest.mark.parametrize("package", [Tee.SGX, Tee.TDX, Tee.SIMULATED, Tee.SIMULATED_SNP])
+def test_t48_nobody_is_asked_about_a_report_of_a_kind_that_the_package_does_not_name(package: Tee) -> None:
+    asked: list[str] = []
+
+    def get(url: str) -> Answer:
+        asked.append(url)
+        raise CollateralAbsentError("nobody answers")
+
+    source = CollateralSource(Places("http://localhost:1", "http://localhost:1"), get=get)
+    verify = make_verifier(None, source, clock=lambda: NOW)
+    with pytest.raises(WrongTeeError, match=f"the form of TEE snp; the package allows {package}"):
+        verify(order(Tee.SNP).evidence, order(Tee.SNP).certificate, package)
+    assert not asked
+    with pytest.raises(CollateralAbsentError):
+        verify(order(Tee.SNP).evidence, order(Tee.SNP).certificate, Tee.SNP)
+    assert asked
+
+
+def test_a_marble_that_proved_nothing_is_not_told_whom_the_coordinator_asks() -> None:
+    def get(url: str) -> Answer:
+        raise CollateralAbsentError(f"nobody answers at {url}")
+
+    source = CollateralSource(Places("http://pccs.internal:8081", "http://kds.internal:8081"), get=get)
+    said = StringIO()
+    for tee in REAL:
+        core = make(tee, make_verifier(None, source, clock=lambda: NOW), said=said)
+        core.set_manifest(manifest(tee))
+        with pytest.raises(ActivationError, match="no collateral for it at this time") as refused:
+            core.activate(order(tee))
+        assert "internal" not in str(refused.value)
+    assert "pccs.internal:8081" in said.getvalue()
+    assert "kds.internal:8081" in said.getvalue()
 
 
 @pytest.mark.parametrize("tee", REAL)

@@ -1,8 +1,10 @@
 """The client API without recorded vectors: codes, envelopes, Go's decoder and encoder, and what never gets out."""
 
+import asyncio
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -59,6 +61,42 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def api(executor: ThreadPoolExecutor) -> Api:
     return Api(executor)
+
+
+class SlowTee(FakeTee):
+    """One that takes until it is told to go on, once it is slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.go_on, self.begun = False, threading.Event(), 0
+
+    def issue_evidence(self, data: bytes) -> bytes:
+        if self.slow:
+            self.begun += 1
+            assert self.go_on.wait(20)
+        return super().issue_evidence(data)
+
+
+@pytest.mark.parametrize("path", ["/quote", "/api/v2/quote"])
+async def test_t48_strangers_who_ask_for_evidence_take_one_worker(path: str, executor: ThreadPoolExecutor) -> None:
+    tee = SlowTee()
+    api = Api(executor, tee)
+    await api.data("POST", "/manifest", encode(PLAIN_MANIFEST))
+    tee.slow = True
+    asked = [asyncio.create_task(api.send("GET", path)) for _ in range(8)]
+    try:
+        other = await asyncio.wait_for(api.send("GET", "/api/v2/log/digests?after=0"), 10)
+        assert other.status == 200
+        assert tee.begun <= 1
+        assert not any(one.done() for one in asked)
+        for gone in asked[:4]:
+            gone.cancel()
+        other = await asyncio.wait_for(api.send("GET", "/api/v2/log/digests?after=0"), 10)
+        assert other.status == 200
+        assert tee.begun == 1, "those who leave give nobody the place of the one at work"
+    finally:
+        tee.go_on.set()
+    assert {answer.status for answer in await asyncio.gather(*asked[4:])} == {200}
 
 
 async def test_the_status_has_our_field_last(api: Api) -> None:

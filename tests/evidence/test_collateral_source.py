@@ -250,8 +250,8 @@ def test_t09_an_older_judgement_is_refused_even_while_it_is_in_force(service: Se
 
 def test_t09_an_older_bundle_gives_way_to_what_was_seen(service: Service, tmp_path: Path) -> None:
     service.hold(judged(19))
-    source_of(service, tmp_path / "cache").verify(EVIDENCE, TEE.anchor, now=NOW)
-    (tmp_path / "bundle.json").write_bytes(render_bundle([keep(judged(18), fetched=NOW + timedelta(hours=1))]))
+    source_of(service, tmp_path / "cache").verify(EVIDENCE, TEE.anchor, now=NOW - timedelta(minutes=30))
+    (tmp_path / "bundle.json").write_bytes(render_bundle([keep(judged(18), fetched=NOW)]))
     both = Places(None, None, tmp_path / "bundle.json", tmp_path / "cache")
     with pytest.raises(CollateralRollbackError):
         CollateralSource(both).verify(EVIDENCE, TEE.anchor, now=NOW)
@@ -301,6 +301,44 @@ def test_a_service_is_asked_at_most_sixty_times_a_minute(service: Service) -> No
         source.verify(bytes(report), AMD, now=NOW + timedelta(minutes=2))
 
 
+def flood(source: CollateralSource, count: int, *, now: datetime = NOW) -> None:
+    """Made-up reports of ever new chips, from somebody without any."""
+    report = bytearray(snp_report())
+    for index in range(count):
+        report[0x1A0] = index
+        with pytest.raises(CollateralAbsentError):
+            source.verify(bytes(report), AMD, now=now)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_t48_made_up_reports_cost_platforms_that_passed_before_no_fetch(
+    restarted: bool, service: Service, tmp_path: Path
+) -> None:
+    late = NOW + timedelta(days=40)
+    service.hold(forge_collateral(TEE.platform))
+    source = source_of(service, tmp_path)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    service.hold(forge_collateral(TEE.platform, begin=late - timedelta(days=1), end=late + timedelta(days=30)))
+    if restarted:
+        source = source_of(service, tmp_path)
+    flood(source, 61, now=late)
+    assert source.verify(EVIDENCE, TEE.anchor, now=late).expires == late + timedelta(days=30)
+
+
+def test_t48_made_up_reports_push_out_no_platform_that_passed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tacit.evidence.fetch.source._MAX_PLATFORMS", 8)
+    service.hold(TEE.collateral)
+    source = source_of(service)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    asked = len([one for one in service.asked if "tcb" in one])
+    assert asked
+    flood(source, 20)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    assert len([one for one in service.asked if "tcb" in one]) == asked
+
+
 def refuse(url: str) -> Answer:
     raise CollateralAbsentError(f"nobody answers at {url}")
 
@@ -320,6 +358,20 @@ def test_a_failed_question_is_not_repeated_at_once(service: Service) -> None:
     with pytest.raises(CollateralAbsentError):
         source.verify(EVIDENCE, TEE.anchor, now=NOW + timedelta(seconds=31))
     assert len(asked) == 2
+
+
+def test_a_failure_that_is_told_again_keeps_nothing_of_who_asked(service: Service) -> None:
+    source = source_of(service, get=refuse)
+    told: list[CollateralAbsentError] = []
+    for _ in range(3):
+        with pytest.raises(CollateralAbsentError, match="nobody") as caught:
+            source.verify(EVIDENCE, TEE.anchor, now=NOW)
+        told.append(caught.value)
+    assert len({id(one) for one in told}) == 3
+    assert len({str(one) for one in told}) == 1
+    [slot] = source._strange.values()
+    assert slot.failed is not None
+    assert slot.failed.__traceback__ is slot.failed.__context__ is slot.failed.__cause__ is None
 
 
 def test_many_callers_fetch_once(service: Service) -> None:
@@ -494,6 +546,30 @@ def test_a_bundle_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "newer.json").write_bytes(render_bundle([keep(judged(19), fetched=NOW)]))
     (tmp_path / "newer.json").replace(tmp_path / "bundle.json")
     assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 19
+
+
+def test_a_bundle_that_was_damaged_is_refused_until_it_is_mended(tmp_path: Path) -> None:
+    source = offline(judged(18), folder=tmp_path)
+    good = (tmp_path / "bundle.json").read_bytes()
+    (tmp_path / "bundle.json").write_bytes(b"{}")
+    for _ in range(2):
+        with pytest.raises(CollateralError):
+            source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    (tmp_path / "bundle.json").write_bytes(good)
+    assert source.verify(EVIDENCE, TEE.anchor, now=NOW).tcb_evaluation_number == 18
+
+
+def test_collateral_that_says_it_is_from_the_future_is_refreshed_and_gives_way(
+    service: Service, tmp_path: Path
+) -> None:
+    now = NOW + timedelta(days=2)
+    file = tmp_path / "bundle.json"
+    file.write_bytes(render_bundle([keep(judged(18), fetched=now + timedelta(days=365))]))
+    service.hold(judged(19))
+    source = CollateralSource(Places(service.url, None, file, None))
+    assert source.verify(EVIDENCE, TEE.anchor, now=now).tcb_evaluation_number == 18
+    assert service.asked
+    assert source.verify(EVIDENCE, TEE.anchor, now=now).tcb_evaluation_number == 19
 
 
 def test_a_bundle_reads_back_as_it_was_written() -> None:

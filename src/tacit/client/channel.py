@@ -76,9 +76,10 @@ class HttpsChannel:
         """
         url = self.url(path)
         connection = self._reuse() or self._connect()
-        # The server may end the connection with its answer.
-        certificate, exporter, kept = _certificate(connection), _exporter(connection), False
+        kept = False
         try:
+            # First, for the server may end the connection with its answer.
+            certificate, exporter = _certificate(connection), _exporter(connection)
             target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
                 connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})

@@ -373,7 +373,7 @@ def _verify_manifest(
     if expectation.manifest_fingerprint is None or status.code == _WAITS_FOR_MANIFEST:
         return None
     if status.code == _IN_RECOVERY:
-        raise PinMismatchError(
+        raise InRecoveryError(
             f"the coordinator at {address} is in recovery mode and holds no manifest until it is recovered, and one is pinned"
         )
     manifest = client.manifest()

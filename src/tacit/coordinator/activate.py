@@ -26,9 +26,11 @@ from tacit.coordinator.state import Holdings, Identity
 from tacit.errors import (
     ActivationError,
     AppraisalError,
+    CollateralAbsentError,
     EvidenceError,
     InputError,
     PkiError,
+    PlatformError,
     TemplateError,
     WrongTeeError,
 )
@@ -100,6 +102,10 @@ def require_budget(holdings: Holdings, marble_type: str, marble: rules.Marble) -
         )
 
 
+OPERATORS_OWN = (PlatformError, CollateralAbsentError)
+"""Their words name the coordinator's own folder, or whom it asks: for its log, not for a marble that proved nothing."""
+
+
 def permit(manifest: Manifest, marble: rules.Marble, order: Order, *, verify: Verifier | None) -> Permission:
     """(4) Authentic evidence of allowed software, bound to this connection's key. Without a verifier: unattested mode.
 
@@ -113,6 +119,10 @@ def permit(manifest: Manifest, marble: rules.Marble, order: Order, *, verify: Ve
         return Unattested("the coordinator runs in unattested mode")
     try:
         return appraise(verify(order.evidence, order.certificate, _named_tee(package)), package)
+    except OPERATORS_OWN as exc:
+        raise ActivationError(
+            "marble verification failed: invalid quote: the coordinator has no collateral for it at this time; its log says why"
+        ) from exc
     except (EvidenceError, AppraisalError) as exc:
         raise ActivationError(f"marble verification failed: invalid quote: {exc}") from exc
 

@@ -73,7 +73,8 @@ from tacit.programs.tee.collateral import open_source, read_places
 from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 
 NAME = "tacit-coordinator"
-WORKERS = 8  # threads for what takes long; those that wait for the disk share one sync
+# Threads for what takes long, for each of the two ports; those that wait for the disk share one sync.
+WORKERS = 8
 GRACE = 5.0  # seconds that running requests get at the end
 MAX_MANIFEST = 4 << 20  # bytes
 MAX_SCRAPE = 4096  # bytes of a body that nobody needs
@@ -230,22 +231,32 @@ async def serve(config: Config, log: EventLog) -> None:
     log.info("starting coordinator", version=__version__)
     log_faults(log, config.fault_level)
     world = load_world(config, log)
-    with closing(SealedFolder(config.seal_folder, world.issuer)) as folder, ThreadPoolExecutor(WORKERS) as executor:
+    with (
+        closing(SealedFolder(config.seal_folder, world.issuer)) as folder,
+        ThreadPoolExecutor(WORKERS) as clients,
+        ThreadPoolExecutor(WORKERS) as marbles,
+    ):
         coordinator = open_coordinator(config, folder, world)
         async with AsyncExitStack() as stack:
-            await _listen(stack, config, log, coordinator, executor)
+            await _listen(stack, config, log, coordinator, (clients, marbles))
             await stop.wait()
             log.info("ending")
 
 
 async def _listen(
-    stack: AsyncExitStack, config: Config, log: EventLog, coordinator: Coordinator, executor: ThreadPoolExecutor
+    stack: AsyncExitStack,
+    config: Config,
+    log: EventLog,
+    coordinator: Coordinator,
+    executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
 ) -> None:
+    """Open the ports. Neither's callers wait behind the other's: strangers may ask at both."""
+    clients, marbles = executors
     meter = None
     if config.metrics:
         meter = await _listen_for_scrapes(stack, config.metrics, log, coordinator, secured=config.metrics_tls)
-    api = ClientApi(coordinator, executor=executor, log=log, meter=meter)
-    mesh = MeshApi(coordinator, executor=executor, log=log, meter=meter)
+    api = ClientApi(coordinator, executor=clients, log=log, meter=meter)
+    mesh = MeshApi(coordinator, executor=marbles, log=log, meter=meter)
     host, port = config.mesh
     tls = server_context(_credentials(coordinator, "marble_root"), client_certificates="require", alpn=["h2"])
     listener: Listener = await serve_grpc(mesh.handlers, host=host, port=port, tls=tls, max_message=MAX_MESSAGE)

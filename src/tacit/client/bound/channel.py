@@ -31,12 +31,16 @@ class BoundChannel(HttpsChannel):
         self.admit: Admit | None = None
 
     def _connect(self) -> HTTPConnection:
+        return self._open(self.admit)
+
+    def _open(self, admit: Admit | None) -> HTTPConnection:
+        """A new connection, which was let in. Raises: UnreachableError, TlsError; what `admit` raises."""
         connection = super()._connect()
-        if self.admit is None:
+        if admit is None:
             return connection
         with closed_on_error(connection):
             alone = _Alone(self, connection)
-            self.admit(alone)
+            admit(alone)
             return alone.give_back()
 
     def _prepare(self, timeout: float) -> HTTPConnection:

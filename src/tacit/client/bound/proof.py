@@ -126,7 +126,7 @@ class Proof:
         return open_source(self.expectation.collateral).verify(evidence, anchor, now=now)
 
 
-def verify_name(certificate: x509.Certificate, address: str) -> None:
+def verify_name(certificate: x509.Certificate, address: str, *, variable: str = "EDG_COORDINATOR_DNS_NAMES") -> None:
     """The certificate names the host of this address. Raises: TlsError.
 
     Evidence has said already whose connection it is; a name that does not fit tells of a mistake in its settings.
@@ -144,5 +144,5 @@ def verify_name(certificate: x509.Certificate, address: str) -> None:
     if not fits:
         raise TlsError(
             f"the certificate of {address} does not name it; connect by a name that it has, "
-            f"or start it with EDG_COORDINATOR_DNS_NAMES={host}"
+            f"or start it with {variable}={host}"
         )

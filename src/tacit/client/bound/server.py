@@ -1,6 +1,7 @@
 """A model server attested directly, over REST, connection by connection.
 
-1.  The connection shows a leaf that the attested coordinator's intermediate signed for a type of marble.
+1.  The connection shows a leaf that the attested coordinator's intermediate signed for a type of marble: the one that
+    is expected, if one is, and in any case for the name under which the server was reached.
 2.  The server's evidence for a fresh nonce is authentic, and binds that leaf, the role of a marble, the nonce and the
     exporter of this connection.
 3.  It is the package that the pinned manifest names for that type.
@@ -15,9 +16,8 @@ from datetime import datetime
 import msgspec
 from cryptography import x509
 
-from tacit.client.address import REST_PORT, parse_address
-from tacit.client.bound.channel import Admit, BoundChannel
-from tacit.client.bound.proof import Proof
+from tacit.client.bound.channel import Admit
+from tacit.client.bound.proof import Proof, verify_name
 from tacit.client.channel import HttpsChannel
 from tacit.errors import BindingError, MeasurementError, NotTrustedError, PeerError, PkiError, TlsError
 from tacit.evidence import Role, Tee, TrustAnchor, verify_binding
@@ -47,13 +47,9 @@ class ServerProof:
         self._intermediate = x509.load_pem_x509_certificate(intermediate_pem)
         self._manifest: Manifest = parse_manifest(manifest).manifest
 
-    def open(self, address: str, *, clock: Callable[[], datetime], timeout: float) -> BoundChannel:
-        """HTTP over connections that are each attested before anything is sent on them."""
-        channel = BoundChannel(parse_address(address, default_port=REST_PORT), timeout=timeout)
-        channel.admit = self._admit(address, clock)
-        return channel
+    def judge(self, address: str, clock: Callable[[], datetime], marble_type: str | None) -> Admit:
+        """What judges a connection to the server at `address`; of this type of marble, where one is named."""
 
-    def _admit(self, address: str, clock: Callable[[], datetime]) -> Admit:
         def judge(alone: HttpsChannel) -> None:
             nonce, now = os.urandom(NONCE_SIZE), clock()
             answer = alone.call("GET", EVIDENCE_PATH, query=[("nonce", nonce.hex())])
@@ -68,7 +64,7 @@ class ServerProof:
                 raise PeerError(f"{address} answered for its evidence with something else ({exc})") from exc
             if shown.channel != CHANNEL_BINDING or answer.exporter is None:
                 raise BindingError(f"the server at {address} does not bind its evidence to this connection")
-            package = self._package(address, answer.certificate, now)  # (1)
+            package = self._package(address, answer.certificate, marble_type, now)  # (1)
             anchor = self._anchor(package)
             claims = self._proof.verify(shown.evidence, anchor, now=now)  # (2)
             claims = verify_binding(
@@ -82,13 +78,19 @@ class ServerProof:
 
         return judge
 
-    def _package(self, address: str, certificate: bytes | None, now: datetime) -> Package:
+    def _package(self, address: str, certificate: bytes | None, marble_type: str | None, now: datetime) -> Package:
         try:
             leaf = verify_leaf(certificate or b"", issuer=self._intermediate, now=now)
         except PkiError as exc:
             raise TlsError(
                 f"the server at {address} shows no certificate of the attested coordinator's: {exc}"
             ) from exc
+        # Any server of the manifest has evidence that fits. That it is the one that was meant, its certificate says.
+        verify_name(x509.load_der_x509_certificate(certificate or b""), address, variable="EDG_MARBLE_DNS_NAMES")
+        if marble_type is not None and leaf.marble_type != marble_type:
+            raise TlsError(
+                f"the server at {address} is a marble of the type {leaf.marble_type[:60]!r}, expected {marble_type!r}"
+            )
         marble = self._manifest.marbles.get(leaf.marble_type)
         package = None if marble is None else self._manifest.packages.get(marble.package)
         if package is None:

@@ -3,6 +3,7 @@
 Nothing vouches for the server here: whoever opens one judges its evidence, or compares its certificate, first.
 """
 
+import errno
 import io
 import select
 import socket
@@ -18,6 +19,7 @@ from OpenSSL import SSL
 
 from tacit.errors import PkiError
 from tacit.pki import KeyPair
+from tacit.pki.keys import CERTIFICATE_ERRORS
 
 _T = TypeVar("_T")
 _PIECE = 16 << 10  # bytes; one record of TLS
@@ -40,8 +42,11 @@ class TlsSocket:
         self._run(self._tls.do_handshake)
 
     def getpeercert(self, binary_form: bool = True) -> bytes | None:
-        """The server's certificate, DER."""
-        shown = self._tls.get_peer_certificate(as_cryptography=True)
+        """The server's certificate, DER. Raises: ssl.SSLError, where it cannot be read."""
+        try:
+            shown = self._tls.get_peer_certificate(as_cryptography=True)
+        except CERTIFICATE_ERRORS as exc:  # OpenSSL takes some that cryptography does not
+            raise _ssl_error(f"the server's certificate cannot be read: {exc}") from exc
         return None if shown is None else shown.public_bytes(Encoding.DER)
 
     def export(self, label: bytes, length: int) -> bytes:
@@ -73,10 +78,14 @@ class TlsSocket:
 
     def recv(self, size: int) -> bytes:
         """Empty at the end. Raises: ssl.SSLError, OSError."""
-        try:
-            return self._run(partial(self._tls.recv, size))
-        except SSL.ZeroReturnError:
-            return b""
+
+        def receive() -> bytes:
+            try:
+                return self._tls.recv(size)
+            except SSL.ZeroReturnError:
+                return b""
+
+        return self._run(receive)
 
     def has_word(self) -> bool:
         """Whether anything but TLS's own records (tickets, which are not used) came although nothing was asked."""
@@ -110,14 +119,12 @@ class TlsSocket:
                 self._wait(select.POLLIN, deadline)
             except SSL.WantWriteError:
                 self._wait(select.POLLOUT, deadline)
-            except SSL.ZeroReturnError:
-                raise
+            except SSL.ZeroReturnError as exc:
+                raise ConnectionResetError(errno.ECONNRESET, "the server ended TLS") from exc
             except SSL.SysCallError as exc:
                 raise ConnectionResetError(exc.args[0], str(exc.args[1])) from exc
             except SSL.Error as exc:
-                error = ssl.SSLError(ssl.SSL_ERROR_SSL, _reason(exc))
-                error.reason = _reason(exc)
-                raise error from exc
+                raise _ssl_error(_reason(exc)) from exc
 
     def _wait(self, event: int, deadline: float | None) -> None:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -184,6 +191,12 @@ def bound_context(*, certificate: KeyPair | None = None, alpn: Sequence[str] = (
 
 def _is_address(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
+
+
+def _ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
+    error.reason = reason
+    return error
 
 
 def _reason(exc: SSL.Error) -> str:

@@ -1,7 +1,8 @@
 """How does a Python program call the servers of a coordinator that it has checked, for hours and not once?
 
 In: what `tacit trust` was told. Out: `Session`, with models, and drop-ins for clients that others wrote (`dropin`).
-`renewal` attests the coordinator again by age and on rotation; `current` holds what is made for the servers' chain.
+`renewal` attests the coordinator again by age and on rotation; `current` holds what is made for the servers' chain,
+`servers` attests a server itself.
 """
 
 from tacit.client.session.python import DEFAULT_SIGNATURE, MAX_AGE, Model, Session, connect

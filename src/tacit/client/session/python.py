@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
-from tacit.client.bound.server import ServerProof
 from tacit.client.connect import (
     ACCEPTS_MARBLES,
     NONCE_SIZE,
@@ -32,8 +31,9 @@ from tacit.client.connect import (
 from tacit.client.inference import Credential, RestServingClient, ServingClient, Signature, fit_to
 from tacit.client.session.current import Current
 from tacit.client.session.renewal import Renewal
+from tacit.client.session.servers import ServerChannel
 from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
-from tacit.errors import InputError, NotSetError, NotTrustedError, TlsError
+from tacit.errors import InputError, NotSetError, TlsError
 from tacit.evidence import Tee
 
 if TYPE_CHECKING:
@@ -132,13 +132,16 @@ class Session:
         return channel
 
     def grpc_aio_channel(self, address: str) -> Any:
-        """A `grpc.aio.Channel`, likewise, for the servers' present chain."""
+        """A `grpc.aio.Channel`, likewise, for the servers' present chain.
+
+        It is not renewed: the coordinator is not attested again for its calls, and after a rotation it takes a new one.
+        """
         from tacit.client.session.dropin import aio_channel
 
         return aio_channel(self._renewal.current(), str(parse_address(address, default_port=GRPC_PORT)))
 
     def grpc_credentials(self) -> Any:
-        """For clients that make their own channel, for the servers' present chain.
+        """For clients that make their own channel, for the servers' present chain; not renewed, like `grpc_aio_channel`.
 
         Triton's: `tritonclient.grpc.InferenceServerClient(address, ssl=True, creds=session.grpc_credentials())`.
         """
@@ -181,22 +184,21 @@ class Session:
         self._models.append(model)
         return model
 
-    def attested_rest(self, address: str, *, timeout: float = 60.0) -> RestServingClient:
+    def attested_rest(
+        self, address: str, *, timeout: float = 60.0, marble_type: str | None = None
+    ) -> RestServingClient:
         """TensorFlow Serving's REST calls to the server at `address`, which is attested itself, connection by connection.
 
-        Its evidence is bound to the channel (`tacit-serve --attest_connections`). Under the manifest as it is pinned now.
+        Its evidence is bound to the channel (`tacit-serve --attest_connections`), its certificate has to name `address`,
+        and to be of `marble_type`, where that is given. Under the manifest that is pinned and in force at each request.
         Raises: NotTrustedError, where no manifest is pinned.
         """
-        used = self._renewal.current()
-        if used.proof is None or used.claims is None or used.manifest is None:
-            raise NotTrustedError(
-                f"the servers of {used.host} cannot be attested themselves: its evidence and a pinned manifest are needed"
-            )
-        proof = ServerProof(used.proof, used.intermediate_pem, used.manifest.raw)
-        return RestServingClient.from_channel(proof.open(address, clock=_now, timeout=timeout))
+        channel = ServerChannel(self._renewal, address, clock=_now, timeout=timeout, marble_type=marble_type)
+        self._channels.append(channel)
+        return RestServingClient.from_channel(channel)
 
     def close(self) -> None:
-        """End the connections of all models."""
+        """End the connections of all models and channels."""
         for one in (*self._models, *self._channels):
             one.close()
         self._models.clear()

@@ -1,8 +1,9 @@
 """The coordinator as it was last attested, and attested again: by age, and when its servers show another chain.
 
 Calls go on under the last attestation while the next one is made beside them. What the next one finds counts at once:
-if the coordinator is not what was expected any more, no further call is made. That it could not be reached says nothing
-about it, so then the last attestation is good until it is twice as old as it should get.
+if the coordinator is not what was expected any more, no further call is made. That it could not be reached, that TLS or
+its answer broke off, that its collateral cannot be had or that it waits to be recovered says nothing about it, so then
+the last attestation is good until it is twice as old as it should get.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,19 @@ from datetime import datetime, timedelta
 from threading import Lock, Thread
 
 from tacit.client.connect import AttestedCoordinator
-from tacit.errors import TacitError, UnreachableError
+from tacit.errors import (
+    CollateralAbsentError,
+    InRecoveryError,
+    NotSetError,
+    PeerError,
+    TacitError,
+    TlsError,
+    UnreachableError,
+)
 
 Attest = Callable[[], AttestedCoordinator]
+# Nothing of these was proven about the coordinator: anybody on the way can cause them, or it is as before in a while.
+_SAYS_NOTHING = (UnreachableError, TlsError, PeerError, CollateralAbsentError, NotSetError, InRecoveryError)
 
 
 class Renewal:
@@ -23,7 +34,7 @@ class Renewal:
     ) -> None:
         self._attest, self._max_age, self._clock = attest, max_age, clock
         self._current, self._made = first, clock()
-        self._refused: TacitError | None = None
+        self._refused: TacitError | None = None  # never raised itself: it would keep what its callers hold
         self._working = False
         self._lock, self._renewing = Lock(), Lock()
 
@@ -37,16 +48,17 @@ class Renewal:
 
         Raises:
             TacitError: what the last attestation was refused for.
-            UnreachableError: it is twice as old as it should get, and the coordinator cannot be reached.
+            TacitError: it is twice as old as it should get, and cannot be made anew for now; the next call tries again.
         """
         with self._lock:
             if self._refused is not None:
-                raise self._refused
+                raise self._refused.anew()
             used, age = self._current, self._clock() - self._made
             due = age >= self._max_age or age < timedelta()
-            start = due and not self._working and age < 2 * self._max_age
+            usable = timedelta() <= age < 2 * self._max_age
+            start = due and usable and not self._working
             self._working = self._working or start
-        if due and not timedelta() <= age < 2 * self._max_age:
+        if due and not usable:
             return self._renew(used)
         if start:
             Thread(target=self._renew_beside, args=(used,), name="attestation", daemon=True).start()
@@ -63,15 +75,15 @@ class Renewal:
         with self._renewing:  # one at a time; who waited takes what the other found
             with self._lock:
                 if self._refused is not None:
-                    raise self._refused
+                    raise self._refused.anew()
                 if self._current is not used:
                     return self._current
             try:
                 found = self._attest()
-            except UnreachableError:
+            except _SAYS_NOTHING:
                 raise
             except TacitError as exc:
-                self._refused = exc
+                self._refused = exc.anew()
                 raise
             with self._lock:
                 self._current, self._made = found, self._clock()

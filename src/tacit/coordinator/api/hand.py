@@ -32,6 +32,14 @@ async def in_thread(executor: Executor, function: Callable[[], _T]) -> _T:
         raise
 
 
+async def in_turn(gate: asyncio.Semaphore, executor: Executor, function: Callable[[], _T]) -> _T:
+    """As `in_thread`, when the gate lets it. A thread that works for somebody who left holds its place to the end."""
+    await gate.acquire()
+    work = asyncio.ensure_future(in_thread(executor, function))
+    work.add_done_callback(lambda _: gate.release())
+    return await asyncio.shield(work)
+
+
 def _give(outcome: asyncio.Future[_T], value: _T) -> None:
     if not outcome.done():
         outcome.set_result(value)

@@ -45,7 +45,7 @@ _OUR_FAULT = (Status.INTERNAL, Status.UNKNOWN, Status.UNIMPLEMENTED, Status.DATA
 
 
 class MeshApi:
-    """Answers marbles. Activations run in `executor`, so that the client API never waits behind one."""
+    """Answers marbles. Activations run in `executor`, which is best none of the client API's: strangers may ask at both."""
 
     def __init__(
         self, coordinator: Coordinator, *, executor: Executor, log: EventLog, meter: Meter | None = None

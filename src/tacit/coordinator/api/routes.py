@@ -36,7 +36,7 @@ from tacit.coordinator.api.bodies import (
     parse_secrets_v1,
     parse_secrets_v2,
 )
-from tacit.coordinator.api.hand import in_thread
+from tacit.coordinator.api.hand import in_thread, in_turn
 from tacit.coordinator.core import Coordinator
 from tacit.coordinator.log import EventLog
 from tacit.edge import HttpRequest
@@ -93,6 +93,7 @@ class Routes:
         self._log = log
         # Strangers may ask for digests, which are read from files: one at a time, so they never take every worker.
         self._digesting = asyncio.Semaphore(1)
+        self._quoting = asyncio.Semaphore(1)  # likewise for evidence, which a TEE makes one at a time in any case
         self.table: Mapping[tuple[str, str], Route] = {
             ("GET", "/status"): Route(self._status_v1, 400, 1),
             ("GET", "/quote"): Route(self._quote_v1, 400, 1),
@@ -141,8 +142,11 @@ class Routes:
         status = self._coordinator.status()
         return StatusV2(int(status.state), status.message, state_mark(status))
 
+    async def _quote(self, make: Callable[[], _T]) -> _T:
+        return await in_turn(self._quoting, self._executor, make)  # a real TEE takes a good part of a second for one
+
     async def _quote_v1(self, _: HttpRequest) -> object:
-        answer = await self._offload(self._coordinator.quote)  # a real TEE takes a good part of a second for one
+        answer = await self._quote(self._coordinator.quote)
         return QuoteV1(answer.chain_pem.decode(), answer.evidence)
 
     async def _quote_v2(self, request: HttpRequest) -> object:
@@ -151,7 +155,7 @@ class Routes:
             if request.exporter is None:
                 raise InputError("this connection has no TLS that evidence could be bound to")
             channel = request.exporter(CHANNEL_LABEL, CHANNEL_SIZE)
-        answer = await self._offload(partial(self._coordinator.quote, nonce, channel))
+        answer = await self._quote(partial(self._coordinator.quote, nonce, channel))
         bound = CHANNEL_BINDING if channel and answer.evidence is not None else UNSET
         return QuoteV2(answer.chain_pem.decode(), answer.evidence, bound)
 
@@ -264,8 +268,8 @@ class Routes:
 
     async def _log_digests(self, request: HttpRequest) -> object:
         after = parse_after(request.query)
-        async with self._digesting:
-            return digests_page(await self._offload(partial(self._coordinator.audit.digests, after)))
+        read = partial(self._coordinator.audit.digests, after)
+        return digests_page(await in_turn(self._digesting, self._executor, read))
 
     # ---- what a manifest has to switch on. That is asked first, then who calls, and only then is the body read.
 

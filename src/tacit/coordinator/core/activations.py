@@ -1,6 +1,7 @@
 """Who is activated? Each release is stored before it is answered, and each refusal is told."""
 
 from tacit.coordinator.activate import (
+    OPERATORS_OWN,
     Order,
     Permission,
     Release,
@@ -43,8 +44,9 @@ class Activations:
         try:
             released, entry = self._activate(order)
         except TacitError as exc:
+            more = {"cause": str(exc.__cause__)} if isinstance(exc.__cause__, OPERATORS_OWN) else {}
             world.log.warning(
-                "activation refused", marbleType=order.marble_type[:200], reason=exc.reason, error=str(exc)
+                "activation refused", marbleType=order.marble_type[:200], reason=exc.reason, error=str(exc), **more
             )
             self._audit.write(self._audit.activation_refused(order, exc))
             raise

@@ -15,7 +15,7 @@ from tacit.evidence.fetch.folder import (
     load_anchor,
     simulated_kind,
 )
-from tacit.evidence.fetch.source import CollateralSource, Places
+from tacit.evidence.fetch.source import CollateralSource, Places, find_platform
 
 __all__ = [
     "CollateralSource",
@@ -23,6 +23,7 @@ __all__ = [
     "default_cache_folder",
     "evidence_layout",
     "fetch_collateral",
+    "find_platform",
     "load_anchor",
     "simulated_kind",
 ]

@@ -51,6 +51,10 @@ class Kept:
         """Whether a verifier could use it now: a choice among copies, and no verdict."""
         return self.begin <= now < self.end
 
+    def fetched_by(self, now: datetime) -> datetime:
+        """When it was fetched. A date in the future says nothing, and then it is as old as its youngest part."""
+        return self.fetched if self.fetched <= now else self.begin
+
 
 def keep(collateral: Collateral, *, fetched: datetime | None = None) -> Kept:
     """Collateral with its window; of unknown age, it is as old as its youngest part.
@@ -159,13 +163,14 @@ class Bundle:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> None:
-        self._read_as = self._stamp()
+        stamp = self._stamp()
         try:
             with self._file.open("rb") as stream:
                 raw = stream.read(MAX_JSON_SIZE + 1)
         except OSError as exc:
             raise CollateralAbsentError(f"the bundle of collateral cannot be read: {exc.strerror}") from exc
         self._entries = {str(platform_of(one.collateral)): one for one in parse_bundle(raw)}
+        self._read_as = stamp  # a file that cannot be read is refused every time
 
 
 # ---- the cache

@@ -47,8 +47,10 @@ from tacit.evidence.verify.ratls import is_certificate, parse_ratls
 REFRESH_AGE = timedelta(days=1)
 REFRESH_BEFORE = timedelta(days=3)  # of the end; Intel's collateral is good for 30 days
 RETRY = timedelta(seconds=30)  # after a service failed for a platform
-_MAX_PLATFORMS = 1024  # in memory; whoever sends evidence of ever new ones pushes out the oldest
-_MAX_FETCHES, _WINDOW = 60, timedelta(minutes=1)  # strangers' evidence must not make us flood a service
+# In memory, of those that passed and of others each: whoever sends evidence of ever new ones pushes out his own alone.
+_MAX_PLATFORMS = 1024
+# Strangers' evidence must not make us flood a service. What passed before has as many of its own, whatever they send.
+_MAX_FETCHES, _WINDOW = 60, timedelta(minutes=1)
 
 Start = Callable[[Callable[[], None]], None]
 """Does some work, now or soon, in this thread or another."""
@@ -92,6 +94,7 @@ class _Slot:
     fetched: Kept | None = None
     """What came then; it has not passed yet."""
     failed: TacitError | None = None
+    """Never raised itself: it would keep what its callers hold."""
     refreshing: bool = False
 
 
@@ -115,8 +118,9 @@ class CollateralSource:
         self._cache = Cache(places.cache) if places.cache is not None else None
         self._newest = self._cache.load_newest() if self._cache is not None else {}
         self._bundle = None if places.bundle is None else Bundle(places.bundle)
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()
-        self._fetches: deque[datetime] = deque(maxlen=_MAX_FETCHES)
+        self._known: OrderedDict[str, _Slot] = OrderedDict()  # platforms that passed
+        self._strange: OrderedDict[str, _Slot] = OrderedDict()
+        self._fetches: dict[bool, deque[datetime]] = {known: deque(maxlen=_MAX_FETCHES) for known in (True, False)}
         self._lock = Lock()
 
     def verify(self, evidence: bytes, anchor: TrustAnchor, *, now: datetime, binding: Binding | None = None) -> Claims:
@@ -133,7 +137,7 @@ class CollateralSource:
         self, evidence: bytes, anchor: TrustAnchor, *, now: datetime, binding: Binding | None = None
     ) -> tuple[Claims, Kept]:
         """As `verify`, with the collateral that was used. Raises: as `verify`."""
-        platform = _find_platform(evidence, anchor, now)  # (1)
+        platform = find_platform(evidence, anchor, now)  # (1)
         slot = self._slot(str(platform))
         kept = self._at_hand(platform, slot, now)
         fetched = kept is None
@@ -177,11 +181,8 @@ class CollateralSource:
 
     def _slot(self, name: str) -> _Slot:
         with self._lock:
-            slot = self._slots.setdefault(name, _Slot())
-            self._slots.move_to_end(name)
-            if len(self._slots) > _MAX_PLATFORMS:
-                self._slots.popitem(last=False)
-            return slot
+            slots = self._known if name in self._known else self._strange
+            return _put(slots, name, slots.get(name) or _Slot())
 
     def _address(self, platform: Platform) -> str | None:
         return self._places.intel if isinstance(platform, IntelPlatform) else self._places.amd
@@ -195,7 +196,7 @@ class CollateralSource:
         in_force = [one for one in there if one.in_force(now)]
         # Offline, what has ended says more by its own refusal than "there is none".
         ended = there if self._address(platform) is None else []
-        return max(in_force or ended, key=lambda one: one.fetched, default=None)
+        return max(in_force or ended, key=lambda one: one.fetched_by(now), default=None)
 
     def _fetch(self, platform: Platform, slot: _Slot, now: datetime, *, instead_of: Kept | None = None) -> Kept:
         """Collateral from its maker's service, or what another thread just got there. Raises: EvidenceError."""
@@ -209,8 +210,10 @@ class CollateralSource:
             if slot.tried is not None and abs(now - slot.tried) < RETRY:
                 if slot.fetched is not None and slot.fetched is not instead_of:
                     return slot.fetched
-                raise slot.failed or CollateralAbsentError(f"collateral for {platform} was fetched just now")
-            self._count(now)
+                if slot.failed is not None:
+                    raise slot.failed.anew()
+                raise CollateralAbsentError(f"collateral for {platform} was fetched just now")
+            self._count(now, known=slot.kept is not None or instead_of is not None or self._in_cache(platform))
             slot.tried, slot.failed, slot.fetched = now, None, None
             try:
                 collateral: Collateral = (
@@ -220,17 +223,22 @@ class CollateralSource:
                 )
                 slot.fetched = keep(collateral, fetched=now)
             except TacitError as exc:
-                slot.failed = exc
+                slot.failed = exc.anew()
                 raise
             return slot.fetched
 
-    def _count(self, now: datetime) -> None:
+    def _in_cache(self, platform: Platform) -> bool:
+        """Whether it passed in an earlier process: only what did is there."""
+        return self._cache is not None and self._cache.load(platform) is not None
+
+    def _count(self, now: datetime, *, known: bool) -> None:
         with self._lock:
-            if len(self._fetches) == _MAX_FETCHES and abs(now - self._fetches[0]) < _WINDOW:
+            fetches = self._fetches[known]
+            if len(fetches) == _MAX_FETCHES and abs(now - fetches[0]) < _WINDOW:
                 raise CollateralAbsentError(
                     f"collateral was fetched {_MAX_FETCHES} times within a minute; no service is asked more often"
                 )
-            self._fetches.append(now)
+            fetches.append(now)
 
     def _remember(self, platform: Platform, slot: _Slot, kept: Kept, *, store: bool) -> None:
         numbers = _numbers(kept.collateral, platform)
@@ -238,6 +246,8 @@ class CollateralSource:
             higher = {name: number for name, number in numbers.items() if number > self._newest.get(name, 0)}
             self._newest.update(higher)
             slot.kept = kept
+            self._strange.pop(str(platform), None)
+            _put(self._known, str(platform), slot)
         if self._cache is None:
             return
         try:
@@ -254,7 +264,7 @@ class CollateralSource:
         kept = slot.kept
         if kept is None or self._address(platform) is None:
             return
-        due = now - kept.fetched >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
+        due = now - kept.fetched_by(now) >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
         with self._lock:
             if not due or slot.refreshing or (slot.tried is not None and abs(now - slot.tried) < RETRY):
                 return
@@ -273,8 +283,17 @@ class CollateralSource:
         self._start(refresh)
 
 
-def _find_platform(evidence: bytes, anchor: TrustAnchor, now: datetime) -> Platform:
-    """(1). Raises: EvidenceFormatError, UntrustedRootError."""
+def _put(slots: OrderedDict[str, _Slot], name: str, slot: _Slot) -> _Slot:
+    """The slot, as the youngest of not too many."""
+    slots[name] = slot
+    slots.move_to_end(name)
+    if len(slots) > _MAX_PLATFORMS:
+        slots.popitem(last=False)
+    return slot
+
+
+def find_platform(evidence: bytes, anchor: TrustAnchor, now: datetime) -> Platform:
+    """(1) Nobody is asked for it. Raises: EvidenceFormatError, UntrustedRootError."""
     found = parse_any(evidence, now=now)
     if isinstance(found, SnpReport):
         return platform_of_report(found)

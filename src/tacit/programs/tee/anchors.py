@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from tacit.coordinator.activate import Verifier
-from tacit.errors import CollateralAbsentError, CollateralError, PlatformError, UntrustedRootError
+from tacit.errors import CollateralAbsentError, CollateralError, PlatformError, UntrustedRootError, WrongTeeError
 from tacit.evidence import Claims, Collateral, Role, Tee, TrustAnchor, verify_binding, verify_evidence
 from tacit.evidence.anchor import MAKERS
 from tacit.evidence.fetch import (
@@ -17,13 +17,14 @@ from tacit.evidence.fetch import (
     Places,
     evidence_layout,
     fetch_collateral,
+    find_platform,
     load_anchor,
     simulated_kind,
 )
 
 COLLATERAL_KEPT = timedelta(seconds=10)  # before the platform's folder is asked again
 # Why a judge does not know some evidence at all; the other may.
-_UNKNOWN = (UntrustedRootError, CollateralAbsentError, CollateralError, PlatformError)
+_UNKNOWN = (UntrustedRootError, CollateralAbsentError, CollateralError, PlatformError, WrongTeeError)
 
 Clock = Callable[[], datetime]
 Judge = Callable[[bytes], Claims]
@@ -39,10 +40,11 @@ def make_verifier(platform: Path | None, source: CollateralSource | None, *, clo
     Raises: PlatformError, where the platform's folder is named and holds none.
     """
     # Without a place for collateral real evidence is still told from what is none, and what is missing is named.
-    real = _make_real_judge(source or CollateralSource(Places(None, None, None, None)), clock=clock)
+    places = source or CollateralSource(Places(None, None, None, None))
     simulated = None if platform is None else _make_simulated_judge(platform, clock=clock)
 
     def verify(evidence: bytes, certificate: bytes, tee: Tee) -> Claims:
+        real = _make_real_judge(places, clock=clock, kind=tee)
         judges = [one for one in ((simulated, real) if tee.is_simulated else (real, simulated)) if one is not None]
         return verify_binding(_ask(judges, evidence), role=Role.MARBLE, key=certificate)
 
@@ -63,9 +65,21 @@ def make_judge(platform: Path | None, source: CollateralSource | None, *, clock:
     return (lambda quote: _ask(judges, quote)) if judges else None
 
 
-def _make_real_judge(source: CollateralSource, *, clock: Clock) -> Judge:
-    """Evidence of a real TEE, by the root of its maker."""
-    return lambda evidence: source.verify(evidence, MAKERS[evidence_layout(evidence)], now=clock())
+def _make_real_judge(source: CollateralSource, *, clock: Clock, kind: Tee | None = None) -> Judge:
+    """Evidence of a real TEE, by the root of its maker; of this kind alone, where one is expected.
+
+    A report of AMD's has no chain, and anybody can make some up. So no service is asked about evidence of another kind,
+    which would be refused with any answer.
+    """
+
+    def judge(evidence: bytes) -> Claims:
+        layout, now = evidence_layout(evidence), clock()
+        if kind is not None and layout is not kind:
+            find_platform(evidence, MAKERS[layout], now)  # of another root, that is what is told
+            raise WrongTeeError(f"evidence has the form of TEE {layout}; the package allows {kind}")
+        return source.verify(evidence, MAKERS[layout], now=now)
+
+    return judge
 
 
 def _make_simulated_judge(platform: Path, *, clock: Clock) -> Judge:
