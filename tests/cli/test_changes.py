@@ -18,7 +18,10 @@ from tacit.client.trust import TrustStore
 from tacit.errors import FileInputError
 from tacit.pki import issue_self_signed
 
-pytestmark = pytest.mark.timeout(400)  # keys of RSA are made on the way, and the machine may be busy
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]  # keys of RSA are made on the way, and the machine may be busy
 
 
 class Deployment:

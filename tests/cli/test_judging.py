@@ -19,6 +19,8 @@ from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.verify.binding import report_data
 from tacit.evidence.verify.envelope import unwrap
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:

@@ -17,6 +17,8 @@ from fakes.officers import LOGGED, OWNER
 from fakes.programs import CoordinatorProcess, activate
 from tacit.coordinator.store import DATA_NAME, KEY_NAME
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
 
 

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
+from fakes.loops import end_loop
 from fakes.tee import NOW, FakeTee
 from tacit.edge import HttpRequest, HttpResponse, Listener
 from tacit.edge.listener import Exporter
@@ -80,9 +81,7 @@ class FakeCoordinator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._wait(self._listener.close(0))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        end_loop(self._loop, self._thread)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fakes.loops import end_loop
 from fakes.tee import NOW
 from tacit.edge import GrpcCall, HttpRequest, HttpResponse, Listener
 from tacit.edge.server import serve
@@ -67,6 +68,4 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         asyncio.run_coroutine_threadsafe(listener.close(0.1), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        end_loop(loop, thread)

@@ -14,7 +14,7 @@ from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.evidence.issue import SimulatedTee, load_simulated_tee
 from tacit.evidence.sgx.report import ATTRIBUTE_DEBUG
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.slow, pytest.mark.journey]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import pytest
 from fakes.programs import CoordinatorProcess, make_platform_folder
 from tacit.evidence.issue import load_package_info
 
+pytestmark = pytest.mark.slow
+
 PREMAIN = Path(sys.executable).parent / "tacit-premain"
 SCRIPT = "echo $TACIT_TEE $A; cat $TACIT_KEY_DIR/* 2>/dev/null | wc -c; env | cut -d= -f1"
 

@@ -172,8 +172,8 @@ class Port:
             self.port = sock.getsockname()[1]
 
     def admit(self, connection: _Connection) -> bool:
-        """Whether there is room for one more."""
-        if len(self.connections) >= self.service.limits.connections:
+        """Whether there is room for one more; there is none at the end, when one may still have been on its way."""
+        if self.closing or len(self.connections) >= self.service.limits.connections:
             return False
         self.connections.add(connection)
         if self._timer is None:

@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from tacit.errors import UsageError
@@ -191,7 +192,7 @@ def _is_lenient(arguments: Sequence[str]) -> bool:
     words = [argument.lstrip("-").lower() for argument in arguments]
     return any(
         word in _LENIENT or (word, after) == ("strict_flags", "false")
-        for word, after in zip(words, [*words[1:], ""], strict=True)
+        for word, after in pairwise([*words, ""])
     )
 
 
