@@ -23,6 +23,8 @@ from fakes.programs import make_platform_folder
 from tacit.cli.up import command
 from tacit.client.trust import TrustStore
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(7, 39))
 
 

@@ -27,6 +27,8 @@ from tacit.pki.keys import parse_private_key
 from tacit.programs.tee.anchors import make_judge
 from tacit.programs.tee.collateral import read_places
 
+pytestmark = pytest.mark.slow
+
 INTEL = Path(__file__).parents[1] / "vectors" / "evidence" / "v3-phala-confighw"
 QUOTE = (INTEL / "quote.bin").read_bytes()
 COLLATERAL = INTEL / "collateral.json"

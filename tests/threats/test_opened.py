@@ -18,6 +18,8 @@ from fakes.programs import CoordinatorProcess, make_platform_folder
 from tacit.pki import issue_self_signed
 from tacit.vault import seal_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "inputs.md"
 HOOK = """
