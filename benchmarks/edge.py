@@ -111,16 +111,11 @@ class Server:
 
 # ---- the raw client
 
-_HEADERS = encode_block(
-    [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", PATH),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ]
-)
+
+def headers(path: str) -> bytes:
+    """The header block of a call."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+    return encode_block([*fields, ("content-type", "application/grpc"), ("te", "trailers")])
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -130,7 +125,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 class RawClient:
     """One connection that has one call under way at a time."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = PATH) -> None:
+        self.head = headers(path)
         self.sock = socket.create_connection(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = -1
@@ -141,7 +137,7 @@ class RawClient:
     def ask(self, body: bytes) -> None:
         self.stream += 2
         message = b"\0" + len(body).to_bytes(4, "big") + body
-        self.sock.sendall(frame(1, 4, self.stream, _HEADERS) + frame(0, 1, self.stream, message))
+        self.sock.sendall(frame(1, 4, self.stream, self.head) + frame(0, 1, self.stream, message))
 
     def heard(self) -> bool:
         """Read what there is; whether the answer is whole."""

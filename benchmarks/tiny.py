@@ -10,7 +10,6 @@ import json
 import selectors
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import onnx
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
-from tacit.edge.http2 import PREFACE, encode_block
+from edge import RawClient
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
@@ -58,39 +57,18 @@ def perceptron() -> bytes:
 
 
 class Grpc:
-    """One HTTP/2 connection."""
+    """One HTTP/2 connection that asks the same again and again."""
 
     def __init__(self, port: int, path: str, body: bytes) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "bench")]
-        self.head = encode_block([*head, ("content-type", "application/grpc"), ("te", "trailers")])
-        self.body = b"\0" + len(body).to_bytes(4, "big") + body
-        self.stream, self.buffer = -1, b""
-        window = struct.pack(">I", 2**31 - 1 - 65535)
-        self.sock.sendall(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 2**31 - 1)) + frame(8, 0, 0, window))
+        self._client, self._body = RawClient(port, path), body
+        self.sock = self._client.sock
 
     def ask(self) -> None:
-        self.stream += 2
-        self.sock.sendall(frame(1, 4, self.stream, self.head) + frame(0, 1, self.stream, self.body))
+        self._client.ask(self._body)
 
     def heard(self) -> bool:
         """Read what there is; whether the answer is whole."""
-        self.buffer += self.sock.recv(65536)
-        done = False
-        while len(self.buffer) >= 9:
-            size = int.from_bytes(self.buffer[:3], "big")
-            if len(self.buffer) < 9 + size:
-                break
-            kind, flags = self.buffer[3], self.buffer[4]
-            payload, self.buffer = self.buffer[9 : 9 + size], self.buffer[9 + size :]
-            if kind == 1 and flags & 1:
-                done = True
-            elif kind in (4, 6) and not flags & 1:
-                self.sock.sendall(frame(kind, 1, 0, payload if kind == 6 else b""))
-            elif kind in (3, 7):
-                raise SystemExit(f"Error: the server ended the call: {payload!r}")
-        return done
+        return self._client.heard()
 
 
 class Rest:
@@ -118,10 +96,6 @@ class Rest:
             return False
         self.buffer = b""
         return True
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def rate(make: Callable[[], Grpc | Rest], clients: int, seconds: float) -> tuple[float, float]:
