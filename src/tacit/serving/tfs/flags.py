@@ -190,10 +190,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
 def _is_lenient(arguments: Sequence[str]) -> bool:
     words = [argument.lstrip("-").lower() for argument in arguments]
-    return any(
-        word in _LENIENT or (word, after) == ("strict_flags", "false")
-        for word, after in pairwise([*words, ""])
-    )
+    return any(word in _LENIENT or (word, after) == ("strict_flags", "false") for word, after in pairwise([*words, ""]))
 
 
 def usage() -> str:
