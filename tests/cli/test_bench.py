@@ -16,6 +16,8 @@ from fakes.command_line import Outcome, run_command
 from fakes.prediction_server import PredictionServer, answer_of, prediction_server
 from tacit.cli.inference.bench import Run, bench, summarize
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--shape", "2,2,3")
 
 

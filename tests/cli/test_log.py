@@ -18,6 +18,8 @@ from fakes.programs import CoordinatorProcess, activate, make_platform_folder
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import issue_self_signed
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Place:

@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fakes.transcript import Entry, Stage, parse_transcript, settled
 from tacit.pki import issue_self_signed
 
-pytestmark = pytest.mark.timeout(400)  # keys of RSA are made on the way, and the machine may be busy
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]  # keys of RSA are made on the way, and the machine may be busy
 
 TRANSCRIPT = Path(__file__).parents[1] / "vectors" / "cli" / "transcript.txt"
 COUNT = 50

@@ -132,6 +132,7 @@ def paste(text: str, env: Mapping[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_up_serves_a_model_of_ones_own_and_its_examples_work(tmp_path: Path) -> None:
     with up(tmp_path) as said:
         python = said[said.index("python - <<'END'\nimport numpy as np, tacit") : said.index("# curl:")]

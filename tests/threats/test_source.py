@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "tacit"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "wire" / "pb" not in path.parents)

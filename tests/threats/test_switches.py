@@ -23,6 +23,8 @@ from tacit.programs.coordinator import read_config
 from tacit.programs.premain import load_coordinator_anchor
 from tacit.wire.pb.marble_pb2 import ActivationRequest, Parameters
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "src" / "tacit"
 OWN = sorted(
     {
