@@ -1,5 +1,6 @@
 """The options that every verb of MarbleRun's takes, wherever they stand among the words, and what they say."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,10 +11,17 @@ import typer
 
 from tacit.errors import UsageError
 
-MARBLERUN_VERBS = frozenset(
-    {"status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version"}
-)
+CLUSTER_VERBS = frozenset({"install", "uninstall", "precheck", "check", "namespace"})
+"""Verbs of MarbleRun's command line that are about a cluster."""
+
+MARBLERUN_VERBS = CLUSTER_VERBS | {
+    *("status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version")
+}
 """Verbs of MarbleRun's command line: scripts that call them expect 1 for wrong usage too."""
+
+_OURS = frozenset({"trust", "log", "predict"})  # and these ask a coordinator as well
+_NAMESPACE = "marblerun"
+_NAMESPACE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _VALUED = (
     "--era-config",
@@ -31,7 +39,8 @@ class Flags:
     """How a coordinator is to be judged this once. None where nothing was said.
 
     `certificates` is a file of certificates that were checked before (`--coordinator-cert`), `nonce` goes to the
-    coordinator in place of a random one, and its evidence is written to `quote_file`.
+    coordinator in place of a random one, and its evidence is written to `quote_file`. `namespace` is the coordinator's on
+    a cluster; `kube` tells that it is reached through that.
     """
 
     era_config: Path | None = None
@@ -40,6 +49,8 @@ class Flags:
     certificates: Path | None = None
     nonce: bytes | None = None
     quote_file: Path | None = None
+    namespace: str = _NAMESPACE
+    kube: bool = False
 
 
 _NOTHING = Flags()
@@ -73,12 +84,17 @@ def take_flags(
         Path | None, typer.Option("--save-sgx-quote", help="File for the evidence, as it came.")
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Of Kubernetes; nothing here looks into it.")
+        str | None, typer.Option("--namespace", "-n", help="Of the coordinator, on a cluster (marblerun).")
     ] = None,
+    kube: Annotated[
+        bool, typer.Option("--kube", help="Reach the coordinator through the cluster of your kubeconfig.")
+    ] = False,
 ) -> None:
     """Take the options that stand before the verb."""
-    given = (era_config, statuses, advisories, certificates, nonce, quote_file, namespace)
+    given = (era_config, statuses, advisories, certificates, nonce, quote_file, None if kube else namespace)
     verb = context.invoked_subcommand
+    if kube and (verb not in MARBLERUN_VERBS | _OURS or verb in CLUSTER_VERBS):
+        raise UsageError(f"--kube is for commands that ask a coordinator, and {verb} asks none")
     if verb not in MARBLERUN_VERBS and any(one is not None for one in given):
         raise UsageError(
             f"an option of MarbleRun's verbs stands before {verb}, which is none of them; "
@@ -92,8 +108,16 @@ def take_flags(
             certificates,
             None if nonce is None else nonce.encode(),
             quote_file,
+            _check_namespace(namespace or _NAMESPACE),
+            kube,
         )
     )
+
+
+def _check_namespace(text: str) -> str:
+    if not _NAMESPACE_NAME.fullmatch(text):
+        raise UsageError(f"{text!r} is no namespace; expected small letters, digits and dashes, at most 63")
+    return text
 
 
 def _listed(text: str) -> tuple[str, ...]:
