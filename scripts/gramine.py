@@ -73,6 +73,8 @@ FIXED = {
     "sys.experimental__enable_flock": (True, "the folders of state and keys are locked"),
     "sys.disallow_subprocesses": (True, "each would be an enclave of the same size, and none is needed"),
 }
+CODE = ("/usr", "/lib", "/lib64", "/bin", "/opt", "/etc")
+NO_CODE = "file:/etc/hosts"
 MISSING = object()
 
 
@@ -204,6 +206,10 @@ def check_argv(m: Manifest) -> Iterator[Defect]:
         yield Defect("argv", "loader.argv", "has to be a list of texts, the program's own name first: it is measured")
     elif m.argv[0] != m.get("libos.entrypoint"):
         yield Defect("argv", "loader.argv", "its first text has to be libos.entrypoint, where Python looks for itself")
+    elif m.argv[1:2] != ["-I"]:
+        yield Defect(
+            "argv", "loader.argv", "Python has to be told -I: it takes nothing from its environment and folder then"
+        )
     elif not m.program:
         yield Defect("argv", "loader.argv", f"starts none of {', '.join(SMALLEST)}")
     elif m.program == "tacit-premain" and Path(m.argv[-1]).name != m.program:
@@ -332,6 +338,8 @@ def check_files(m: Manifest) -> Iterator[Defect]:
             yield Defect("files", uri, "has to be file: and an absolute path, not everything")
         if uri in trusted and covered(uri, allowed):
             yield Defect("files", uri, "is trusted and allowed; allowed is what the host may change")
+        elif uri in allowed and uri != NO_CODE and any(lies_in(uri.removeprefix("file:"), one) for one in CODE):
+            yield Defect("files", uri, "programs and what they believe lie there: trusted, or not at all")
     for mount in m.mounts:
         uri = str(mount.get("uri", ""))
         if mount.get("type", "chroot") == "chroot" and not covered(uri, trusted + allowed):
@@ -340,8 +348,7 @@ def check_files(m: Manifest) -> Iterator[Defect]:
             )
     run = [str(m.flat.get("libos.entrypoint", "")), *(one for one in m.argv if one.startswith("/"))]
     # Of a folder whose URI lacks the last slash nothing is measured.
-    folders = [one for name in ("LD_LIBRARY_PATH", "PYTHONPATH") for one in m.value(name).split(":")]
-    run += [f"{one}/." for one in folders if one]
+    run += [f"{one}/." for one in m.value("LD_LIBRARY_PATH").split(":") if one]
     run += [m.value("TACIT_COORDINATOR_PACKAGE"), m.value("SSL_CERT_FILE")]
     for path in filter(None, run):
         if not covered(m.uri_of(path), trusted):
@@ -391,7 +398,7 @@ def check_together(text: str, marbles: str) -> list[Defect]:
     for name, marble in json.loads(marbles).get("Marbles", {}).items():
         given = marble.get("Parameters", {})
         placed |= {path.removeprefix(KEYS) for path in given.get("Files", {}) if path.startswith(KEYS)}
-        for variable in ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "MALLOC_ARENA_MAX"):
+        for variable in ("LD_LIBRARY_PATH", "MALLOC_ARENA_MAX"):
             if given.get("Env", {}).get(variable) != manifest.value(variable):
                 what = f"has to be {manifest.value(variable)!r}, as in loader.env: the server starts from an empty one"
                 defects.append(Defect("server-env", f"Marbles.{name}.Parameters.Env.{variable}", what))
