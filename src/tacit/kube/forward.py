@@ -81,9 +81,9 @@ def forwarded(open_cluster: Open, target: Target) -> Iterator[int]:
         way.end()
 
 
-class _Way(threading.Thread):
+class _Way:
     def __init__(self, open_cluster: Open, target: Target) -> None:
-        super().__init__(name="port-forward", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="port-forward", daemon=True)
         self._open, self._target = open_cluster, target
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -91,7 +91,10 @@ class _Way(threading.Thread):
         self._port = 0
         self._error: Exception | None = None
 
-    def run(self) -> None:
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._keep())
@@ -125,4 +128,4 @@ class _Way(threading.Thread):
     def end(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
-        self.join(5)
+        self._thread.join(5)

@@ -69,10 +69,13 @@ class Helm:
 
     async def release(self, name: str = RELEASE) -> Release | None:
         """What is installed under this name; None for nothing."""
-        listed = await self._run("list", "--all", "--filter", f"^{name}$", "--output", "json")
-        for entry in json.loads(listed or "[]") or []:
-            return Release(str(entry["chart"]), str(entry["status"]), int(entry["revision"]))
-        return None
+        code, said, wrong = await self._start("history", name, "--max", "1", "--output", "json", *self._place())
+        if code and "not found" in wrong:
+            return None
+        if code:
+            raise _explain(wrong)
+        entry = json.loads(said)[-1]
+        return Release(str(entry["chart"]), str(entry["status"]), int(entry["revision"]))
 
     async def install(self, chart: Path, values: Mapping[str, Any], more: Sequence[str], name: str = RELEASE) -> None:
         """Install the chart, or bring what is installed to these values. It does not wait for pods.
@@ -87,10 +90,13 @@ class Helm:
         await self._run("uninstall", name, "--wait", "--timeout", "120s")
 
     async def _run(self, *words: str, given: bytes = b"") -> str:
-        code, said, wrong = await self._start(*words, "--namespace", self._namespace, given=given)
+        code, said, wrong = await self._start(*words, *self._place(), given=given)
         if code:
             raise _explain(wrong or said)
         return said
+
+    def _place(self) -> tuple[str, str]:
+        return "--namespace", self._namespace
 
     async def _start(self, *words: str, given: bytes = b"") -> tuple[int, str, str]:
         pipe = asyncio.subprocess.PIPE

@@ -28,6 +28,7 @@ from tacit.kube.objects import (
     NAMESPACE,
     NODE,
     POD,
+    REPLICA_SET,
     ROLE,
     ROLE_BINDING,
     SECRET,
@@ -40,7 +41,7 @@ from tacit.kube.objects import (
     Object,
     name_of,
 )
-from tacit.kube.readiness import Part, belongs_to, describe_claim, describe_deployment
+from tacit.kube.readiness import Part, current_pods, describe_claim, describe_deployment
 
 COORDINATOR = "marblerun-coordinator"
 INJECTOR = "marble-injector"
@@ -301,15 +302,11 @@ async def look(cluster: Cluster, namespace: str, *, injection: bool = True) -> l
     claim = await cluster.get(VOLUME_CLAIM, CLAIM, namespace=namespace)
     deployments = [await cluster.get(DEPLOYMENT, name, namespace=namespace) for name in names]
     pods, events = await cluster.find(POD, namespace=namespace), await cluster.find(EVENT, namespace=namespace)
+    sets = await cluster.find(REPLICA_SET, namespace=namespace)
     found: list[Part] = [] if claim is None else [describe_claim(claim, events)]
     for name, deployment in zip(names, deployments, strict=True):
         if deployment is None:
             found.append(Part("Deployment", name, 0, 1, is_installed=False))
             continue
-        own = [pod for pod in pods if belongs_to(pod, deployment) and not _is_leaving(pod)]
-        found.append(describe_deployment(deployment, own, events))
+        found.append(describe_deployment(deployment, current_pods(deployment, sets, pods), events))
     return found
-
-
-def _is_leaving(pod: Object) -> bool:
-    return (pod.get("metadata") or {}).get("deletionTimestamp") is not None

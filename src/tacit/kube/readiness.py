@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tacit.kube.objects import Object, labels_of, name_of
+from tacit.kube.objects import Object, name_of
 
 # Reasons for which a container waits, and nothing but a change by a person helps.
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -62,11 +62,29 @@ def describe_claim(claim: Object, events: Iterable[Object] = ()) -> Part:
     return Part("PersistentVolumeClaim", name, int(bound), 1, trouble)
 
 
-def belongs_to(pod: Object, deployment: Object) -> bool:
-    """Whether a pod has the labels that a Deployment looks for."""
-    wanted: Mapping[str, str] = ((deployment.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-    labels = labels_of(pod)
-    return bool(wanted) and all(labels.get(key) == value for key, value in wanted.items())
+_REVISION = "deployment.kubernetes.io/revision"
+
+
+def current_pods(deployment: Object, replica_sets: Iterable[Object], pods: Iterable[Object]) -> list[Object]:
+    """The pods of a Deployment as it is now; those of an earlier try, and those that are leaving, say nothing about it."""
+    status, metadata = deployment.get("status") or {}, deployment.get("metadata") or {}
+    if int(status.get("observedGeneration", 0)) < int(metadata.get("generation", 0)):
+        return []
+    now = (metadata.get("annotations") or {}).get(_REVISION)
+    sets = {
+        name_of(one)
+        for one in replica_sets
+        if _owned_by(one, {name_of(deployment)})
+        and ((one.get("metadata") or {}).get("annotations") or {}).get(_REVISION) == now
+    }
+    return [
+        pod for pod in pods if _owned_by(pod, sets) and (pod.get("metadata") or {}).get("deletionTimestamp") is None
+    ]
+
+
+def _owned_by(value: Object, names: set[str]) -> bool:
+    owners = (value.get("metadata") or {}).get("ownerReferences") or []
+    return any(owner.get("name") in names for owner in owners)
 
 
 def _trouble(deployment: Object, pods: list[Object], events: list[Object]) -> Trouble | None:

@@ -62,6 +62,14 @@ def current_flags() -> Flags:
     return _flags.get()
 
 
+_context: ContextVar[typer.Context] = ContextVar("context")
+
+
+def current_context() -> typer.Context:
+    """Of the whole command: what is opened in it is closed when the command ends."""
+    return _context.get()
+
+
 def take_flags(
     context: typer.Context,
     era_config: Annotated[
@@ -91,6 +99,7 @@ def take_flags(
     ] = False,
 ) -> None:
     """Take the options that stand before the verb."""
+    _context.set(context)
     given = (era_config, statuses, advisories, certificates, nonce, quote_file, None if kube else namespace)
     verb = context.invoked_subcommand
     if kube and (verb not in MARBLERUN_VERBS | _OURS or verb in CLUSTER_VERBS):
@@ -134,7 +143,8 @@ def arrange(words: Sequence[str]) -> list[str]:
     """
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
-    if verb_of(words) not in MARBLERUN_VERBS:
+    verb = verb_of(words)
+    if verb not in MARBLERUN_VERBS and not (verb in _OURS and "--kube" in words):
         return list(words)
     front: list[str] = []
     kept: list[str] = []
@@ -146,6 +156,8 @@ def arrange(words: Sequence[str]) -> list[str]:
             return [*front, *kept, *(["-i"] if insecure else []), word, *rest]
         if name in _VALUED or name == "-n":
             front += [name, value if given else _value(name, rest)]
+        elif word == "--kube":
+            front.append(word)
         elif name in ("-i", "--insecure") and (not given or value in ("true", "false")):
             insecure = value != "false"
         elif len(name) == 2 and name[0] == "-" and given:
