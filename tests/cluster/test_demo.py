@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cluster.conftest import Cluster
 
+from cluster.conftest import Cluster
 from fakes.hosts import named_machine
 from fakes.journey import DOWNLOAD, FETCHED, Person, follow, unpack
 
@@ -66,6 +66,11 @@ def demo(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 started = time.monotonic()
                 done.printed[section] = follow(person, section, page=PAGE, instead=[(DOWNLOAD, FETCHED)], seconds=300)
                 done.seconds[section] = time.monotonic() - started
+        except BaseException:
+            cluster.tell("tensorflow", "marblerun")
+            cluster.forget("tensorflow", "marblerun")
+            raise
+        try:
             yield done
         finally:
             # Where a section failed, nothing of it is left for the tests after it.
