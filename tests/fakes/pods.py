@@ -1,5 +1,6 @@
 """A pod whose commands run on this machine, over a connection that can break off."""
 
+import contextlib
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -36,11 +37,17 @@ class FakePods(FakeCluster):
                 process.kill()
                 process.communicate()
                 raise ClusterAccessError("the connection to the pod broke off")
-            process.stdin.write(piece)
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # the command ended early, as its exit code tells
+                process.stdin.write(piece)
+                process.stdin.flush()
             self.sent += len(piece)
             process.stdout.readline()
-        said, complained = process.communicate()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        said, complained = process.stdout.read(), process.stderr.read()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
         return process.returncode, complained if process.returncode else said
 
 
