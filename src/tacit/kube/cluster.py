@@ -42,13 +42,16 @@ class KubernetesCluster:
         self._folder = ""
 
     async def __aenter__(self) -> Self:
-        where = _kubeconfigs(self._kubeconfig)
         # kr8s leaves the kubeconfig's keys in temporary files; ours are in a folder that goes with us.
         self._folder = tempfile.mkdtemp(prefix="tacit-")
-        with _no_cluster(where), self._temporaries():
-            self._api = await kr8s.asyncio.api(
-                kubeconfig=None if self._kubeconfig is None else str(self._kubeconfig), context=self._context
-            )
+        try:
+            with self._errors("GET /version"):
+                self._api = await kr8s.asyncio.api(
+                    kubeconfig=None if self._kubeconfig is None else str(self._kubeconfig), context=self._context
+                )
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         self._api.timeout = _TIMEOUT
         return self
 
