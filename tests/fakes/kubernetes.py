@@ -62,12 +62,9 @@ class Place:
         """Our command line, about this namespace."""
         if words[0] == "install" and TAG:
             words = (*words, "--set", f"image.tag={TAG}")
-        start = [sys.executable, "-m", "tacit.programs.tacit", "--namespace", self.name, *words]
         values = {**os.environ, **self.environment, **(environment or {})}
-        script = "import tacit.programs.tacit as t; t.main()"
-        done = subprocess.run(
-            [sys.executable, "-c", script, *start[3:]], capture_output=True, text=True, check=False, env=values
-        )
+        start = [sys.executable, "-c", "import tacit.programs.tacit as t; t.main()", "--namespace", self.name, *words]
+        done = subprocess.run(start, capture_output=True, text=True, check=False, env=values)
         if code is not None:
             assert done.returncode == code, done.stdout + done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
