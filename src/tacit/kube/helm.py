@@ -119,6 +119,10 @@ def _explain(text: str) -> ClusterAccessError | ClusterConflictError | ClusterRi
         return ClusterConflictError(f"somebody else installs at this moment, or was interrupted: {said}")
     if "cannot be imported into the current release" in said or "invalid ownership metadata" in said:
         return InstallError(f"something of the same name is there already, and helm did not make it: {said}")
+    if (kind := re.search(r'no matches for kind "(\w+)" in version "([\w./-]+)"', said)) is not None:
+        return InstallError(
+            f"this cluster knows no {kind[1]} of {kind[2]}: it is too old for the chart, or the CRD of that kind is missing"
+        )
     if "cluster unreachable" in said.lower() or "connection refused" in said:
         return ClusterAccessError(f"helm does not reach the cluster: {said}")
     return InstallError(f"helm: {said}")

@@ -3,7 +3,7 @@
 (1) the cluster answers, and lets us do what is to be done;
 (2) its nodes have the TEE that is asked for;
 (3) the namespace is there;
-(4) for a simulated TEE, its platform is there, as a Secret;
+(4) nothing else is installed there, and for a simulated TEE its platform is there, as a Secret;
 (5) helm installs the chart: the same one, and nothing more, as `helm install` alone would;
 (6) its parts come up, or one of them says why not.
 
@@ -24,8 +24,10 @@ from tacit.kube.objects import (
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     EVENT,
     NAMESPACE,
+    NETWORK_POLICY,
     NODE,
     POD,
     REPLICA_SET,
@@ -53,10 +55,10 @@ US = "tacit"
 OWNER = "edgeless.systems/control-plane-ns"
 
 _RIGHTS: tuple[tuple[str, Kind], ...] = (
-    *(("create", kind) for kind in (SECRET, SERVICE, SERVICE_ACCOUNT, VOLUME_CLAIM, DEPLOYMENT)),
+    *(("create", kind) for kind in (SECRET, SERVICE, SERVICE_ACCOUNT, VOLUME_CLAIM, DEPLOYMENT, NETWORK_POLICY)),
 )
 _INJECTOR_RIGHTS: tuple[tuple[str, Kind], ...] = tuple(
-    ("create", kind) for kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, WEBHOOK)
+    ("create", kind) for kind in (DISRUPTION_BUDGET, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, WEBHOOK)
 )
 _SETTLE = 1.0  # seconds between two looks
 
@@ -146,9 +148,9 @@ async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, wat
     if not wish.pretends:
         await check_hardware(cluster, key, watcher)
     await ensure_namespace(cluster, wish.namespace, watcher)
+    await take_up(cluster, helm, wish.namespace, watcher)
     if wish.simulation:
         await ensure_platform(cluster, wish.namespace, wish.platform, watcher)
-    await take_up(cluster, helm, wish.namespace, watcher)
     await helm.install(chart, make_values(wish, key), wish.more)
     watcher.step(f"Chart {chart.name} installed as the release {RELEASE}")
     if wish.wait:

@@ -11,6 +11,7 @@ _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrI
 _PULL_LOST = _PULL - {"ErrImagePull"}  # the first failure may be one of the network
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _CRASH = "CrashLoopBackOff"
+_LONGEST = 200  # characters of what a cluster says
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +139,6 @@ def _latest(name: str, events: Iterable[Object], *, normal: bool = False) -> str
 
 
 def _short(message: object) -> str:
-    return " ".join(str(message or "").split())[:300]
+    """A message as one line; of a long one the end, where the cause stands."""
+    text = " ".join(str(message or "").split())
+    return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"

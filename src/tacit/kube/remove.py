@@ -28,7 +28,6 @@ from tacit.kube.objects import (
     WEBHOOK,
     Cluster,
     Kind,
-    Object,
     labels_of,
     name_of,
 )
@@ -63,8 +62,7 @@ async def remove(cluster: Cluster, helm: HelmLike, namespace: str, watcher: Watc
     await _delete(cluster, SIGNING_REQUEST, f"marble-injector.{namespace}", "", watcher)
     for kind in (WEBHOOK, CLUSTER_ROLE, CLUSTER_ROLE_BINDING):
         await _delete(cluster, kind, f"marble-injector-{namespace}", "", watcher)
-    for secret in await _copies(cluster, namespace):
-        place = str((secret.get("metadata") or {}).get("namespace"))
+    for place in await _with_platform(cluster, namespace):
         await _delete(cluster, SECRET, PLATFORM_SECRET, place, watcher)
     await _settle(cluster, namespace, watcher)
     if found is not None and labels_of(found).get(MADE_BY) == US:
@@ -74,21 +72,31 @@ async def remove(cluster: Cluster, helm: HelmLike, namespace: str, watcher: Watc
 async def _ours(cluster: Cluster, namespace: str) -> list[str]:
     """What an interrupted install or uninstall left, where helm knows nothing of it."""
     found = [PLATFORM_SECRET] if await cluster.get(SECRET, PLATFORM_SECRET, namespace=namespace) else []
-    webhook = await cluster.get(WEBHOOK, f"marble-injector-{namespace}")
+    try:
+        webhook = await cluster.get(WEBHOOK, f"marble-injector-{namespace}")
+    except ClusterRightError:
+        webhook = None
     return [*found, *([] if webhook is None else [name_of(webhook)])]
 
 
-async def _copies(cluster: Cluster, namespace: str) -> list[Object]:
-    """The simulated platform of this coordinator, in every namespace that has it."""
+async def _with_platform(cluster: Cluster, namespace: str) -> list[str]:
+    """Namespaces that have the simulated platform of this coordinator; its own first."""
     try:
         secrets = await cluster.find(SECRET, labels=f"{MADE_BY}={US},{OWNER}={namespace}")
     except ClusterRightError:
-        return []
-    return [secret for secret in secrets if name_of(secret) == PLATFORM_SECRET]
+        secrets = []
+    held = [str((one.get("metadata") or {}).get("namespace")) for one in secrets if name_of(one) == PLATFORM_SECRET]
+    return list(dict.fromkeys([namespace, *held]))
 
 
 async def _delete(cluster: Cluster, kind: Kind, name: str, namespace: str, watcher: Watcher) -> None:
-    if await cluster.delete(kind, name, namespace=namespace):
+    try:
+        gone = await cluster.delete(kind, name, namespace=namespace)
+    except ClusterRightError:
+        if kind.namespaced:
+            raise
+        return  # who may not touch what is the whole cluster's has made none of it
+    if gone:
         watcher.step(f"{kind.name} {name} taken away" + (f" from {namespace}" if namespace else ""))
 
 
@@ -106,7 +114,11 @@ async def _settle(cluster: Cluster, namespace: str, watcher: Watcher) -> None:
 async def _left(cluster: Cluster, namespace: str, *, labels: str = "") -> list[str]:
     found: list[str] = []
     for kind in _KINDS:
-        for value in await cluster.find(kind, namespace=namespace, labels=labels):
+        try:
+            values = await cluster.find(kind, namespace=namespace, labels=labels)
+        except ClusterRightError:
+            continue
+        for value in values:
             if (kind.name, name_of(value)) not in _NATURAL:
                 found.append(f"{kind.name} {name_of(value)}")
     return found

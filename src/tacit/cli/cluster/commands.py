@@ -142,11 +142,13 @@ def _words(option: str, values: list[str]) -> list[str]:
 
 def _next_steps(wish: Wish) -> str:
     ours = f"tacit --kube{'' if wish.namespace == 'marblerun' else f' --namespace {wish.namespace}'}"
-    tee = "simulated" if wish.simulation else "unattested" if wish.unattested else "sgx --unique-id ..."
+    package = "--package tacit-coordinator.package.json"
+    tee = "unattested" if wish.unattested else f"{'simulated' if wish.simulation else 'sgx'} {package}"
     lines = [
         "" if wish.wait else "Not waited for: `tacit check` says when it is ready.",
         "Next:",
         f"  {ours} trust --tee {tee}",
+        *([] if wish.unattested else ["  (the package is what your build of the images says of the coordinator)"]),
         f"  {ours} manifest set manifest.json",
         "then label the pods of your servers `marblerun/marbletype: TYPE`, as the manifest names them.",
         f"Without --kube: kubectl -n {wish.namespace} port-forward svc/coordinator-client-api {wish.client_port}, and "

@@ -9,6 +9,7 @@ import typer
 from tacit.kube.readiness import Part
 
 _DONE = "\N{CHECK MARK}"
+_SAME = 60  # characters by which two lines about a part are the same
 
 
 class Screen:
@@ -59,8 +60,10 @@ class Screen:
             text = f"{_DONE} {part.kind} {part.name}: {state}" if part.is_ready else ""
             if not part.is_ready and part.trouble is not None:
                 text = f"  {part.kind} {part.name}: {state}: {part.trouble.text}"
-            if text and self._said.get(part.name) != text:
-                self._said[part.name] = text
+            # What is in the way is told in ever other words; the first of them are enough until it is gone.
+            kind = text[:_SAME]
+            if text and self._said.get(part.name) != kind:
+                self._said[part.name] = kind
                 self._line(text)
 
     def _line(self, text: str) -> None:
