@@ -44,8 +44,8 @@ class Mesh(Stage):
     recovery: rsa.RSAPrivateKey
     config: Mapping[str, Any]
 
-    def begin(self, **config: Any) -> None:
-        self.config = config
+    def begin(self, updaters: int = 1) -> None:
+        self.config = {"UpdateThreshold": updaters}
         source = self.folder / "models" / "my_model"
         source.mkdir(parents=True)
         (source / "model.onnx").write_bytes(models.onnx_model())
@@ -86,7 +86,11 @@ class Mesh(Stage):
         ]
         made["Models"] = {"my_model": {**made["Models"]["m"], "MinVersion": version}}
         made["Users"] = {
-            name: {"Certificate": (self.folder / f"{name}.crt").read_text(), "Roles": roles, "ReadLog": name == "officer"}
+            name: {
+                "Certificate": (self.folder / f"{name}.crt").read_text(),
+                "Roles": roles,
+                "ReadLog": name == "officer",
+            }
             for name, roles in PEOPLE.items()
             if name != without
         }
@@ -183,19 +187,27 @@ def test_a_server_with_a_flaw_never_comes_back(mesh: Mesh) -> None:
 
 
 def test_an_owner_whose_key_was_taken_changes_nothing_any_more(mesh: Mesh) -> None:
-    mesh.begin()
+    mesh.begin(updaters=2)
     mesh.write("kept.json", mesh.manifest_now())
     theirs = mesh.manifest_now()
     theirs["Users"] = {"thief": theirs["Users"]["thief"]}
     mesh.write("theirs.json", theirs)
     stolen = ("--cert", "thief.crt", "--key", "thief.key")
+    bob = ("--cert", "bob.crt", "--key", "bob.key")
+    mesh.types("manifest", "update", "apply", "theirs.json", mesh.host, *stolen)
     mesh.follow(
         "Who owns the manifest",
-        {"tacit manifest update apply": lambda: mesh.write("clean.json", mesh.manifest_now(without="thief"))},
+        {
+            "tacit manifest update apply": lambda: mesh.write("clean.json", mesh.manifest_now(without="thief")),
+            "tacit manifest verify": lambda: mesh.types(
+                "manifest", "update", "acknowledge", "clean.json", mesh.host, *bob
+            ),
+        },
     )
     late = mesh.try_to("manifest", "update", "apply", "theirs.json", mesh.host, *stolen)
     assert late.returncode == 1
-    assert "thief" not in (mesh.folder / "current.json").read_text().partition('"Roles"')[2]
+    assert "thief" in (mesh.folder / "pending.json").read_text()
+    assert "thief" not in mesh.types("manifest", "get", mesh.host)
 
 
 def test_a_recovery_key_that_was_taken_opens_nothing_that_is_written_afterwards(mesh: Mesh) -> None:
