@@ -1,8 +1,12 @@
-"""The demo on a cluster, typed word by word as docs/kubernetes.md tells: from an empty cluster to an empty cluster."""
+"""The demo on a cluster, typed word by word as docs/kubernetes.md tells: from an empty cluster to an empty cluster.
+
+Only the download is exchanged, and the two ports of this machine, which may be taken.
+"""
 
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +33,7 @@ class Done:
 
     person: Person
     before: set[str]
+    port: int = 8500
     printed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -50,6 +55,13 @@ def everything(cluster: Cluster) -> set[str]:
     return {*(one for one in names if "system:" not in one), *rows}
 
 
+def free_port() -> int:
+    """A port of this machine's loopback that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def answers(person: Person) -> None:
     """Wait until the forwarded port leads somewhere; a person who types is slower."""
     limit = time.monotonic() + 60
@@ -68,10 +80,19 @@ def demo(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         done = Done(person, everything(cluster))
         unpack(person)
         shutil.copytree(ROOT / "deploy" / "charts" / "tacit-serve", person.folder / "kubernetes")
+        done.port = free_port()
+        coordinator = free_port()
+        instead = [
+            (DOWNLOAD, FETCHED),
+            ("4433:4433", f"{coordinator}:4433"),
+            ("localhost:4433", f"localhost:{coordinator}"),
+            ("8500:8500", f"{done.port}:8500"),
+            (f"{NAME}:8500", f"{NAME}:{done.port}"),
+        ]
         try:
             for section in SECTIONS:
                 started = time.monotonic()
-                done.printed[section] = follow(person, section, page=PAGE, instead=[(DOWNLOAD, FETCHED)], seconds=300)
+                done.printed[section] = follow(person, section, page=PAGE, instead=instead, seconds=300)
                 done.seconds[section] = time.monotonic() - started
         except BaseException:
             print(*(program.said for program in person.programs), sep="\n")
@@ -122,7 +143,9 @@ def test_the_log_names_the_pod_that_got_the_key(demo: Done) -> None:
 
 def test_marbleruns_client_of_the_demo_is_not_needed_and_works(demo: Done) -> None:
     client = ROOT / "tests" / "fakes" / "journey_original_client.py"
-    said = demo.person.types(f"python {client} --url {NAME}:8500 --crt tensorflow.crt --batch 1 --cnum 1 --loop 2")
+    said = demo.person.types(
+        f"python {client} --url {NAME}:{demo.port} --crt tensorflow.crt --batch 1 --cnum 1 --loop 2"
+    )
     assert said.count("query: secure channel") == 2
 
 
