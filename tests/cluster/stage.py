@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.conftest import Cluster
-
 from fakes.hosts import ThisMachine
 from fakes.journey import RESNET50, Person, make_model, unpack
 
@@ -28,9 +27,9 @@ class Stage:
 
     @property
     def roots(self) -> bytes:
-        """The coordinator's root certificate."""
-        self.person.types("tacit --kube certificate root -o root.crt")
-        return (self.person.folder / "root.crt").read_bytes()
+        """What servers are known by: the coordinator's intermediate certificate."""
+        self.person.types("tacit --kube certificate intermediate -o tensorflow.crt")
+        return (self.person.folder / "tensorflow.crt").read_bytes()
 
     def get(self, *words: str) -> Any:
         """Objects, by `kubectl get`."""

@@ -187,6 +187,27 @@ def test_leaving_refuses_new_requests_and_ends_the_old_ones() -> None:
     assert connection.streams == 0
 
 
+def test_parting_takes_what_the_client_sent_before_it_heard_of_it() -> None:
+    connection = opened()
+    connection.part()
+    connection.part()
+    first = f.parse(sent(connection))
+    assert [each.kind for each in first] == [f.GOAWAY, f.PING]
+    assert first[0].payload[:8] == b"\x7f\xff\xff\xff" + bytes(4)
+    connection.receive(f.headers(1, end=True))
+    assert (connection.streams, connection.leaving) == (1, False)
+    connection.receive(f.frame(f.PING, f.ACK, 0, b"another!"))
+    assert connection.parting
+    connection.receive(f.frame(f.PING, f.ACK, 0, first[1].payload))
+    assert (connection.leaving, connection.parting) == (True, False)
+    connection.receive(f.headers(3, end=True))
+    answer = sent(connection)
+    (final,) = (each for each in f.parse(answer) if each.kind == f.GOAWAY)
+    assert (int.from_bytes(final.payload[:4], "big"), f.resets(answer)) == (1, {3: ErrorCode.REFUSED_STREAM})
+    connection.respond(1, HEAD, b"done", TAIL)
+    assert connection.streams == 0
+
+
 MALFORMED = {
     "upper case": (*f.HEAD, ("X-Id", "1")),
     "line break": (*f.HEAD, ("x-id", "1\r\nx-other: 2")),

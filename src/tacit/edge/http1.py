@@ -113,6 +113,10 @@ class Http1:
 
     # ---- what the listener says
 
+    def part(self) -> None:
+        """HTTP/1.1 has no word for it: the same as `leave`."""
+        self.leave()
+
     def leave(self) -> None:
         """Take no further request, and close after those that run."""
         self._leaving = True

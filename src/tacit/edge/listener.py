@@ -14,6 +14,7 @@ from tacit.errors import ConnectError, InputError, PortInUseError
 UNIX = "unix:"
 BACKLOG = 512  # connections that wait to be accepted
 MAX_ERROR = 1024  # bytes of an error's text on gRPC; longer header lists are refused by clients
+FAREWELL = 1.0  # seconds that a client gets to hear that this end leaves
 LINGER = 0.25  # seconds that connections get to say goodbye once nothing runs on them
 _CUT = "...TRUNCATED"
 

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from tacit.edge.calls import Multiplexer
 from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
-from tacit.edge.listener import LINGER, UNIX, GrpcMethods, HttpHandler, Listener, bind, until
+from tacit.edge.listener import FAREWELL, LINGER, UNIX, GrpcMethods, HttpHandler, Listener, bind, until
 from tacit.edge.service import Budget, Limits, Peer, Service
 from tacit.edge.tls import Buffers, Tls
 from tacit.pki.tls import ServerContext, TlsPeer
@@ -29,6 +29,9 @@ class Speaker(Protocol):
 
     def lost(self) -> None:
         """The connection is gone."""
+
+    def part(self) -> None:
+        """Tell the client to go elsewhere; what it sent before it heard that is still taken."""
 
     def leave(self) -> None:
         """Take no further request, and close after those that run."""
@@ -128,6 +131,13 @@ class _Connection(asyncio.Protocol):
         elif self.transport is not None and now - self._began > self._port.patience:
             self.transport.abort()
 
+    def part(self) -> None:
+        """Close as the protocol wants it, once the client heard of it."""
+        if self.speaker is not None:
+            self.speaker.part()
+        else:
+            self.leave()
+
     def leave(self) -> None:
         """Close as the protocol wants it."""
         if self.speaker is not None:
@@ -186,8 +196,12 @@ class Port:
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
+            connection.part()
+        farewell = min(FAREWELL, grace)
+        await until(lambda: not self._busy(), farewell)
+        for connection in list(self.connections):
             connection.leave()
-        await until(lambda: not self._busy(), grace)
+        await until(lambda: not self._busy(), grace - farewell)
         for connection in list(self.connections):
             if connection.speaker is not None:
                 connection.speaker.cancel()

@@ -112,14 +112,19 @@ class Multiplexer:
         else:
             self.flush()
 
+    def part(self) -> None:
+        """Tell the client to go elsewhere, and take what is on its way until it heard that."""
+        self.connection.part()
+        self._send()
+
     def leave(self) -> None:
         """Take no further request, and close after those that run."""
         self.connection.leave()
         self._send()
 
     def is_busy(self) -> bool:
-        """Whether a request runs, or an answer is still on its way out."""
-        return self.connection.streams > 0 or unsent_bytes(self._transport) > 0
+        """Whether a request runs or may be on its way here, or an answer is still on its way out."""
+        return self.connection.parting or self.connection.streams > 0 or unsent_bytes(self._transport) > 0
 
     def cancel(self) -> None:
         """Take from every request the time that it would still need."""
@@ -142,7 +147,8 @@ class Multiplexer:
         if self._exchanges:
             self._active = now
         elif now - self._active > limits.idle_time:
-            connection.leave()
+            # Who did not answer until this second look is not waited for.
+            connection.leave() if connection.parting else connection.part()
         if now - self._heard <= limits.ping_after:
             self._asked = None
         elif self._asked is None:

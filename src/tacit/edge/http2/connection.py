@@ -15,6 +15,8 @@ from tacit.edge.http2.rules import Rules
 from tacit.edge.http2.stream import Outgoing, Stream
 
 _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME, _ENABLE_PUSH, _MAX_HEADER_LIST = 0x3, 0x4, 0x5, 0x2, 0x6
+_ANY_STREAM = 0x7FFFFFFF  # in a GOAWAY: nothing that was sent is refused yet
+_PARTING = b"leaving\0"  # in a PING: its answer says that the GOAWAY before it was heard
 _REMEMBERED = 256  # streams that ended, and how: frames that were under way are told from frames that break a rule
 
 
@@ -78,6 +80,7 @@ class Connection:
         self._resets = self._idle = 0
         self.closed = False
         self.leaving = False  # whether no new request is taken, because one end said GOAWAY
+        self.parting = False  # whether the client was told that this will be so, and has not heard it yet
         self.pongs = 0  # answers to our pings
         self.frames = 0  # that came
         self._by_kind: dict[int, Callable[[int, int, bytes], None]] = {
@@ -343,6 +346,8 @@ class Connection:
         self._annoy()
         if flags & frames.ACK:
             self.pongs += 1
+            if self.parting and payload == _PARTING:
+                self.leave()
         else:
             self._out.put(frames.encode_frame(frames.PING, frames.ACK, 0, payload))
 
@@ -353,6 +358,7 @@ class Connection:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
         self._annoy()
         self.leaving = True
+        self.parting = False
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._annoy()
@@ -431,11 +437,22 @@ class Connection:
         """Ask whether the client is still there; `pongs` counts the answers."""
         self._out.put(frames.encode_frame(frames.PING, 0, 0, b"alive?\0\0"))
 
+    def part(self) -> None:
+        """Tell the client to go elsewhere; what is on its way here is still taken. Its answer, or `leave`, ends that.
+
+        RFC 9113 6.8: a GOAWAY that names the newest stream at once would take from the client what it just sent.
+        """
+        if not (self.parting or self.leaving or self.closed):
+            self.parting = True
+            self._out.put(frames.encode_goaway(_ANY_STREAM, ErrorCode.NO_ERROR))
+            self._out.put(frames.encode_frame(frames.PING, 0, 0, _PARTING))
+
     def leave(self) -> None:
         """Take no further request; those that run are answered."""
         if not self.leaving and not self.closed:
             self._out.put(frames.encode_goaway(self._last, ErrorCode.NO_ERROR))
         self.leaving = True
+        self.parting = False
 
     def calm(self) -> None:
         """Some time has passed: what a client did until now is no flood."""
@@ -524,6 +541,7 @@ class Connection:
 
     def _fail(self, fault: ConnectionFault) -> None:
         self.closed = self.leaving = True
+        self.parting = False
         self._out.put(frames.encode_goaway(self._last, fault.code, str(fault)))
         for stream in list(self._streams.values()):
             self._forget(stream, ours=True)
