@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -83,6 +84,7 @@ def place(folder: Path, *, make: bool = False) -> Iterator[Place]:
     name = f"tacit-{secrets.token_hex(4)}"
     environment = {"XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
     held = Place(name, folder, environment)
+    free_volumes()
     if make:
         kubectl("create", "namespace", name)
     try:
@@ -92,6 +94,20 @@ def place(folder: Path, *, make: bool = False) -> Iterator[Place]:
         kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
         for kind in ("mutatingwebhookconfiguration", "clusterrole", "clusterrolebinding"):
             kubectl("delete", kind, f"marble-injector-{name}", "--ignore-not-found")
+
+
+def free_volumes() -> None:
+    """Empty and free the released volumes of a testbed, which are folders of this machine; nothing else does it there."""
+    for volume in found("persistentvolumes")["items"]:
+        path = Path((volume["spec"].get("hostPath") or {}).get("path", "/nowhere"))
+        if volume["status"]["phase"] != "Released" or path.parent.name != "volumes" or not path.is_dir():
+            continue
+        for entry in path.iterdir():
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        patch = json.dumps([{"op": "remove", "path": "/spec/claimRef"}])
+        kubectl(
+            "patch", "persistentvolume", volume["metadata"]["name"], "--type", "json", "--patch", patch, check=False
+        )
 
 
 def a_pod(name: str, image: str, *, labels: Mapping[str, str] | None = None, **spec: Any) -> dict[str, Any]:
