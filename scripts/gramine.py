@@ -34,7 +34,7 @@ HOST_MAY_SAY = {
     "TACIT_COORDINATOR_API", "TACIT_ACTIVATION_TIMEOUT", "TACIT_PCCS", "TACIT_KDS",
 }  # fmt: skip
 """Addresses, names and times; nothing that says whom to believe, what to load or how much to tell."""
-PRETENCE = {"OE_SIMULATION", "TACIT_UNATTESTED", "TACIT_SIMULATE", "TACIT_PLATFORM"}
+PRETENCE = {"OE_SIMULATION", "TACIT_UNATTESTED", "TACIT_SIMULATE", "TACIT_PLATFORM", "TACIT_SIMULATE_MACHINE"}
 
 FEATURE = ("unspecified", "disabled", "required")
 KNOWN: Mapping[str, Any] = {

@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +19,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fakes import models
+from fakes.command_line import run_main
 from fakes.programs import make_platform_folder
-from fakes.stage import Running, Stage
+from fakes.stage import Run, Running, Stage
 from tacit.pki import issue_self_signed
 
-pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operate.md").read_text().partition("## In the wrong hands")[2]
+SAYS_ITS_FINDINGS = ("lint", "diff")  # by ending with 1
 PEOPLE = {"owner": ["keys"], "second": ["update", "raise"], "bob": ["update"], "thief": ["update"], "officer": []}
 
 
@@ -61,6 +64,13 @@ class Mesh(Stage):
         self.types("manifest", "set", "manifest.json", self.host, "-r", "first-recovery.json")
         self.write("key.json", json.loads(key_file(self.model_key("model_key"))))
         self.types("secret", "set", "key.json", self.host, "--cert", "owner.crt", "--key", "owner.key")
+
+    def try_to(self, *words: str, run: Run | None = None, **more: str) -> "subprocess.CompletedProcess[str]":
+        """A command, in this process: most of a command's time is its start. Those that end with 1 and no error start."""
+        if words[1] in SAYS_ITS_FINDINGS:
+            return super().try_to(*words, run=run, **more)
+        done = run_main(*words)
+        return subprocess.CompletedProcess(words, done.code, done.out, done.err)
 
     def write(self, name: str, content: Any) -> None:
         (self.folder / name).write_text(json.dumps(content))
@@ -120,8 +130,7 @@ class Mesh(Stage):
             words = shlex.split(command.replace("HOST:4433", self.host))[1:]
             words += next((shlex.split(extra()) for verb, extra in more.items() if words[0] == verb), [])
             done = self.try_to(*words)
-            # lint and diff end with 1 where they have found something, as grep and diff do not.
-            assert done.returncode == 0 or words[1] in ("lint", "diff"), f"{command}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0 or words[1] in SAYS_ITS_FINDINGS, f"{command}\n{done.stdout}{done.stderr}"
             answers[command] = done.stdout + done.stderr
         return answers
 
@@ -132,8 +141,13 @@ class Mesh(Stage):
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[Mesh]:
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
     platform = make_platform_folder(tmp_path / "platform")
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("HOME", tmp_path), ("TACIT_PLATFORM", platform)):
+        monkeypatch.setenv(name, str(value))
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     made = Mesh(tmp_path, "simulated", lambda _: {}, env={"TACIT_PLATFORM": str(platform)})
     made.package = lambda program: dict(json.loads(made.types("package-info", program, "--output", "json")))
     with made:
@@ -166,7 +180,8 @@ def test_a_leaked_key_opens_nothing_that_is_served_afterwards(mesh: Mesh) -> Non
         },
         predict=lambda: f"--server localhost:{mesh.port}",
     )
-    assert "prob" in answers["tacit predict HOST:4433 my_model input.npy"] or "[" in "".join(answers.values())
+    numbers = [float(one) for one in re.findall(r"\d+\.\d+", answers["tacit predict HOST:4433 my_model input.npy"])]
+    assert {round(one, 3) for one in numbers} == {round(float(one), 3) for one in models.WEIGHTS.sum(axis=0)}
     leaked = mesh.try_to("model", "decrypt", "-k", "model_key", "-m", "live.capsule", "-o", "/dev/shm/never-there")
     assert leaked.returncode == 1
     assert "another key" in leaked.stderr or "does not open" in leaked.stderr
@@ -190,7 +205,7 @@ def test_an_owner_whose_key_was_taken_changes_nothing_any_more(mesh: Mesh) -> No
     mesh.begin(updaters=2)
     mesh.write("kept.json", mesh.manifest_now())
     theirs = mesh.manifest_now()
-    theirs["Users"] = {"thief": theirs["Users"]["thief"]}
+    del theirs["Users"]["bob"], theirs["Users"]["owner"]
     mesh.write("theirs.json", theirs)
     stolen = ("--cert", "thief.crt", "--key", "thief.key")
     bob = ("--cert", "bob.crt", "--key", "bob.key")
