@@ -1,9 +1,9 @@
 """Drop-ins for clients that others wrote: they speak TLS to the attested coordinator's servers, and to nobody else.
 
-`HttpTransport` and `AsyncHttpTransport` are transports of httpx; `credentials`, `channel` and `aio_channel` are gRPC's,
-for stubs of any service, TensorFlow Serving's and Triton's among them. All are key-bound: a server shows a certificate
-that the attested coordinator signed for a marble which it attested before. Nothing is asked of the system's certificates,
-of a proxy, or of the environment.
+`HttpTransport` and `AsyncHttpTransport` are transports of httpx; `credentials` and `AttestedChannel` are gRPC's, for stubs
+of any service (`aio` has the channel for asyncio, `adapters` Triton's client and TensorFlow Serving's stubs). All are
+key-bound: a server shows a certificate that the attested coordinator signed for a marble which it attested before.
+Nothing is asked of the system's certificates, of a proxy, or of the environment.
 
 When servers show another chain the coordinator is attested anew; if it is still what was expected, the request that met
 the new chain is sent again: nothing of it had left, for the handshake was refused.
@@ -20,7 +20,7 @@ from tacit.client.session.current import Current
 from tacit.client.session.renewal import Renewal
 from tacit.pki.tls import client_context
 
-_OPTIONS = (
+OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
@@ -34,6 +34,11 @@ def refused_certificate(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def refused_by_server(exc: grpc.RpcError) -> bool:
+    """Whether a call failed because its server's certificate is not of the chain that it was made for."""
+    return exc.code() is grpc.StatusCode.UNAVAILABLE and refused_certificate(RuntimeError(exc.details()))
 
 
 # ---- httpx
@@ -106,11 +111,6 @@ def credentials(used: AttestedCoordinator) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(root_certificates=used.intermediate_pem)
 
 
-def aio_channel(used: AttestedCoordinator, address: str) -> Any:
-    """A `grpc.aio` channel to one server, for stubs of any service; as `credentials`, for one chain."""
-    return grpc.aio.secure_channel(address, credentials(used), options=_OPTIONS)
-
-
 class AttestedChannel(grpc.Channel):  # type: ignore[misc]  # grpcio has no types
     """A channel to one server, for stubs of any service. A unary call that meets a new chain is made again on it."""
 
@@ -179,9 +179,9 @@ class _Call:
         try:
             return getattr(self._method(channel), name)(*request, **options)
         except grpc.RpcError as exc:
-            refused = exc.code() is grpc.StatusCode.UNAVAILABLE and refused_certificate(RuntimeError(exc.details()))
             # A stream of requests has been read from, and cannot be sent again.
-            again = self._inner.renewed(used) if refused and self._kind.startswith("unary") else None
+            can = self._kind.startswith("unary") and refused_by_server(exc)
+            again = self._inner.renewed(used) if can else None
             if again is None:
                 raise
         return getattr(self._method(again), name)(*request, **options)
@@ -189,4 +189,4 @@ class _Call:
 
 def _open_channel(address: str, chain_pem: bytes) -> Any:
     secured = grpc.ssl_channel_credentials(root_certificates=chain_pem)
-    return grpc.secure_channel(address, secured, options=_OPTIONS)
+    return grpc.secure_channel(address, secured, options=OPTIONS)
