@@ -16,9 +16,10 @@ compile test lock/test.txt
 uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --exclude-newer "$cutoff" -c lock/test.txt pyproject.toml --extra build --extra demo -o lock/demo.txt
 echo "wrote lock/demo.txt"
-# TensorFlow alone, for the tests that read our saved models with it; it shares nothing with the rest.
+# TensorFlow, for the tests that read our saved models with it, and what our client needs to stand beside its stubs.
 echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt
+    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - pyproject.toml --extra client \
+    -o lock/tensorflow.txt
 echo "wrote lock/tensorflow.txt"
 # The fuzzer, beside the tests: it needs nothing of theirs, and only Linux on x86-64 has a wheel of it. 3.1 has none for Python 3.11.
 echo 'atheris>=3.0,<3.1' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

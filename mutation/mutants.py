@@ -2,7 +2,8 @@
 
 Changed are comparisons, `and` and `or`, `not`, `&`, `|`, `+`, `-` and shifts, numbers, byte strings, words, True and
 False, conditions as a whole (never, always), and what is done or raised, which is left out. Left alone are docstrings,
-messages (f-strings, and all that stands in a `raise`), annotations, imports, `__all__`, decorators and `strict=`.
+messages (f-strings, words with blanks, all that stands in a `raise`), annotations, imports, `__all__`, decorators,
+`strict=`, defaults of arguments and what stands in a class outside its methods.
 """
 
 import ast
@@ -50,11 +51,10 @@ class _Finder(ast.NodeVisitor):
 
     def _scope(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
         self._stack.append(node.name)
-        if not isinstance(node, ast.ClassDef):
-            for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
-                self.visit(default)
+        whole = not isinstance(node, ast.ClassDef)
         for one in node.body:
-            self.visit(one)
+            if whole or isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                self.visit(one)
         self._stack.pop()
 
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _scope  # ast's names
@@ -131,7 +131,7 @@ class _Finder(ast.NodeVisitor):
             self._add(node, str(value + 1))
         elif isinstance(value, bytes):
             self._add(node, repr(value + b"!" if value else b"!"))
-        elif isinstance(value, str) and value:
+        elif isinstance(value, str) and value and " " not in value:
             self._add(node, repr(f"{value}!"))
 
 

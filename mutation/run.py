@@ -44,7 +44,9 @@ TESTS = (
     "tests/evidence/test_boundaries.py",
 )  # fmt: skip
 STUCK = 60  # seconds without a test that ends: a mutant that never ends is noticed by whoever waits for it
-QUICKLY = 6.0  # seconds of tests for each mutant at first; those that are left then get all their tests
+QUICKLY = 6.0  # seconds of tests for each mutant at first; those that are left then get more
+_NEAR = 4  # lines: a condition, and what is done where it holds
+AT_MOST = 60.0  # seconds of tests for each of those
 ACCEPTED = HERE / "accepted.txt"
 REPORT = ROOT / "docs" / "mutation.md"
 
@@ -82,6 +84,19 @@ class Suite:
         gc.freeze()
         self._work(self, session)
         return True
+
+    def pick(self, file: str, mutant: Mutant) -> list[str]:
+        """The tests that run a mutant's line; first those that run a line beside it which few run, then the quick ones."""
+        if mutant.function:
+            found = self.tests.get((file, mutant.line), set())
+        else:
+            found = {test for (one, _), tests in self.tests.items() if one == file for test in tests}
+        beside = [self.tests.get((file, line), set()) for line in range(mutant.line, mutant.line + _NEAR)]
+
+        def rank(test: str) -> tuple[int, float]:
+            return min((len(tests) for tests in beside if test in tests), default=0), self.seconds.get(test, 0.0)
+
+        return sorted(found, key=rank)
 
 
 def forget_all() -> None:
@@ -125,19 +140,6 @@ def exchange(module: ModuleType, mutant: Mutant, file: str) -> None:
             code = code_of(mutant.source, file, ".".join(names[: at + 1]))
             if code is not None and code.co_freevars == function.__code__.co_freevars:
                 function.__code__ = code
-                changed: dict[str, Any] = {
-                    "__name__": module.__name__,
-                    "__file__": file,
-                    "__package__": module.__package__,
-                }
-                if mutant.line < code.co_firstlineno + 12:  # it may be a default
-                    fresh = anew(module, mutant, file)
-                    for one in names[: at + 1]:
-                        fresh = vars(fresh).get(one) if not isinstance(fresh, dict) else fresh.get(one)
-                    other = plain(fresh)
-                    if other is not None:
-                        function.__defaults__, function.__kwdefaults__ = other.__defaults__, other.__kwdefaults__
-                del changed
                 return
             break
     fresh = anew(module, mutant, file)
@@ -230,7 +232,7 @@ class Work:
     def __call__(self, suite: Suite, session: pytest.Session) -> None:
         end = time.monotonic() + self._seconds
         jobs = list(self._jobs(suite, session))
-        for limit in (QUICKLY, 1e9):
+        for limit in (QUICKLY, AT_MOST):
             with ThreadPoolExecutor(2) as pool:
                 found = list(pool.map(lambda job: self._try(session, job, end, limit), jobs))  # noqa: B023
             jobs = [job for job, survived in zip(jobs, found, strict=True) if survived]
@@ -242,16 +244,14 @@ class Work:
         for path in self._files:
             where = str(path.relative_to(SOURCE))
             module = importlib.import_module(module_name(path))
-            whole = {test for (file, _), tests in suite.tests.items() if file == str(path) for test in tests}
             for mutant in mutants_of(path.read_text()):
                 self.made[where] = self.made.get(where, 0) + 1
                 if (where, mutant.name) in self._accepted:
                     self.met.add((where, mutant.name))
                     self.excused[where] = self.excused.get(where, 0) + 1
                     continue
-                tests = suite.tests.get((str(path), mutant.line)) if mutant.function else whole
-                names = sorted((tests or whole) & set(by_id), key=lambda one: suite.seconds.get(one, 0.0))
-                yield where, module, mutant, str(path), [by_id[name] for name in names]
+                names = suite.pick(str(path), mutant)
+                yield where, module, mutant, str(path), [by_id[name] for name in names if name in by_id]
 
     def _try(self, session: pytest.Session, job: Job, end: float, limit: float) -> bool:
         where, module, mutant, file, items = job

@@ -1,9 +1,9 @@
-"""Drop-ins for clients that others wrote: they speak TLS to the attested coordinator's servers, and to nobody else.
+"""gRPC's drop-ins for clients that others wrote: they speak TLS to the attested coordinator's servers, and to nobody else.
 
-`HttpTransport` and `AsyncHttpTransport` are transports of httpx; `credentials` and `AttestedChannel` are gRPC's, for stubs
-of any service (`aio` has the channel for asyncio, `adapters` Triton's client and TensorFlow Serving's stubs). All are
-key-bound: a server shows a certificate that the attested coordinator signed for a marble which it attested before.
-Nothing is asked of the system's certificates, of a proxy, or of the environment.
+`credentials` and `AttestedChannel` are for stubs of any service (`aio` has the channel for asyncio, `adapters` Triton's
+client and TensorFlow Serving's stubs, `http` what httpx takes). All are key-bound: a server shows a certificate that the
+attested coordinator signed for a marble which it attested before. Nothing is asked of the system's certificates, of a
+proxy, or of the environment.
 
 When servers show another chain the coordinator is attested anew; if it is still what was expected, the request that met
 the new chain is sent again: nothing of it had left, for the handshake was refused.
@@ -13,12 +13,10 @@ from functools import partial
 from typing import Any
 
 import grpc
-import httpx
 
 from tacit.client.connect import AttestedCoordinator
-from tacit.client.session.current import Current
+from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
-from tacit.pki.tls import client_context
 
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -27,80 +25,9 @@ OPTIONS = (
 )
 
 
-def refused_certificate(error: BaseException | None) -> bool:
-    """Whether a connection failed because of the server's certificate, before anything was sent."""
-    while error is not None:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error).upper().replace(" ", "_"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def refused_by_server(exc: grpc.RpcError) -> bool:
     """Whether a call failed because its server's certificate is not of the chain that it was made for."""
     return exc.code() is grpc.StatusCode.UNAVAILABLE and refused_certificate(RuntimeError(exc.details()))
-
-
-# ---- httpx
-
-
-class HttpTransport(httpx.BaseTransport):
-    """For `httpx.Client(transport=...)`."""
-
-    def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _transport)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
-        used, inner = self._inner.now()
-        try:
-            return inner.handle_request(request)
-        except httpx.ConnectError as exc:
-            again = self._inner.renewed(used) if refused_certificate(exc) else None
-            if again is None:
-                raise
-        return again.handle_request(request)
-
-    def close(self) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            inner.close()
-
-
-class AsyncHttpTransport(httpx.AsyncBaseTransport):
-    """For `httpx.AsyncClient(transport=...)`."""
-
-    def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _async_transport)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
-        import asyncio
-
-        used, inner = await asyncio.to_thread(self._inner.now)
-        try:
-            return await inner.handle_async_request(request)
-        except httpx.ConnectError as exc:
-            again = await asyncio.to_thread(self._inner.renewed, used) if refused_certificate(exc) else None
-            if again is None:
-                raise
-        return await again.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            await inner.aclose()
-
-
-def _transport(chain_pem: bytes) -> httpx.HTTPTransport:
-    return httpx.HTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)
-
-
-def _async_transport(chain_pem: bytes) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)
-
-
-# ---- gRPC
 
 
 def credentials(used: AttestedCoordinator) -> grpc.ChannelCredentials:

@@ -39,7 +39,7 @@ from tacit.pki.tls import client_context
 
 if TYPE_CHECKING:
     from tacit.client.session.adapters import ServingStubs
-    from tacit.client.session.dropin import AsyncHttpTransport, HttpTransport
+    from tacit.client.session.http import AsyncHttpTransport, HttpTransport
 
 Protocol = Literal["tensorflow-serving", "open-inference"]
 _LANGUAGES: dict[Protocol, Language] = {"tensorflow-serving": TENSORFLOW_SERVING, "open-inference": OPEN_INFERENCE}
@@ -115,13 +115,13 @@ class Session:
 
     def http_transport(self) -> "HttpTransport":
         """For `httpx.Client`: requests to servers that the coordinator vouches for. Needs httpx."""
-        from tacit.client.session.dropin import HttpTransport
+        from tacit.client.session.http import HttpTransport
 
         return HttpTransport(self._renewal)
 
     def async_http_transport(self) -> "AsyncHttpTransport":
         """For `httpx.AsyncClient`, likewise."""
-        from tacit.client.session.dropin import AsyncHttpTransport
+        from tacit.client.session.http import AsyncHttpTransport
 
         return AsyncHttpTransport(self._renewal)
 

@@ -54,9 +54,9 @@ def verify_evidence(
     if carried is not None:
         claims = verify_ratls_binding(claims, carried)
         return claims if binding is None else _bind_ratls(claims, carried, binding)
-    return (
-        claims if binding is None else verify_binding(claims, role=binding.role, key=binding.key, nonce=binding.nonce)
-    )
+    if binding is None:
+        return claims
+    return verify_binding(claims, role=binding.role, key=binding.key, nonce=binding.nonce, channel=binding.channel)
 
 
 def _verify_inner(evidence: bytes, collateral: Collateral, anchor: TrustAnchor, *, now: datetime) -> Claims:
@@ -84,6 +84,8 @@ def _bind_ratls(claims: Claims, carried: RatlsEvidence, binding: Binding) -> Cla
     with naming(BINDING):
         if binding.role is not None:
             raise BindingError(f"RA-TLS binds no role, and the role '{binding.role}' was asked for")
+        if binding.channel:
+            raise BindingError("RA-TLS binds no connection, and one was asked for")
         if not hmac.compare_digest(binding.key, carried.certificate):
             raise BindingError("the evidence is in another certificate than the one of this connection")
         if not hmac.compare_digest(binding.nonce, carried.nonce or b""):
