@@ -13,6 +13,7 @@ from tacit.evidence.claims import Check, Claims, TrustAnchor, naming
 from tacit.evidence.intel import steps as intel_steps
 from tacit.evidence.intel.verify import verify_quote
 from tacit.evidence.snp import steps as snp_steps
+from tacit.evidence.snp.carried import split_report
 from tacit.evidence.snp.collateral import AmdCollateral
 from tacit.evidence.snp.report import is_report
 from tacit.evidence.snp.verify import verify_report
@@ -61,7 +62,9 @@ def verify_evidence(
 
 def _verify_inner(evidence: bytes, collateral: Collateral, anchor: TrustAnchor, *, now: datetime) -> Claims:
     if isinstance(collateral, AmdCollateral):
-        return verify_report(evidence, collateral, anchor, now=now)
+        with naming(snp_steps.LAYOUT):
+            report = split_report(evidence)[0] if is_report(evidence) else evidence
+        return verify_report(report, collateral, anchor, now=now)
     if is_report(evidence):
         with naming(snp_steps.CHAIN):
             raise CollateralError("an SNP report needs AMD's certificates as its collateral; this is Intel's")
