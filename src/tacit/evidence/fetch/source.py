@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -33,7 +34,7 @@ from tacit.errors import (
     TacitError,
     UntrustedRootError,
 )
-from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, parse_chain, parse_crl
+from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, KEPT, parse_chain, parse_crl
 from tacit.evidence.anchor.roots import check_chain_kind, parse_anchor
 from tacit.evidence.claims import Claims, TrustAnchor
 from tacit.evidence.fetch.amd import (
@@ -342,6 +343,11 @@ def check_rooted(quote: Quote, anchor: TrustAnchor) -> None:
     chain = parse_chain(quote.pck_chain_pem)
     root = parse_anchor(anchor)
     check_chain_kind(chain, anchor, root)
+    _verify_rooted(chain, root)
+
+
+@lru_cache(maxsize=KEPT)
+def _verify_rooted(chain: tuple[x509.Certificate, ...], root: x509.Certificate) -> None:
     try:
         for certificate, issuer in zip(chain, (*chain[1:-1], root), strict=False):
             certificate.verify_directly_issued_by(issuer)
