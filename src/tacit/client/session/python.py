@@ -7,24 +7,30 @@ Clients that others wrote go the same way: `httpx.Client(transport=session.http_
 `session.grpc_channel("server.example.org:8500")`.
 
 What to expect of the coordinator is told once, with `tacit trust`, and its manifest pinned with `tacit manifest verify`;
-nothing here weakens it, unless a caller says `manifest=None`.
+or in the call, `connect(..., package=Path("coordinator.json"), manifest=Path("manifest.json"))`. Nothing here weakens it,
+unless a caller says `manifest=None`.
 """
 
+import json
 import os
 import ssl
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tacit.client.address import GRPC_PORT, Address, parse_address
+from tacit.client.address import COORDINATOR_PORT, GRPC_PORT, Address, parse_address
 from tacit.client.connect import (
     ACCEPTS_MARBLES,
     NONCE_SIZE,
     AttestedCoordinator,
-    attest_coordinator,
+    attest_expected,
+    load_simulated_expectation,
     verify_pinned,
 )
+from tacit.client.coordinator import fingerprint
 from tacit.client.inference import Credential, RestServingClient
 from tacit.client.inference.language import Language
 from tacit.client.inference.open import OPEN_INFERENCE
@@ -32,9 +38,19 @@ from tacit.client.inference.tensorflow import TENSORFLOW_SERVING
 from tacit.client.session.model import AsyncModel, Model, Servers, async_servers
 from tacit.client.session.renewal import Renewal
 from tacit.client.session.servers import ServerChannel
-from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
-from tacit.errors import NotSetError
+from tacit.client.trust import (
+    UNATTESTED,
+    Expectation,
+    Memory,
+    Recollection,
+    TrustStore,
+    check_expectation,
+    default_trust_folder,
+)
+from tacit.errors import InputError, NotSetError
 from tacit.evidence import Tee
+from tacit.evidence.anchor import MAKERS
+from tacit.manifest.codec import parse_package
 from tacit.pki.tls import client_context
 
 if TYPE_CHECKING:
@@ -50,7 +66,8 @@ MAX_AGE = timedelta(hours=1)
 def connect(
     host: str,
     *,
-    manifest: Literal["pinned"] | None = "pinned",
+    manifest: Literal["pinned"] | Path | bytes | None = "pinned",
+    package: Path | Mapping[str, Any] | None = None,
     config: Path | None = None,
     platform: Path | None = None,
     timeout: float = 30.0,
@@ -61,10 +78,14 @@ def connect(
     `config` is the folder of `trust.json` (as the command line: $XDG_CONFIG_HOME/tacit or ~/.config/tacit), `platform`
     the simulated platform's ($TACIT_PLATFORM, or below ~/.local/share); `timeout` is seconds for each answer. After `max_age` the
     coordinator is attested again while calls go on, and also when its servers show another chain.
+    `manifest` may be the manifest itself, a file or its bytes as they were set: the coordinator has to hold it, whatever
+    was pinned. `package` may be the coordinator's package, a file of `tacit package-info coordinator --output json` or
+    what stands in it: then nothing has to be told to `tacit trust`, and of what was seen only this session remembers.
     With `manifest=None` a coordinator will do of which no manifest is pinned: its servers are whatever the one who set
     its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
     Raises:
+        InputError: a file that is not there, or a package that would allow anything.
         NotTrustedError: nothing says what to expect (`tacit trust HOST` does), or no manifest is pinned
             (`tacit manifest verify FILE HOST` does that).
         EvidenceError: its evidence is not authentic, or not of this connection.
@@ -74,11 +95,21 @@ def connect(
         NotSetError: it has no manifest in force, so no server to vouch for.
         ConnectError: nobody answers, or TLS fails.
     """
-    trust = TrustStore(config if config is not None else default_trust_folder(os.environ))
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    memory: Memory
+    if package is None:
+        memory = TrustStore(config if config is not None else default_trust_folder(os.environ))
+    else:
+        memory = Recollection(expectation_of(package, platform))
+    held = None if manifest in ("pinned", None) else fingerprint(_bytes_of(manifest))
 
     def attest() -> AttestedCoordinator:
-        attested = attest_coordinator(
-            host, trust, now=_now(), nonce=os.urandom(NONCE_SIZE), platform=platform, timeout=timeout
+        expected = memory.load_expectation(address)
+        if held is not None:
+            expected = replace(expected, manifest_fingerprint=held)
+        nonce = os.urandom(NONCE_SIZE)
+        attested = attest_expected(
+            address, expected, memory, now=_now(), nonce=nonce, platform=platform, timeout=timeout
         )
         if attested.status.code != ACCEPTS_MARBLES:
             raise NotSetError(
@@ -90,6 +121,30 @@ def connect(
 
     first = attest()
     return Session(first, Renewal(first, attest, max_age=max_age, clock=_now))
+
+
+def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = None) -> Expectation:
+    """What to expect of a coordinator that is this program. Raises: InputError, ManifestError, PlatformError."""
+    from tacit.client.bound.collateral import own_platform
+
+    raw = _bytes_of(package) if isinstance(package, Path) else json.dumps(dict(package)).encode()
+    found = parse_package(raw)
+    tee = Tee(found.tee) if found.tee in tuple(Tee) else Tee.SGX
+    if tee.is_simulated:
+        expectation = load_simulated_expectation(platform or own_platform(), tee=tee, package=found)
+    else:
+        expectation = Expectation(str(found.tee or tee), found, MAKERS[tee])
+    check_expectation(expectation)
+    return expectation
+
+
+def _bytes_of(given: object) -> bytes:
+    if isinstance(given, bytes):
+        return given
+    try:
+        return Path(str(given)).read_bytes()
+    except OSError as exc:
+        raise InputError(f"{given} cannot be read: {exc.strerror}") from exc
 
 
 def _now() -> datetime:
