@@ -37,15 +37,15 @@ MODULES = (
     "evidence/anchor/*.py", "manifest/appraise.py",
 )  # fmt: skip
 TESTS = (
-    "tests/evidence/test_carried.py", "tests/evidence/test_certificates.py", "tests/evidence/test_hostile_bytes.py",
-    "tests/evidence/test_ratls.py",
+    "tests/evidence/test_boundaries.py", "tests/evidence/test_evaluator_checks.py", "tests/evidence/test_layout_bits.py",
+    "tests/evidence/test_carried.py", "tests/evidence/test_certificates.py", "tests/evidence/test_ratls.py",
     "tests/evidence/test_recorded_vectors.py", "tests/evidence/test_snp.py", "tests/evidence/test_tdx.py",
-    "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py", "tests/evidence/test_collateral_source.py",
-    "tests/evidence/test_boundaries.py", "tests/evidence/test_evaluator_checks.py",
+    "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py",
 )  # fmt: skip
 STUCK = 60  # seconds without a test that ends: a mutant that never ends is noticed by whoever waits for it
 QUICKLY = 4.0  # seconds of tests for each mutant at first; those that are left then get more
 _FIRST = 12  # tests of each of two kinds
+_QUICK = 0.3  # seconds
 _NEAR = 4  # lines: a condition, and what is done where it holds
 AT_MOST = 20.0  # seconds of tests for each of those
 ACCEPTED = HERE / "accepted.txt"
@@ -101,11 +101,13 @@ class Suite:
             found = {test for (one, _), tests in self.tests.items() if one == file for test in tests}
         beside = [self.tests.get((file, line), set()) for line in range(mutant.line, mutant.line + _NEAR)]
 
-        def rank(test: str) -> tuple[int, float]:
-            return min((len(tests) for tests in beside if test in tests), default=0), self.seconds.get(test, 0.0)
+        def rank(test: str) -> tuple[bool, int, float]:
+            seconds = self.seconds.get(test, 0.0)
+            return seconds > _QUICK, min((len(tests) for tests in beside if test in tests), default=0), seconds
 
         near = sorted(found, key=rank)
-        broad = sorted(found, key=lambda test: (-self.breadth[file].get(test, 0), self.seconds.get(test, 0.0)))
+        width = self.breadth[file]
+        broad = sorted(found, key=lambda test: (self.seconds.get(test, 0.0) > _QUICK, -width.get(test, 0)))
         return list(dict.fromkeys((*near[:_FIRST], *broad[:_FIRST], *near)))
 
 
