@@ -160,7 +160,7 @@ def exchange(module: ModuleType, mutant: Mutant, file: str) -> None:
         if name.startswith("__") or old is None or isinstance(value, FunctionType | type) or plain(value):
             continue
         if old != value:
-            for other in [m for n, m in sys.modules.items() if n.startswith(("tacit.", "test_", "fakes"))]:
+            for other in [m for n, m in sys.modules.items() if n.startswith(("tacit.", "fakes")) or "test_" in n]:
                 if vars(other).get(name) is old or (name in vars(other) and vars(other)[name] == old):
                     setattr(other, name, value)
 

@@ -15,7 +15,7 @@ from tacit.evidence import INTEL, Tee, TrustAnchor
 from tacit.evidence.anchor.certificates import MAX_CHAIN, parse_chain
 from tacit.evidence.anchor.dates import check_window
 from tacit.evidence.anchor.der import BOOLEAN, ENUMERATED, INTEGER, SEQUENCE, SET, Element, parse_elements, parse_one
-from tacit.evidence.anchor.roots import check_chain_kind, parse_anchor
+from tacit.evidence.anchor.roots import AMD, AMD_ROOT_KEYS, check_chain_kind, parse_anchor
 from tacit.evidence.anchor.strict_json import MAX_JSON_DEPTH, MAX_JSON_SIZE, parse_strict_json
 from tacit.evidence.intel.library import verify_with_library
 from tacit.evidence.intel.pck import PCK_EXTENSION, parse_pck_extension
@@ -185,6 +185,21 @@ def test_t07_a_simulated_anchor_for_a_real_tee_is_refused_for_that() -> None:
     # Not even where the caller says that it is nobody's maker's.
     with pytest.raises(UntrustedRootError, match="is SIMULATED and can never vouch for SGX"):
         parse_anchor(TrustAnchor(Tee.SGX, "theirs", root, foreign=True))
+
+
+def test_amds_roots_are_of_three_lines() -> None:
+    assert sorted(AMD_ROOT_KEYS.values()) == ["Genoa", "Milan", "Turin"]
+    assert AMD.root_der == b""
+
+
+def test_t07_a_root_that_is_not_intels_counts_only_where_the_caller_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = PLATFORM.root.public_bytes(Encoding.DER)
+    monkeypatch.setattr("tacit.evidence.anchor.roots.is_simulated", lambda _: False)
+    parse_anchor.cache_clear()
+    with pytest.raises(UntrustedRootError, match="is not Intel's root, the only one for SGX"):
+        parse_anchor(TrustAnchor(Tee.SGX, "mine", root))
+    assert parse_anchor(TrustAnchor(Tee.SGX, "mine", root, foreign=True)) == PLATFORM.root
+    parse_anchor.cache_clear()
 
 
 def test_t07_an_anchor_signed_itself() -> None:

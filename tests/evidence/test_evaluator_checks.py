@@ -1,7 +1,10 @@
 """Each check of our own evaluator by itself: beside the library another one often refuses first, and hides that it is there."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fakes.tee import NOW, FakeTee, forge_collateral, shared_platform
+from fakes.tee import NOW, FakeTee, forge_collateral, make_platform, shared_platform
 from fakes.tee_kinds import td_quote
 from tacit.errors import (
     CollateralError,
@@ -21,9 +24,17 @@ from tacit.errors import (
     TcbError,
     UntrustedRootError,
 )
-from tacit.evidence.claims import Tee
-from tacit.evidence.intel import evaluator, levels
-from tacit.evidence.intel.collateral import IntelCollateral, check_validity, read_collateral
+from tacit.evidence.claims import Checklist, Tee
+from tacit.evidence.intel import evaluator, levels, steps
+from tacit.evidence.intel.collateral import (
+    IntelCollateral,
+    check_validity,
+    parse_intel_collateral,
+    parse_signed_object,
+    parse_time,
+    read_collateral,
+    render_collateral,
+)
 from tacit.evidence.intel.library import refusal
 from tacit.evidence.intel.pck import parse_pck_extension
 from tacit.evidence.intel.quote import Quote, parse_quote
@@ -128,6 +139,15 @@ def test_a_list_is_of_its_issuers_name_and_key() -> None:
         evaluator._verify_crl(another_name, PLATFORM.root, "root")
 
 
+def test_a_list_that_another_key_signed_in_the_same_name_is_refused() -> None:
+    theirs = authority.Signer(PLATFORM.root, ec.generate_private_key(ec.SECP256R1()))
+    forged = authority.issue_crl(theirs, begin=NOW, end=NOW + timedelta(days=1))
+    with pytest.raises(CollateralError, match="the root CRL is not its issuer's: another key signed it"):
+        evaluator._verify_crl(forged, PLATFORM.root, "root")
+    with pytest.raises(CollateralError, match="the root CRL is not its issuer's: another key signed it"):
+        evaluator._check_revocation((CHAIN,), replace(TEE.collateral, root_ca_crl=forged), PLATFORM.root)
+
+
 def test_every_certificate_that_was_used_is_looked_up() -> None:
     for words, chains in (
         ({"revoked_by_pck_ca": [PLATFORM.pck.serial_number]}, (CHAIN,)),
@@ -173,6 +193,62 @@ def test_tcb_info_is_for_this_kind_and_this_platform(change: dict[str, Any], mes
     read = read_collateral(forged(info=lambda value: value.update(change)))
     with pytest.raises(CollateralError, match=message):
         evaluator.check_tcb_info_fits(read.tcb_info, parse_pck_extension(CHAIN[0]), Tee.SGX)
+
+
+def collateral_file() -> dict[str, Any]:
+    found = json.loads(render_collateral(TEE.collateral))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_collateral_file_is_read_as_it_was_written() -> None:
+    assert parse_intel_collateral(collateral_file()) == TEE.collateral
+    assert render_collateral(TEE.collateral).startswith(b'{\n "pck_crl_issuer_chain"')
+    assert parse_intel_collateral(collateral_file() | {"pck_certificate_chain": None}) == TEE.collateral
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pck_certificate_chain": "x"}, "the fields pck_certificate_chain are missing or unknown"),
+        ({"more": ""}, "the fields more are missing or unknown"),
+        ({"tcb_info": 3}, "tcb_info is a string, this is int"),
+        ({"root_ca_crl": "0g"}, "root_ca_crl, pck_crl, tcb_info_signature, qe_identity_signature are hex"),
+    ],
+)
+def test_a_collateral_file_of_another_form_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CollateralError, match=message):
+        parse_intel_collateral(collateral_file() | change)
+    lacking = collateral_file()
+    del lacking["pck_crl"]
+    with pytest.raises(CollateralError, match="the fields pck_crl are missing or unknown"):
+        parse_intel_collateral(lacking)
+
+
+@pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T25:00:00Z"])
+def test_a_time_that_no_calendar_has_is_refused(text: str) -> None:
+    with pytest.raises(CollateralError, match="it is not a time: "):
+        parse_time(text, "it")
+
+
+@pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00+00:00", " 2026-01-01T00:00:00Z", 7, None])
+def test_a_time_of_another_form_is_refused(text: object) -> None:
+    with pytest.raises(CollateralError, match="it is not a time like 2026-11-01T00:00:00Z"):
+        parse_time(text, "it")
+
+
+def test_what_is_signed_is_an_object() -> None:
+    assert parse_signed_object('{"a": 1}', "it") == {"a": 1}
+    with pytest.raises(CollateralError, match="it is not a JSON object"):
+        parse_signed_object("[]", "it")
+
+
+def test_each_list_is_named_by_whose_it_is() -> None:
+    names = [name for name, _, _ in read_collateral(TEE.collateral).windows]
+    assert names[-4:] == ["the root CRL", "the PCK CRL", "TCB info", "QE identity"]
+    for field, name in (("root_ca_crl", "root"), ("pck_crl", "PCK")):
+        with pytest.raises(CollateralError, match=f"the {name} CRL of the collateral cannot be used"):
+            read_collateral(replace(TEE.collateral, **{field: b"none"}))
 
 
 # ---- the quoting enclave
@@ -441,3 +517,98 @@ def test_the_librarys_words_become_our_errors(text: str, error: type[EvidenceErr
     assert refused.step is not None
     assert refused.step.startswith(step)
     assert type(refusal("words that nobody has seen")) is EvidenceError
+
+
+# ---- all of it: each step refuses what only that step can see
+
+TD_QUOTE = parse_quote(td_quote())
+TD_COLLATERAL = PLATFORM.collateral_for(Tee.SIMULATED_TDX)
+assert isinstance(TD_COLLATERAL, IntelCollateral)
+
+
+def evaluate(
+    quote: Quote = QUOTE,
+    *,
+    chain: tuple[x509.Certificate, ...] = CHAIN,
+    collateral: IntelCollateral = TEE.collateral,
+) -> tuple[evaluator.Verdict, Checklist]:
+    done = Checklist(steps.SGX_STEPS if quote.tee is Tee.SGX else steps.TDX_STEPS)
+    return evaluator.evaluate_quote(quote, chain, collateral, PLATFORM.root, done), done
+
+
+def other_signature() -> bytes:
+    assert PLATFORM.keys is not None
+    return authority.sign(PLATFORM.keys.attestation, b"something else")
+
+
+STRANGER = make_platform()
+WRONG: dict[str, tuple[str, Callable[[], object]]] = {
+    "another root's chain": ("I5", lambda: evaluate(chain=(*STRANGER.pck_chain[:2], PLATFORM.root))),
+    "a chain whose leaf another signed": ("I5", lambda: evaluate(chain=(STRANGER.pck, *CHAIN[1:]))),
+    "a revoked platform": (
+        "I6", lambda: evaluate(collateral=forged(revoked_by_pck_ca=[PLATFORM.pck.serial_number]))
+    ),
+    "TCB info that was altered": (
+        "I7", lambda: evaluate(collateral=replace(TEE.collateral, tcb_info_signature=other_signature()))
+    ),
+    "TCB info of another platform": (
+        "I7", lambda: evaluate(collateral=forged(info=lambda value: value.update(fmspc="00" * 6)))
+    ),
+    "TCB info of the other kind": (
+        "I7", lambda: evaluate(collateral=forged(info=lambda value: value.update(id="TDX")))
+    ),
+    "QE identity that was altered": (
+        "I8", lambda: evaluate(collateral=replace(TEE.collateral, qe_identity_signature=other_signature()))
+    ),
+    "QE identity of the other kind": (
+        "I8", lambda: evaluate(collateral=forged(identity=lambda value: value.update(id="TD_QE")))
+    ),
+    "a quoting enclave that the platform did not sign": (
+        "I9", lambda: evaluate(replace(QUOTE, qe_signature=other_signature()))
+    ),
+    "another quoting enclave": (
+        "I9", lambda: evaluate(collateral=forged(identity=lambda value: value.update(mrsigner="11" * 32)))
+    ),
+    "a key that the quoting enclave does not bind": (
+        "I10", lambda: evaluate(replace(QUOTE, qe_auth_data=QUOTE.qe_auth_data + b"!"))
+    ),
+    "a quote that its key did not sign": ("I11", lambda: evaluate(replace(QUOTE, signature=other_signature()))),
+    "another TDX module": (
+        "I12",
+        lambda: evaluate(
+            replace(TD_QUOTE, report=replace(report_of(TD_QUOTE), mr_signer_seam=b"\1" * 48)), collateral=TD_COLLATERAL
+        ),
+    ),
+    "a level that nobody knows": (
+        "I13", lambda: evaluate(collateral=forged(info=lambda value: value["tcbLevels"][0].update(tcbStatus="Bogus")))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_our_evaluator_alone_refuses_it_in_its_step(name: str) -> None:
+    step, act = WRONG[name]
+    with pytest.raises(EvidenceError) as refused:
+        act()
+    assert refused.value.step is not None
+    assert refused.value.step.split()[0] == step
+
+
+@pytest.mark.parametrize("kind", ["sgx", "tdx"])
+def test_our_evaluator_makes_every_step_over_what_it_says(kind: str) -> None:
+    quote, collateral = (QUOTE, TEE.collateral) if kind == "sgx" else (TD_QUOTE, TD_COLLATERAL)
+    verdict, done = evaluate(quote, collateral=collateral)
+    assert (verdict.tcb_status, verdict.hardware_id) == ("UpToDate", HAVE.ppid)
+    made = {one.number: one.input_sha256 for one in done.checks()}
+    missing = {number for number, digest in made.items() if digest is None}
+    assert missing == {"I1", "I2", "I3", "I4"}  # the caller's
+    chain = b"".join(one.public_bytes(Encoding.DER) for one in CHAIN)
+    assert made["I5"] == sha256(chain).digest()
+    assert made["I6"] == sha256(collateral.root_ca_crl + collateral.pck_crl).digest()
+    assert made["I7"] == sha256(collateral.tcb_info.encode()).digest()
+    assert made["I8"] == sha256(collateral.qe_identity.encode()).digest()
+    assert made["I9"] == sha256(quote.qe_report.raw).digest()
+    assert made["I10"] == sha256(quote.attestation_key + quote.qe_auth_data).digest()
+    assert made["I11"] == sha256(quote.signed).digest()
+    assert made.get("I12") == (sha256(quote.report.raw[:128]).digest() if kind == "tdx" else None)
+    assert made["I13"] == sha256((collateral.tcb_info + collateral.qe_identity).encode()).digest()
