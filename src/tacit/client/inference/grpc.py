@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
+from tacit.client.channel import way_to
 from tacit.client.inference.language import Language, Question
 from tacit.client.inference.tensorflow import TENSORFLOW_SERVING
 from tacit.client.inference.values import Array, Credential, Prediction, Signature, VersionStatus
@@ -43,8 +44,8 @@ class ServingClient:
     ) -> None:
         self._metadata, self._language = bearer(credential), language
         parsed = parse_address(address, default_port=GRPC_PORT)
-        secured = secure(roots_pem, credential)
-        self._start(parsed, grpc.secure_channel(str(parsed), secured, options=OPTIONS), timeout)
+        secured, (way, named) = secure(roots_pem, credential), way_of(parsed)
+        self._start(parsed, grpc.secure_channel(way, secured, options=[*OPTIONS, *named]), timeout)
 
     @classmethod
     def without_tls(cls, address: str, *, timeout: float = 60.0, language: Language = TENSORFLOW_SERVING) -> Self:
@@ -154,6 +155,12 @@ class AsyncServingClient:
     async def close(self) -> None:
         """End the connections."""
         await self._channel.close()
+
+
+def way_of(address: Address) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Where a channel to this server goes, and the options by which the name in its certificate stays this server's."""
+    way = way_to(address)
+    return str(way), () if way == address else (("grpc.ssl_target_name_override", address.host),)
 
 
 def secure(roots_pem: bytes, credential: Credential | None) -> grpc.ChannelCredentials:

@@ -7,9 +7,10 @@ from typing import Any
 
 import grpc
 
+from tacit.client.address import GRPC_PORT, parse_address
 from tacit.client.connect import AttestedCoordinator
 from tacit.client.inference import Credential
-from tacit.client.inference.grpc import secure
+from tacit.client.inference.grpc import secure, way_of
 from tacit.client.session.current import Current
 from tacit.client.session.dropin import OPTIONS, refused_by_server
 from tacit.client.session.renewal import Renewal
@@ -144,4 +145,5 @@ class _Call:
 
 
 def _open_channel(address: str, credential: Credential | None, chain_pem: bytes) -> Any:
-    return grpc.aio.secure_channel(address, secure(chain_pem, credential), options=OPTIONS)
+    way, named = way_of(parse_address(address, default_port=GRPC_PORT))
+    return grpc.aio.secure_channel(way, secure(chain_pem, credential), options=[*OPTIONS, *named])
