@@ -40,7 +40,8 @@ TESTS = (
     "tests/evidence/test_boundaries.py", "tests/evidence/test_evaluator_checks.py", "tests/evidence/test_layout_bits.py",
     "tests/evidence/test_carried.py", "tests/evidence/test_certificates.py", "tests/evidence/test_ratls.py",
     "tests/evidence/test_recorded_vectors.py", "tests/evidence/test_snp.py", "tests/evidence/test_tdx.py",
-    "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py",
+    "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py", "tests/evidence/test_amd_certificates.py",
+    "tests/cli/test_package_info.py",
 )  # fmt: skip
 STUCK = 60  # seconds without a test that ends: a mutant that never ends is noticed by whoever waits for it
 QUICKLY = 4.0  # seconds of tests for each mutant at first; those that are left then get more
