@@ -41,7 +41,7 @@ TESTS = (
     "tests/evidence/test_carried.py", "tests/evidence/test_certificates.py", "tests/evidence/test_ratls.py",
     "tests/evidence/test_recorded_vectors.py", "tests/evidence/test_snp.py", "tests/evidence/test_tdx.py",
     "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py", "tests/evidence/test_amd_certificates.py",
-    "tests/cli/test_package_info.py",
+    "tests/cli/test_package_info.py", "tests/evidence/test_cbor_and_binding.py",
 )  # fmt: skip
 STUCK = 60  # seconds without a test that ends: a mutant that never ends is noticed by whoever waits for it
 QUICKLY = 4.0  # seconds of tests for each mutant at first; those that are left then get more
