@@ -1,5 +1,7 @@
 """AMD's certificates, read by our own walk: each thing that is looked at, and what happens where it is another."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.tee_kinds import shared_chip
 from tacit.errors import CollateralError, UntrustedRootError
 from tacit.evidence.snp.certificates import parse_amd_certificate, verify_issued
+from tacit.evidence.snp.collateral import parse_amd_collateral, read_chain, render_amd_collateral
 
 CHIP = shared_chip()
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -120,3 +123,46 @@ def test_an_issuer_that_is_no_ca_or_signs_otherwise_is_refused() -> None:
     elliptic = parse_amd_certificate(made(ca=True, signs=True))
     with pytest.raises(UntrustedRootError, match="not signed with RSA-PSS by a key of 4096 bits"):
         verify_issued(elliptic, elliptic)
+
+
+# ---- the file that they come in
+
+
+def in_file(**changes: object) -> dict[str, object]:
+    return json.loads(render_amd_collateral(CHIP.collateral)) | changes  # type: ignore[no-any-return]
+
+
+def test_a_collateral_file_of_amds_is_read_as_it_was_written() -> None:
+    assert parse_amd_collateral(in_file()) == CHIP.collateral
+    assert render_amd_collateral(CHIP.collateral).startswith(b'{\n "leaf"')
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"more": ""}, "the fields more are missing or unknown"),
+        ({"crl": 7}, "leaf, issuer_chain, crl are strings"),
+        ({"leaf": "0g"}, "leaf and crl are hex"),
+        ({"crl": "00" * (512 * 1024 + 1)}, "a crl of 524289 bytes; at most 524288 are read"),
+    ],
+)
+def test_a_collateral_file_of_another_form_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(CollateralError, match=message):
+        parse_amd_collateral(in_file(**change))
+
+
+def test_a_list_of_512_kib_is_read() -> None:
+    assert len(parse_amd_collateral(in_file(crl="00" * 512 * 1024)).crl) == 512 * 1024
+
+
+def test_a_chain_is_two_blocks_of_pem_whose_lines_may_end_as_they_like() -> None:
+    chain = CHIP.collateral.issuer_chain
+    leaf, intermediate, root = read_chain(replace(CHIP.collateral, issuer_chain=chain.replace("\n", "\r\n")))
+    assert (leaf.raw, intermediate.raw, root.raw) == (CHIP.vcek, CHIP.ask, CHIP.ark)
+    for bad in (chain + chain, chain[: len(chain) // 2], "x" + chain, chain + "x"):
+        with pytest.raises(CollateralError, match="two PEM certificates and nothing else"):
+            read_chain(replace(CHIP.collateral, issuer_chain=bad))
+    begin = "-----BEGIN CERTIFICATE-----\n"
+    for cut in ("=", "A==="):
+        with pytest.raises(CollateralError, match="AMD's chain is not PEM"):
+            read_chain(replace(CHIP.collateral, issuer_chain=chain.replace(begin, begin + cut, 1)))
