@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench fuzz slow wheel tensorflow clients cluster images clean
+.PHONY: help demo test check bench fuzz mutate slow wheel tensorflow clients cluster images clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo 'make check    lint, types, layers, generated code'
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
 	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
+	@echo 'make mutate   is there a test for each check of evidence? Half an hour; writes docs/mutation.md'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
 	@echo 'make clients  the clients that others wrote, against our server'
 	@echo 'make images   the container images, with buildah; the same inputs give the same digests'
@@ -37,6 +38,10 @@ bench:
 fuzz:
 	@scripts/environment.sh test
 	@scripts/fuzz.sh $(or $(SECONDS),10) $(ARGS)
+
+mutate:
+	@scripts/environment.sh test
+	@.venv/bin/python mutation/run.py --seconds $(or $(SECONDS),3600) $(ARGS)
 
 wheel:
 	@scripts/environment.sh test

@@ -29,6 +29,7 @@ def main() -> None:
         "activation": activations(),
         "shares": shares(),
         "quote": quotes(),
+        "snp_table": snp_tables(),
         "collateral": {"real": (VECTORS / "evidence" / "v3-phala-confighw" / "collateral.json").read_bytes()},
         "bundle": bundles(),
         "service_answer": service_answers(),
@@ -184,6 +185,18 @@ def shares() -> dict[str, bytes]:
         "split": bytes([7, 4, 2]) + b"seed",
         "split-all": bytes([7, 2, 2]) + b"seed",
     }
+
+
+def snp_tables() -> dict[str, bytes]:
+    from tacit.evidence.snp.carried import CarriedCertificates, render_carried
+    from tacit.evidence.snp.collateral import AmdCollateral, read_chain
+    from tacit.evidence.verify import parse_collateral
+
+    recorded = parse_collateral((VECTORS / "evidence" / "snp-v5-genoa-lunal" / "collateral.json").read_bytes())
+    assert isinstance(recorded, AmdCollateral)
+    leaf, intermediate, root = read_chain(recorded)
+    one = CarriedCertificates(leaf.raw, intermediate.raw, root.raw, of_cloud=False)
+    return {"real": render_carried(one), "small": render_carried(CarriedCertificates(b"0", b"0", b"0", of_cloud=True))}
 
 
 def quotes() -> dict[str, bytes]:

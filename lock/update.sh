@@ -30,17 +30,19 @@ image server premain serve
 image premain premain
 image injector injector
 image cli kube
-# TensorFlow alone, for the tests that read our saved models with it; it shares nothing with the rest.
+# TensorFlow, for the tests that read our saved models with it, and what our client needs to stand beside its stubs.
 echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt
+    --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - pyproject.toml --extra client \
+    -o lock/tensorflow.txt
 echo "wrote lock/tensorflow.txt"
 # The fuzzer, beside the tests: it needs nothing of theirs, and only Linux on x86-64 has a wheel of it. 3.1 has none for Python 3.11.
 echo 'atheris>=3.0,<3.1' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/fuzz.txt
 echo "wrote lock/fuzz.txt"
-# Clients that others wrote, for the tests that let them talk to our server; they share nothing with the rest.
+# Clients that others wrote, for the tests that let them talk to our server, and what our client needs to stand beside them.
 printf 'tritonclient[grpc,http]>=2.73,<3\nkserve>=0.21,<0.22\n' | uv pip compile --quiet --universal --python-version 3.11 \
-    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/clients.txt
+    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - pyproject.toml \
+    --extra client -o lock/clients.txt
 echo "wrote lock/clients.txt"
 # The last ovmsclient asks for a protobuf of its time, and works with today's: it comes without its needs.
 echo 'ovmsclient>=2023.1' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the tests with clients that others wrote and that install from PyPI, in an environment of its own (.venv-clients,
-# about 600 MB, kept between runs). Each client runs in a process of its own: their message definitions clash.
+# about 600 MB, kept between runs). Each client runs in a process of its own: their message definitions clash. What our
+# own client needs is there too, so that theirs can be tried over its channels.
 set -eu
 cd "$(dirname "$0")/.."
 stamp=.venv-clients/.installed

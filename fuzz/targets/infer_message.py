@@ -1,9 +1,9 @@
 """The gRPC message of an inference: what was read has the shape that it claims, and travels raw."""
 
 from tacit.errors import RequestError
-from tacit.serving.oip.datatypes import encode_raw, parse_raw
 from tacit.serving.oip.service import _decode, _read, read_question
 from tacit.wire.pb.inference_pb2 import ModelInferRequest
+from tacit.wire.raw_tensor import encode_raw, parse_raw
 
 REFUSALS = (RequestError,)
 LIMIT = 4096  # bytes

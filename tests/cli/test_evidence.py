@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fakes.command_line import run_main
@@ -13,9 +14,15 @@ from fakes.coordinator import FakeCoordinator
 from fakes.evidence_vectors import OWN, own
 from fakes.pccs import pccs
 from fakes.tee import FakeTee
+from fakes.tls_server import Server, running, server_leaf
+from tacit.edge import HttpRequest, HttpResponse
+from tacit.evidence import Role, report_data
 from tacit.evidence.fetch.keep import parse_bundle
 from tacit.evidence.simulated.platform import render_platform
+from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.manifest.codec import parse_package
+from tacit.programs.model_server.evidence import AttestedRest
+from tacit.wire.evidence import EVIDENCE_PATH, ServerEvidence
 
 FOLDERS = sorted(folder for folder in OWN.iterdir() if folder.is_dir())
 GCE = OWN / "v4-gce-cos113-uptodate"
@@ -70,13 +77,14 @@ def test_recorded_evidence_is_verified_with_every_check_listed(folder: Path) -> 
     assert claims["TCBStatus"] == expect.get("tcb_status", "NotRated")
     assert claims["HardwareID"] == expect["hardware_id"]
     open_ones = [one["Number"] for one in found["Checks"] if not one["Made"]]
-    assert open_ones == (["A6", "B1"] if expect["tee"] == "snp" else ["B1"])
+    assert open_ones == (["A6", "B1", "B2"] if expect["tee"] == "snp" else ["B1", "B2"])
     assert all(bool(one["InputSHA256"]) is one["Made"] for one in found["Checks"])
 
 
 def test_t63_a_check_that_was_not_made_is_said_so() -> None:
     out = run_main("evidence", "verify", *recorded(GCE)).out
     assert "NOT MADE  B1" in out
+    assert "NOT MADE  B2" in out
     assert "not checked in full" in out
     assert out.count("made      I") == 13
 
@@ -111,6 +119,50 @@ def test_a_running_coordinator_is_asked_with_a_fresh_nonce(coordinator: FakeCoor
     assert read("show", coordinator.host)["Verified"] is False
     rules = read("explain", coordinator.host, "--tee", "simulated")
     assert rules["Package"]["UniqueID"] == FakeTee().enclave.measurement.hex()
+
+
+def test_a_running_model_server_is_asked_on_its_rest_port(coordinator: FakeCoordinator) -> None:
+    assert coordinator.intermediate is not None
+    tee = FakeTee(measurement=b"\x22" * 32, product_id=2)
+    with running(Server(server_leaf(coordinator.intermediate))) as server:
+
+        async def models(request: HttpRequest) -> HttpResponse:
+            return HttpResponse(404, b'{"error": "no such path"}')
+
+        server.http = AttestedRest(models, tee, lambda: server.shown.certificate_der).handle  # type: ignore[method-assign]
+        found = read("verify", server.address, "--tee", "simulated")
+        assert {one["Number"] for one in found["Checks"] if one["Made"]} >= {"B1", "B2"}
+        said = run_main("evidence", "verify", server.address, "--tee", "simulated").out
+        assert f"Bound to the certificate of {server.address}, and to the connection" in said
+        package = json.loads(run_main("package-info", server.address, "--output", "json").out)
+        assert (package["UniqueID"], package["ProductID"]) == ("22" * 32, 2)
+        server.http = models  # type: ignore[method-assign]
+        done = run_main("package-info", server.address)
+        assert (done.code, "--attest_connections" in done.err) == (1, True)
+
+
+def test_t02_evidence_passed_on_from_another_connection_is_refused(coordinator: FakeCoordinator) -> None:
+    assert coordinator.intermediate is not None
+    tee = FakeTee()
+    with running(Server(server_leaf(coordinator.intermediate))) as server:
+
+        async def passed_on(request: HttpRequest) -> HttpResponse:
+            if request.path != EVIDENCE_PATH:
+                return HttpResponse(404, b'{"error": "no such path"}')
+            nonce = bytes.fromhex(request.query.removeprefix("nonce="))
+            data = report_data(role=Role.MARBLE, key=server.shown.certificate_der, nonce=nonce, channel=bytes(32))
+            return HttpResponse(200, msgspec.json.encode(ServerEvidence(tee.issue_evidence(data), CHANNEL_BINDING)))
+
+        server.http = passed_on  # type: ignore[method-assign]
+        done = run_main("evidence", "verify", server.address, "--tee", "simulated")
+        assert (done.code, "(step B2" in done.err) == (1, True)
+
+
+def test_a_coordinator_that_binds_no_connection_shows_that_check_as_not_made(coordinator: FakeCoordinator) -> None:
+    coordinator.only_key_bound = True
+    found = read("verify", coordinator.host, "--tee", "simulated")
+    assert [one["Number"] for one in found["Checks"] if not one["Made"]] == ["B2"]
+    assert "NOT MADE  B2" in run_main("evidence", "verify", coordinator.host, "--tee", "simulated").out
 
 
 def test_t07_simulated_evidence_is_not_verified_unless_it_is_named(coordinator: FakeCoordinator) -> None:

@@ -21,7 +21,7 @@ from tacit.client.connect import AttestedCoordinator, attest_coordinator
 from tacit.client.coordinator import CoordinatorClient
 from tacit.client.trust import Expectation, TrustStore
 from tacit.errors import AppraisalError, BindingError, ConnectError, PeerError, TlsError, UnreachableError
-from tacit.evidence import Role
+from tacit.evidence import Role, report_data
 from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.pki import issue_self_signed
 
@@ -186,6 +186,44 @@ def test_t06_nothing_falls_back_to_evidence_that_is_bound_to_a_key_alone(
     assert "B2" not in {one.number for one in found.claims.checks}
     with found.open(clock=clock) as client:
         assert client.status().code == 3
+
+
+def test_marbleruns_own_coordinator_is_taken_where_it_was_named_and_only_there(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    coordinator.only_key_bound, coordinator.role = True, None
+    with pytest.raises(BindingError, match="--key-bound"):
+        attest(coordinator, trust, platform)
+    expected = trust.load_expectation(coordinator.host)
+    trust.store_expectation(coordinator.host, replace(expected, key_bound=True))
+    found = attest(coordinator, trust, platform)
+    assert found.claims is not None
+    assert (found.channel_bound, found.claims.report_data[32:]) == (False, bytes(32))
+
+
+def test_t03_evidence_without_a_role_is_refused_of_one_that_can_bind(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    coordinator.role = None
+    with pytest.raises(BindingError):
+        attest(coordinator, trust, platform)
+
+
+def test_t03_a_marbles_evidence_is_refused_of_marbleruns_own_too(
+    coordinator: FakeCoordinator, trust: TrustStore, platform: Path
+) -> None:
+    expected = trust.load_expectation(coordinator.host)
+    trust.store_expectation(coordinator.host, replace(expected, key_bound=True))
+    coordinator.only_key_bound = True
+    coordinator.role = Role.MARBLE
+    with pytest.raises(BindingError):
+        attest(coordinator, trust, platform)
+    assert coordinator.tee is not None
+    # MarbleRun's marbles bind their certificate alone.
+    data = report_data(role=None, key=coordinator.root.certificate_der)
+    coordinator.evidence = coordinator.tee.issue_evidence(data)
+    with pytest.raises(BindingError, match="another key or another nonce"):
+        attest(coordinator, trust, platform)
 
 
 def test_another_certificate_than_the_evidence_names_is_refused_on_a_bound_connection(

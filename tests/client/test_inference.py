@@ -10,18 +10,21 @@ import pytest
 
 import tacit
 from fakes.coordinator import FakeCoordinator
-from fakes.tee import NOW
+from fakes.tee import NOW, FakeTee
 from tacit.client import connect as connect_module
 from tacit.client.coordinator import fingerprint
 from tacit.client.inference import RestServingClient, ServingClient, TensorSpec, VersionStatus, fit_to
 from tacit.client.session import Model
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
 from tacit.errors import (
+    EvidenceError,
     InputError,
+    MeasurementError,
     NotSetError,
     NotTrustedError,
     PinMismatchError,
     RequestError,
+    RollbackError,
     Status,
     TlsError,
     UnreachableError,
@@ -407,6 +410,77 @@ def test_t14_one_that_is_pinned_is_compared_also_where_any_would_do(
     trust.pin_manifest(coordinator.host, b"\1" * 32)
     with pytest.raises(PinMismatchError):
         tacit.connect(coordinator.host, manifest=None, config=trust.path.parent, platform=platform, timeout=5)
+
+
+def package_of(tee: FakeTee) -> dict[str, str]:
+    return {"TEE": "simulated", "UniqueID": tee.package_info.unique_id.hex()}
+
+
+def test_a_call_may_say_itself_what_to_expect(
+    coordinator: FakeCoordinator, platform: Path, tee: FakeTee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
+    (tmp_path / "package.json").write_text(json.dumps(package_of(tee)))
+    (tmp_path / "manifest.json").write_bytes(coordinator.manifest)
+    for package in (package_of(tee), tmp_path / "package.json"):
+        for manifest in (coordinator.manifest, tmp_path / "manifest.json"):
+            found = tacit.connect(coordinator.host, package=package, manifest=manifest, platform=platform, timeout=5)
+            assert found.manifest_pinned
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_t15_the_manifest_of_a_call_is_compared(
+    coordinator: FakeCoordinator, pinned: TrustStore, platform: Path, tee: FakeTee
+) -> None:
+    with pytest.raises(PinMismatchError):
+        tacit.connect(coordinator.host, package=package_of(tee), manifest=b"{}", platform=platform, timeout=5)
+    with pytest.raises(PinMismatchError):
+        tacit.connect(coordinator.host, manifest=b"{}", config=pinned.path.parent, platform=platform, timeout=5)
+    with pytest.raises(NotTrustedError, match="no manifest is pinned"):
+        tacit.connect(coordinator.host, package=package_of(tee), platform=platform, timeout=5)
+
+
+def test_t08_the_package_of_a_call_is_compared(coordinator: FakeCoordinator, platform: Path, tee: FakeTee) -> None:
+    other = package_of(tee) | {"UniqueID": "ab" * 32}
+    with pytest.raises(MeasurementError):
+        tacit.connect(coordinator.host, package=other, manifest=coordinator.manifest, platform=platform, timeout=5)
+    for nothing in ({"TEE": "simulated"}, {"TEE": "simulated", "SignerID": "ab" * 32}):
+        with pytest.raises(InputError, match="needs a UniqueID"):
+            tacit.connect(
+                coordinator.host, package=nothing, manifest=coordinator.manifest, platform=platform, timeout=5
+            )
+    with pytest.raises(InputError, match="cannot be read"):
+        tacit.connect(coordinator.host, package=platform / "none", platform=platform, timeout=5)
+    with pytest.raises(EvidenceError):  # SGX is meant
+        tacit.connect(
+            coordinator.host,
+            package={"UniqueID": "ab" * 32},
+            manifest=coordinator.manifest,
+            platform=platform,
+            timeout=5,
+        )
+
+
+def test_t40_a_session_of_a_call_stays_with_the_root_that_it_saw(
+    coordinator: FakeCoordinator, platform: Path, tee: FakeTee
+) -> None:
+    manifest, package = coordinator.manifest, package_of(tee)
+    session = tacit.connect(coordinator.host, package=package, manifest=manifest, platform=platform, timeout=5)
+    coordinator.root = issue_root(("localhost",), now=NOW)
+    coordinator.intermediate = issue_intermediate(coordinator.root, ("localhost",), now=NOW)
+    with pytest.raises(PinMismatchError):
+        session._renewal.after_refusal(session.coordinator)
+
+
+def test_t38_a_session_of_a_call_takes_no_older_state_than_it_saw(
+    coordinator: FakeCoordinator, platform: Path, tee: FakeTee
+) -> None:
+    manifest, package = coordinator.manifest, package_of(tee)
+    coordinator.epoch = 7
+    session = tacit.connect(coordinator.host, package=package, manifest=manifest, platform=platform, timeout=5)
+    coordinator.epoch = 6
+    with pytest.raises(RollbackError):
+        session._renewal.after_refusal(session.coordinator)
 
 
 def test_connect_finds_what_the_user_trusts(

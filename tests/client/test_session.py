@@ -110,7 +110,15 @@ def over_grpc(session: tacit.Session, server: Server) -> Callable[[], bytes]:
     return lambda: bytes(stub(b"x", timeout=10))
 
 
-WAYS = {"httpx": over_http, "async httpx": over_async_http, "grpc": over_grpc}
+def over_grpc_aio(session: tacit.Session, server: Server) -> Callable[[], bytes]:
+    async def ask() -> bytes:
+        async with session.grpc_aio_channel(server.address) as channel:
+            return bytes(await channel.unary_unary("/a.Service/Do")(b"x", timeout=10))
+
+    return lambda: asyncio.run(ask())
+
+
+WAYS = {"httpx": over_http, "async httpx": over_async_http, "grpc": over_grpc, "grpc.aio": over_grpc_aio}
 
 
 @pytest.mark.parametrize("way", WAYS)

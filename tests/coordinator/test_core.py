@@ -272,6 +272,27 @@ def test_secrets_are_set_all_or_none() -> None:
     assert core.holdings is before
 
 
+@pytest.mark.parametrize("size", [2**63, 2**64 - 8])
+def test_a_declared_size_that_no_key_has_is_kept_and_compared_and_nothing_is_made_of_it(size: int) -> None:
+    core = make_coordinator().core
+    manifest = secret_manifest()
+    manifest["Secrets"]["key"]["Size"] = size
+    core.set_manifest(encode(manifest))
+    assert core.read_secrets("owner", ["key"])["key"].size == size
+    with pytest.raises(SecretError, match="declared size and actual size don't match: key"):
+        core.write_secrets("owner", {"key": NewValue(key=b"k" * 32)})
+    assert core.read_secrets("owner", ["key"])["key"].private == b""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_key_of_2_to_the_63_bits_is_never_made(shared: bool) -> None:
+    core = make_coordinator().core
+    manifest = secret_manifest()
+    manifest["Secrets"]["huge"] = {"Type": "symmetric-key", "Size": 2**63, "Shared": shared}
+    with pytest.raises(ManifestError, match="invalid secret size: huge"):
+        core.set_manifest(encode(manifest))
+
+
 def test_a_set_secret_is_read_back_and_stands_in_the_update_log() -> None:
     core = make_coordinator().core
     core.set_manifest(encode(secret_manifest()))

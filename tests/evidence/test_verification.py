@@ -673,6 +673,7 @@ def test_list_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
             return getattr(self._crl, name)
 
     der = shared_platform().collateral.pck_crl
+    parse_crl.cache_clear()
     monkeypatch.setattr(
         "tacit.evidence.anchor.certificates.x509", type("X", (), {"load_der_x509_crl": staticmethod(Endless)})
     )

@@ -54,7 +54,7 @@ class FakeCoordinator:
     log: list[bytes] | None = None
     code: int = 3
     manifest: bytes = b'{"Packages": {}}'
-    role: Role = Role.COORDINATOR
+    role: Role | None = Role.COORDINATOR  # None: as MarbleRun's own
     evidence: bytes | None = None
     only_v1: bool = False
     answers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)

@@ -6,12 +6,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto
 
+import tacit
 from fakes import models
+from fakes.coordinator import FakeCoordinator
+from fakes.tee import NOW, FakeTee
+from fakes.tls_server import server_leaf
+from tacit.client.coordinator import fingerprint
+from tacit.client.trust import Expectation, TrustStore
+from tacit.evidence.simulated.platform import render_platform
+from tacit.manifest import Package
 
 PROGRAMS = Path(__file__).with_name("programs")
 SAME = {
@@ -24,8 +33,42 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """A server with one model that computes, and one per element type that gives back what it gets."""
-    folder = tmp_path_factory.mktemp("clients")
+    """A server without TLS."""
+    yield from serving(tmp_path_factory.mktemp("clients"), {})
+
+
+@dataclass
+class Attested:
+    """A server with the certificate of a coordinator's marble, and the file by which programs open a session."""
+
+    ports: dict[str, int]
+    file: Path
+
+
+@pytest.fixture(scope="module")
+def attested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attested]:
+    folder, tee = tmp_path_factory.mktemp("attested"), FakeTee()
+    (folder / "platform").mkdir()
+    (folder / "platform" / "platform.json").write_bytes(render_platform(tee.platform.public()))
+    with FakeCoordinator(tee=tee) as coordinator:
+        trust, package = TrustStore(folder / "trust"), Package(unique_id=tee.package_info.unique_id, tee="simulated")
+        trust.store_expectation(coordinator.host, Expectation("simulated", package, tee.anchor))
+        trust.pin_manifest(coordinator.host, fingerprint(coordinator.manifest))
+        told = {"host": coordinator.host, "trust": str(folder / "trust"), "platform": str(folder / "platform")}
+        (folder / "session.json").write_text(json.dumps(told | {"now": NOW.isoformat()}))
+        assert coordinator.intermediate is not None
+        leaf = server_leaf(coordinator.intermediate)
+        identity = {
+            "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": leaf.certificate_pem.decode(),
+            "MARBLE_PREDEFINED_PRIVATE_KEY": leaf.key_pem.decode(),
+        }
+        for ports in serving(folder / "server", identity):
+            yield Attested(ports, folder / "session.json")
+
+
+def serving(folder: Path, identity: dict[str, str]) -> Iterator[dict[str, int]]:
+    """The ports of a server with one model that computes, and one per element type that gives back what it gets."""
+    folder.mkdir(exist_ok=True)
     contents = {"m": models.onnx_model(), **{f"same_{name}": models.onnx_identity(kind) for name, kind in SAME.items()}}
     entries = []
     for name, content in contents.items():
@@ -39,6 +82,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
         server = subprocess.Popen(
             [sys.executable, "-c", "from tacit.programs.serve import main; main()", *flags, f"--port_file={port_file}"],
             stderr=target,
+            env=os.environ | identity,
         )
     try:
         for _ in range(600):
@@ -83,13 +127,37 @@ def test_the_stubs_of_tensorflow_serving_get_their_answers(ports: dict[str, int]
     drive(os.environ["TACIT_TENSORFLOW_PYTHON"], "stubs", "grpc", f"127.0.0.1:{ports['grpc']}")
 
 
-def drive(python: str, program: str, kind: str, address: str) -> None:
+@pytest.mark.clients
+@pytest.mark.skipif(
+    "TACIT_CLIENTS_PYTHON" not in os.environ,
+    reason="TACIT_CLIENTS_PYTHON names no interpreter; `make clients` makes one",
+)
+@pytest.mark.parametrize(
+    ("kind", "port"), [("grpc", "grpc"), ("http", "rest"), ("grpc-aio", "grpc"), ("http-aio", "rest")]
+)
+def test_tritons_client_goes_over_an_attested_session(attested: Attested, kind: str, port: str) -> None:
+    address = f"localhost:{attested.ports[port]}"
+    drive(os.environ["TACIT_CLIENTS_PYTHON"], "triton", kind, address, str(attested.file))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(
+    "TACIT_TENSORFLOW_PYTHON" not in os.environ,
+    reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",
+)
+def test_the_stubs_of_tensorflow_serving_go_over_an_attested_session(attested: Attested) -> None:
+    address = f"localhost:{attested.ports['grpc']}"
+    drive(os.environ["TACIT_TENSORFLOW_PYTHON"], "stubs", "grpc", address, str(attested.file))
+
+
+def drive(python: str, program: str, kind: str, address: str, *more: str) -> None:
     """Run one client to its end."""
+    given = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [python, PROGRAMS / f"{program}_calls.py", kind, address],
+        [python, PROGRAMS / f"{program}_calls.py", kind, address, *more],
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=given | ({"PYTHONPATH": str(Path(tacit.__file__).parents[1])} if more else {}),
         timeout=110,
         check=False,
     )

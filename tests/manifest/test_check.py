@@ -130,6 +130,33 @@ def test_refusals_have_the_recorded_words(sections: dict[str, Any], words: str) 
     assert refusal(**sections) == words
 
 
+SHARED, OWN_KEY = SYMMETRIC | {"Shared": True}, SYMMETRIC
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (role("Packages", ["x"], "Fly"), "role r: resource x of type Packages is not defined in manifest"),
+        (role("Secrets", ["x"], "Fly"), "unknown action: Fly for type Secrets in role: r"),
+        (role("Secrets", ["x"], "WriteSecret"), "role r: resource x of type Secrets is not defined in manifest"),
+        (
+            role("Secrets", ["a"], "ReadSecret", "WriteSecret", a=OWN_KEY),
+            "manifest specifies write permission for role r and secret a, but secret is not user-defined",
+        ),
+        (
+            role("Secrets", ["a"], "WriteSecret", "ReadSecret", a=SHARED),
+            "manifest specifies write permission for role r and secret a, but secret is not user-defined",
+        ),
+        (role("Manifest", ["x"], "Fly"), "role r: resource names are not allowed for type Manifest"),
+        (role("Other", ["x"], "Fly"), "unrecognized resource type: {Other [x] [Fly]} for role: r"),
+    ],
+)
+def test_of_a_roles_defects_the_first_is_the_one_that_marblerun_finds_first(
+    sections: dict[str, Any], words: str
+) -> None:
+    assert refusal(**sections) == words
+
+
 MRTD, MEASUREMENT = {"MRTD": "11" * 48}, {"MEASUREMENT": "11" * 48}
 GOOD = issue_root([], now=NOW).certificate_pem.decode()
 HASH = "ab" * 32

@@ -218,6 +218,8 @@ CASES: list[tuple[rules.Rule, dict[str, Any], list[tuple[Severity, str]], dict[s
         users("u", "v", UpdateThreshold=2, **UPDATE),
     ),
     (rules.recovery, {}, [(MEDIUM, "RecoveryKeys")], recovery(3, 2)),
+    (rules.recovery, package(TEE="tdx"), [(HIGH, "RecoveryKeys")], recovery(3, 2)),
+    (rules.recovery, package(TEE="simulated-tdx"), [(HIGH, "RecoveryKeys")], package(TEE="tdx") | recovery(3, 2)),
     (rules.recovery, recovery(3, 1), [(HIGH, "Config.RecoveryThreshold")], recovery(3, 3)),
     (rules.recovery, recovery(1), [(LOW, "RecoveryKeys")], recovery(2, 2)),
     (rules.recovery, recovery(2), [(LOW, "Config.RecoveryThreshold")], recovery(2, 2)),

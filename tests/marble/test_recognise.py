@@ -129,6 +129,25 @@ def test_the_pinned_coordinator_is_attested_and_then_obeyed(stage: Stage) -> Non
     assert not [line for line in stage.said if "warning" in line and "coordinator" in line]
 
 
+def test_marbleruns_own_coordinator_is_obeyed_where_the_settings_name_it(stage: Stage) -> None:
+    stage.api.only_key_bound, stage.api.role = True, None
+    stage.refuses(BindingError, "does not bind its evidence to this connection")
+    assert stage.start(key_bound=True).argv == tuple(RUNS)
+    assert len(stage.asked) == 1
+
+
+def test_t59_another_program_is_refused_by_a_key_bound_premain_too(stage: Stage) -> None:
+    stage.api.only_key_bound, stage.api.role = True, None
+    stage.api.tee = FakeTee(measurement=b"\xee" * 32)
+    stage.refuses(MeasurementError, "not the one that TACIT_COORDINATOR_PACKAGE names", key_bound=True)
+
+
+def test_t68_bound_to_a_key_alone_means_nothing_without_a_package(folder: Path) -> None:
+    settings = parse_settings({"EDG_MARBLE_TYPE": "t", "TACIT_COORDINATOR_KEY_BOUND": "1"}, folder)
+    with pytest.raises(UsageError, match="TACIT_COORDINATOR_KEY_BOUND is set, and nothing says"):
+        load_recognition(settings, load_coordinator_anchor)
+
+
 def test_every_start_asks_for_evidence_of_its_own_nonce(stage: Stage) -> None:
     stage.start()
     stage.start()

@@ -18,9 +18,9 @@ from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Callers, Client
-from tacit.serving.oip.datatypes import DATATYPES
 from tacit.serving.oip.rest import OipRest
 from tacit.serving.plane import Plane, Selector
+from tacit.wire.raw_tensor import DATATYPES
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 LENGTH = "inference-header-content-length"

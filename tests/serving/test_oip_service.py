@@ -11,10 +11,10 @@ import pytest
 from fakes.served import FakeModels, example
 from tacit.edge import GrpcCall, GrpcStreaming
 from tacit.errors import RequestError, Status
-from tacit.serving.oip.datatypes import DATATYPES, dtype_of, encode_raw, parse_raw
 from tacit.serving.oip.service import PATH, OipService, read_question
 from tacit.serving.plane import Plane, Selector, State, VersionStatus
 from tacit.wire.pb import inference_pb2 as wire
+from tacit.wire.raw_tensor import DATATYPES, dtype_of, encode_raw, parse_raw
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 CALL = GrpcCall("", {}, None, None)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import msgspec
@@ -99,6 +100,43 @@ class Memory(Protocol):
 
     def forgetting(self, host: str) -> str:
         """How a person takes back what was seen of `host`, for messages."""
+
+
+class Recollection:
+    """A `Memory` that lives as long as its process, for a caller that says itself what to expect.
+
+    The first root certificate that passes is the one from then on, and no state older than one seen passes.
+    """
+
+    def __init__(self, expectation: Expectation) -> None:
+        self._expectation = expectation
+        self._seen: Sighting | None = None
+        self._lock = Lock()
+
+    def load_expectation(self, host: str) -> Expectation:
+        """What the caller said, and the root that was seen."""
+        return self._expectation
+
+    def load_sighting(self, root_der: bytes) -> Sighting | None:
+        """What was seen last, if it was of this root."""
+        return self._seen if self._seen is not None and self._seen.root_der == root_der else None
+
+    def verify_sighting(self, host: str, sighting: Sighting) -> None:
+        """Raises: PinMismatchError, RollbackError."""
+        forget = self.forgetting(host)
+        verify_root(host, self._expectation, sighting.root_der, forget=forget)
+        verify_epoch(host, self.load_sighting(sighting.root_der), sighting, forget=forget)
+
+    def record_sighting(self, host: str, sighting: Sighting) -> None:
+        """Raises: as `verify_sighting`."""
+        with self._lock:
+            self.verify_sighting(host, sighting)
+            self._expectation = replace(self._expectation, root_der=sighting.root_der)
+            self._seen = sighting
+
+    def forgetting(self, host: str) -> str:
+        """As the store says it."""
+        return "connect anew"
 
 
 # ---- the file

@@ -52,7 +52,8 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Settings:
     """What the environment says: where the coordinator is, what this marble is, and how long to wait (seconds).
 
-    `bundle` and `services` (addresses by `intel` and `amd`) say where collateral comes from for a coordinator in a real TEE.
+    `bundle` and `services` (addresses by `intel` and `amd`) say where collateral comes from for a coordinator in a real TEE;
+    `key_bound` that it is MarbleRun's own, which cannot bind its evidence to a connection.
     """
 
     coordinator: str
@@ -69,6 +70,7 @@ class Settings:
     patience: float
     bundle: Path | None = None
     services: Mapping[str, str] = field(default_factory=dict)
+    key_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
             for maker, variable in (("intel", "TACIT_PCCS"), ("amd", "TACIT_KDS"))
             if (address := environ.get(variable))
         },
+        key_bound=environ.get("TACIT_COORDINATOR_KEY_BOUND") == "1",
     )
 
 

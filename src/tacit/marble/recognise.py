@@ -74,6 +74,11 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
                 "TACIT_COORDINATOR_API is set, and nothing says which program to expect there: name the file with "
                 "its package by TACIT_COORDINATOR_PACKAGE"
             )
+        if settings.key_bound:
+            raise UsageError(
+                "TACIT_COORDINATOR_KEY_BOUND is set, and nothing says which program to expect: name the file with its "
+                "package by TACIT_COORDINATOR_PACKAGE"
+            )
         known = settings.coordinator_certificate
         return Unknown() if known is None else KnownKey(load_certificates(known))
     if settings.coordinator_certificate is not None:
@@ -91,7 +96,9 @@ def load_recognition(settings: Settings, load_anchor: Callable[[Tee], TrustAncho
             f"{settings.coordinator_package}: {named!r} is no kind of TEE; expected one of {', '.join(Tee)}"
         )
     collateral = _place_of_collateral(settings, Tee(named))
-    expectation = Expectation(str(named), package, load_anchor(Tee(named)), collateral=collateral)
+    expectation = Expectation(
+        str(named), package, load_anchor(Tee(named)), collateral=collateral, key_bound=settings.key_bound
+    )
     folder = settings.trust_folder
     trust = TrustStore(
         folder, forget=f"remove {folder / 'trust.json'}", move="TACIT_TRUST_DIR names the folder for what was seen"

@@ -9,6 +9,7 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
   EDG_MARBLE_UUID_FILE or EDG_UUID_FILE (uuid), EDG_DECRYPT_MODEL=1: as MarbleRun and its TensorFlow demo have them.
 - TACIT_COORDINATOR_PACKAGE: file with the package of the coordinator, as `tacit package-info coordinator --output json`
   writes it; no other program is obeyed. A must in a real TEE, from the measured configuration.
+- TACIT_COORDINATOR_KEY_BOUND=1: that coordinator is MarbleRun's own, whose evidence binds its key and no connection.
 - TACIT_COORDINATOR_API (the coordinator's host, port 4433): client API that shows the coordinator's evidence.
 - TACIT_TRUST_DIR (the id's file with `.trust` behind it): what was seen of the coordinator; an older state is refused.
 - TACIT_COLLATERAL_BUNDLE: file with the collateral of a coordinator in a real TEE; without one TACIT_PCCS (intel) or

@@ -1,4 +1,7 @@
-"""TensorFlow Serving's own stubs with TensorFlow's tensors: `stubs_calls.py grpc HOST:PORT`. Not part of our environment."""
+"""TensorFlow Serving's own stubs with TensorFlow's tensors: `stubs_calls.py grpc HOST:PORT [SESSION]`.
+
+With SESSION, a file for `attested`, over the channel of an attested session. Not part of our environment.
+"""
 
 import sys
 
@@ -19,9 +22,15 @@ EXPECTED = ROWS @ (np.arange(12, dtype=np.float32).reshape(4, 3) / 10)
 KINDS = {"bool": bool, "uint8": np.uint8, "int8": np.int8, "int32": np.int32, "int64": np.int64,
          "fp16": np.float16, "fp32": np.float32, "fp64": np.float64}  # fmt: skip
 
-channel = grpc.insecure_channel(ADDRESS)
-predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-models = model_service_pb2_grpc.ModelServiceStub(channel)
+if sys.argv[3:]:
+    from attested import opened
+
+    stubs = opened(sys.argv[3]).serving_stubs(ADDRESS)
+    predictions, models = stubs.prediction, stubs.model
+else:
+    channel = grpc.insecure_channel(ADDRESS)
+    predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    models = model_service_pb2_grpc.ModelServiceStub(channel)
 
 
 def question(model="m", array=ROWS, alias="x", version=None, signature=""):

@@ -1,4 +1,7 @@
-"""tritonclient's calls, right and wrong: `triton_calls.py grpc|http|grpc-aio|http-aio HOST:PORT`. Not part of our environment."""
+"""tritonclient's calls, right and wrong: `triton_calls.py grpc|http|grpc-aio|http-aio HOST:PORT [SESSION]`.
+
+With SESSION, a file for `attested`, they go to a server that an attested coordinator vouches for. Not part of our environment.
+"""
 
 import asyncio
 import inspect
@@ -7,7 +10,7 @@ import sys
 
 import numpy as np
 
-KIND, ADDRESS = sys.argv[1:]
+KIND, ADDRESS, *SESSION = sys.argv[1:]
 DTYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64,
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
@@ -155,12 +158,23 @@ async def stream(client):
     assert kinds == [True, False, True], kinds
 
 
+async def connected():
+    if SESSION:
+        from attested import opened
+
+        session = opened(SESSION[0])
+        if KIND == "grpc":
+            return session.triton_client(ADDRESS)
+        if KIND == "grpc-aio":
+            return await session.triton_aio_client(ADDRESS)
+        if KIND == "http":
+            return session.triton_http_client(ADDRESS, concurrency=4)
+        return client_of.InferenceServerClient(ADDRESS, ssl=True, ssl_context=session.ssl_context())
+    return client_of.InferenceServerClient(ADDRESS, **({"concurrency": 4} if KIND == "http" else {}))
+
+
 async def main():
-    client = (
-        client_of.InferenceServerClient(ADDRESS)
-        if KIND != "http"
-        else client_of.InferenceServerClient(ADDRESS, concurrency=4)
-    )
+    client = await connected()
     await facts(client)
     await inferences(client)
     await wrong(client)

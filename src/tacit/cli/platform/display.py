@@ -7,12 +7,14 @@ from typing import Any
 import typer
 
 from tacit.evidence import Claims
+from tacit.evidence.claims import Check
 from tacit.evidence.fetch.amd import platform_of_report
 from tacit.evidence.fetch.intel import platform_of_quote
 from tacit.evidence.fetch.source import parse_any
 from tacit.evidence.intel.quote import Quote
 from tacit.evidence.sgx.report import SgxReport
 from tacit.evidence.snp.report import SnpReport
+from tacit.evidence.verify.binding import CHANNEL
 from tacit.evidence.verify.ratls import is_certificate
 
 Fields = dict[str, Any]
@@ -83,7 +85,14 @@ def claims_fields(claims: Claims) -> Fields:
 
 
 def check_rows(claims: Claims) -> list[dict[str, Any]]:
-    """Every check, with the SHA-256 of what it was made over, or null."""
+    """Every check, with the SHA-256 of what it was made over, or null.
+
+    What evidence is bound to is listed whether or not anybody asked: that it binds no connection, a reader has to see.
+    """
+    listed = [one for one in claims.checks if one.number != CHANNEL.number]
+    bound = [one for one in claims.checks if one.number == CHANNEL.number] or [
+        Check(CHANNEL.number, CHANNEL.name, None)
+    ]
     return [
         {
             "Number": one.number,
@@ -91,7 +100,7 @@ def check_rows(claims: Claims) -> list[dict[str, Any]]:
             "Made": one.made,
             "InputSHA256": None if one.input_sha256 is None else one.input_sha256.hex(),
         }
-        for one in claims.checks
+        for one in (*listed, *bound)
     ]
 
 

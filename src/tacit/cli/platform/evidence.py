@@ -12,7 +12,7 @@ from tacit.cli.files import FormatOption, check_format, load_manifest, read_inpu
 from tacit.cli.platform.display import check_rows, claims_fields, parsed_fields, say_table
 from tacit.cli.platform.gather import Gathered, Judge, gather, parse_moment
 from tacit.errors import InputError, UsageError
-from tacit.evidence import Claims
+from tacit.evidence import Claims, Role
 from tacit.evidence.fetch.keep import Bundle, Kept, platform_of, render_bundle
 from tacit.manifest import Package, parse_manifest
 from tacit.manifest.codec import parse_package
@@ -20,11 +20,11 @@ from tacit.manifest.review.explain import Explained, explain, package_lines
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What a TEE shows: quotes, reports and certificates, from a file or a running coordinator.",
+    help="What a TEE shows: quotes, reports and certificates, from a file or a running program.",
 )
 
 TargetArgument = Annotated[
-    str, typer.Argument(metavar="FILE|HOST:PORT", help="A file with evidence, or a coordinator's client API.")
+    str, typer.Argument(metavar="FILE|HOST:PORT", help="A file with evidence, a coordinator, or a model server (REST).")
 ]
 TeeOption = Annotated[
     str | None, typer.Option("--tee", help="The kind of TEE; a simulated one has to be named (simulated, ...).")
@@ -63,8 +63,8 @@ def verify(
 ) -> None:
     """Verify evidence, and print its claims and every check, made or not.
 
-    A running coordinator is asked with a fresh nonce, so its evidence is bound to its root certificate; a file's is bound to
-    nobody knows what, and that check is shown as not made.
+    A running coordinator, or model server that attests connections, is asked with a fresh nonce: its evidence is bound to
+    its certificate and to that very connection. A file's is bound to nobody knows what, and those checks are shown as not made.
 
     Example: tacit evidence verify localhost:4433 --tee simulated
     """
@@ -149,12 +149,15 @@ def _say_verified(claims: Claims, gathered: Gathered, at: str | None) -> None:
         typer.echo(f"Verified as of {at}, and not as of now.")
     left = [row["Number"] for row in check_rows(claims) if not row["Made"]]
     if left:
-        typer.echo(f"Authentic, and not checked in full: {', '.join(left)} not made. It does not say who showed it.")
-    else:
+        unknown = " It does not say who showed it." if gathered.binding is None else ""
+        typer.echo(f"Authentic, and not checked in full: {', '.join(left)} not made.{unknown}")
+    if gathered.binding is not None:
+        whose = "root certificate" if gathered.binding.role is Role.COORDINATOR else "certificate"
+        channel = ", and to the connection that it was asked over" if gathered.binding.channel else ""
+        typer.echo(f"Bound to the {whose} of {gathered.origin}{channel}.")
         typer.echo(
-            f"Authentic, and bound to the root certificate of {gathered.origin}. Whether it is allowed is another"
+            "Whether it is allowed is another question: compare it with a manifest, by `tacit evidence explain`."
         )
-        typer.echo("question: compare it with a manifest, by `tacit evidence explain`.")
 
 
 def _packages(package: Path | None, manifest: Path | None) -> dict[str, Package]:

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.cli.files import read_input
 from tacit.cli.platform.folder import platform_folder
-from tacit.client.connect import NONCE_SIZE, fetch_unverified
-from tacit.errors import InputError, UsageError, WrongTeeError
-from tacit.evidence import Binding, Claims, Role, Tee, TrustAnchor, verify_evidence
+from tacit.client.bound.show import fetch_shown
+from tacit.client.connect import NONCE_SIZE
+from tacit.errors import InputError, UsageError
+from tacit.evidence import Binding, Claims, Tee, TrustAnchor, verify_evidence
 from tacit.evidence.anchor import MAKERS
 from tacit.evidence.fetch import (
     CollateralSource,
@@ -30,7 +31,7 @@ _LARGEST = 1 << 20  # bytes of a file; a certificate in PEM around a quote has 1
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Evidence, and for a server what it has to be bound to: its root certificate and the nonce that was sent."""
+    """Evidence, and for a running program what it has to be bound to: certificate, nonce, and the connection."""
 
     evidence: bytes
     binding: Binding | None
@@ -38,25 +39,21 @@ class Gathered:
 
 
 def gather(target: str) -> Gathered:
-    """Evidence from a file, or from the coordinator at `HOST:PORT`, asked with a fresh nonce.
+    """Evidence from a file, or from the coordinator or model server at `HOST:PORT`, asked with a fresh nonce.
 
     Raises:
         UsageError: neither.
         FileInputError: a file that cannot be read.
         ConnectError: nobody answers.
-        WrongTeeError: the coordinator shows no evidence.
+        WrongTeeError: it shows no evidence.
     """
     path = Path(target)
     if path.exists():
         return Gathered(_bare(read_input(path, largest=_LARGEST)), None, target)
     if ":" not in target or "/" in target:
-        raise UsageError(f"{target} is no file that is there, and no HOST:PORT of a running coordinator")
-    nonce = os.urandom(NONCE_SIZE)
-    _, root, evidence = fetch_unverified(target, nonce=nonce)
-    if not evidence:
-        raise WrongTeeError(f"the coordinator at {target} shows no evidence: it runs unattested")
-    der = parse_certificates(root)[0].public_bytes(Encoding.DER)
-    return Gathered(evidence, Binding(Role.COORDINATOR, der, nonce), target)
+        raise UsageError(f"{target} is no file that is there, and no HOST:PORT of a running program")
+    shown = fetch_shown(target, nonce=os.urandom(NONCE_SIZE))
+    return Gathered(shown.evidence, shown.binding, target)
 
 
 def _bare(raw: bytes) -> bytes:

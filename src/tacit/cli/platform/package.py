@@ -33,7 +33,7 @@ def package_info(
         str,
         typer.Argument(
             metavar="marble|coordinator|PATH|HOST:PORT",
-            help="A program of this installation; a .sig file or enclave; a quote or report; a running coordinator.",
+            help="A program of this installation; a .sig file or enclave; a quote or report; a running coordinator or server.",
         ),
     ] = "marble",
     folder: FolderOption = None,
@@ -48,6 +48,7 @@ def package_info(
 ) -> None:
     """Print the values that a manifest needs for a program: of this installation, of a signed enclave, or of evidence.
 
+    A model server is asked on its REST port, and has to attest connections (`--attest_connections`).
     This installation's are those of the simulated platform. What evidence says is not verified here: `tacit evidence explain` does that.
 
     Example: tacit package-info marble
@@ -94,7 +95,7 @@ def _say_values(values: dict[str, Any], output: str) -> None:
 
 
 def _shown(target: str) -> PackageInfo | dict[str, Any] | None:
-    """What a running coordinator or a file of evidence says of its program; None for a file that is no evidence.
+    """What a running program or a file of evidence says of its program; None for a file that is no evidence.
 
     Raises: UsageError, FileInputError, ConnectError, EvidenceError.
     """

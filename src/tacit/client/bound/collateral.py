@@ -14,6 +14,11 @@ def load_simulated(evidence: bytes, platform: Path | None) -> Collateral:
     return fetch_collateral(evidence, folder=platform or default_platform_folder(os.environ))
 
 
+def own_platform() -> Path:
+    """The folder of this user's simulated platform."""
+    return default_platform_folder(os.environ)
+
+
 def open_source(where: str | None) -> CollateralSource:
     """For a real TEE. The last ones are kept, so that a connection that is made anew does not read everything again.
 

@@ -98,9 +98,16 @@ class Proof:
         channel = self._channel(shown)
         claims = self.verify(quote.evidence, expectation.anchor, now=now)  # (2)
         claims = verify_binding(  # (3)
-            claims, role=Role.COORDINATOR, key=self.root_der, nonce=nonce, channel=channel
+            claims, role=self._role(claims), key=self.root_der, nonce=nonce, channel=channel
         )
         return claims, appraise(claims, expectation.package)  # (5)
+
+    def _role(self, claims: Claims) -> Role | None:
+        """None where MarbleRun's own coordinator was named, which knows no roles and leaves the second half zero.
+
+        It is no marble's evidence all the same: a marble there binds its certificate alone, and never a nonce.
+        """
+        return None if self.expectation.key_bound and not any(claims.report_data[32:]) else Role.COORDINATOR
 
     def _channel(self, shown: ShownQuote) -> bytes:
         """The exporter of this connection, where evidence has to be bound to it. Raises: BindingError."""

@@ -45,3 +45,12 @@ class Current(Generic[_T]):
         """Everything that was made, to be closed."""
         with self._lock:
             return [*self._old, *(one for _, one in self._made)]
+
+
+def refused_certificate(error: BaseException | None) -> bool:
+    """Whether a connection failed because of the server's certificate, before anything was sent."""
+    while error is not None:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error).upper().replace(" ", "_"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

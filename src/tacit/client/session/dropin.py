@@ -1,9 +1,9 @@
-"""Drop-ins for clients that others wrote: they speak TLS to the attested coordinator's servers, and to nobody else.
+"""gRPC's drop-ins for clients that others wrote: they speak TLS to the attested coordinator's servers, and to nobody else.
 
-`HttpTransport` and `AsyncHttpTransport` are transports of httpx; `credentials`, `channel` and `aio_channel` are gRPC's,
-for stubs of any service, TensorFlow Serving's and Triton's among them. All are key-bound: a server shows a certificate
-that the attested coordinator signed for a marble which it attested before. Nothing is asked of the system's certificates,
-of a proxy, or of the environment.
+`credentials` and `AttestedChannel` are for stubs of any service (`aio` has the channel for asyncio, `adapters` Triton's
+client and TensorFlow Serving's stubs, `http` what httpx takes). All are key-bound: a server shows a certificate that the
+attested coordinator signed for a marble which it attested before. Nothing is asked of the system's certificates, of a
+proxy, or of the environment.
 
 When servers show another chain the coordinator is attested anew; if it is still what was expected, the request that met
 the new chain is sent again: nothing of it had left, for the handshake was refused.
@@ -13,89 +13,21 @@ from functools import partial
 from typing import Any
 
 import grpc
-import httpx
 
 from tacit.client.connect import AttestedCoordinator
-from tacit.client.session.current import Current
+from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
-from tacit.pki.tls import client_context
 
-_OPTIONS = (
+OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
 
 
-def refused_certificate(error: BaseException | None) -> bool:
-    """Whether a connection failed because of the server's certificate, before anything was sent."""
-    while error is not None:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error).upper().replace(" ", "_"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-# ---- httpx
-
-
-class HttpTransport(httpx.BaseTransport):
-    """For `httpx.Client(transport=...)`."""
-
-    def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _transport)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
-        used, inner = self._inner.now()
-        try:
-            return inner.handle_request(request)
-        except httpx.ConnectError as exc:
-            again = self._inner.renewed(used) if refused_certificate(exc) else None
-            if again is None:
-                raise
-        return again.handle_request(request)
-
-    def close(self) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            inner.close()
-
-
-class AsyncHttpTransport(httpx.AsyncBaseTransport):
-    """For `httpx.AsyncClient(transport=...)`."""
-
-    def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _async_transport)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
-        import asyncio
-
-        used, inner = await asyncio.to_thread(self._inner.now)
-        try:
-            return await inner.handle_async_request(request)
-        except httpx.ConnectError as exc:
-            again = await asyncio.to_thread(self._inner.renewed, used) if refused_certificate(exc) else None
-            if again is None:
-                raise
-        return await again.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            await inner.aclose()
-
-
-def _transport(chain_pem: bytes) -> httpx.HTTPTransport:
-    return httpx.HTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)
-
-
-def _async_transport(chain_pem: bytes) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)
-
-
-# ---- gRPC
+def refused_by_server(exc: grpc.RpcError) -> bool:
+    """Whether a call failed because its server's certificate is not of the chain that it was made for."""
+    return exc.code() is grpc.StatusCode.UNAVAILABLE and refused_certificate(RuntimeError(exc.details()))
 
 
 def credentials(used: AttestedCoordinator) -> grpc.ChannelCredentials:
@@ -104,11 +36,6 @@ def credentials(used: AttestedCoordinator) -> grpc.ChannelCredentials:
     A channel is bound to the chain of its credentials: after the coordinator's rotation it takes a new one.
     """
     return grpc.ssl_channel_credentials(root_certificates=used.intermediate_pem)
-
-
-def aio_channel(used: AttestedCoordinator, address: str) -> Any:
-    """A `grpc.aio` channel to one server, for stubs of any service; as `credentials`, for one chain."""
-    return grpc.aio.secure_channel(address, credentials(used), options=_OPTIONS)
 
 
 class AttestedChannel(grpc.Channel):  # type: ignore[misc]  # grpcio has no types
@@ -179,9 +106,9 @@ class _Call:
         try:
             return getattr(self._method(channel), name)(*request, **options)
         except grpc.RpcError as exc:
-            refused = exc.code() is grpc.StatusCode.UNAVAILABLE and refused_certificate(RuntimeError(exc.details()))
             # A stream of requests has been read from, and cannot be sent again.
-            again = self._inner.renewed(used) if refused and self._kind.startswith("unary") else None
+            can = self._kind.startswith("unary") and refused_by_server(exc)
+            again = self._inner.renewed(used) if can else None
             if again is None:
                 raise
         return getattr(self._method(again), name)(*request, **options)
@@ -189,4 +116,4 @@ class _Call:
 
 def _open_channel(address: str, chain_pem: bytes) -> Any:
     secured = grpc.ssl_channel_credentials(root_certificates=chain_pem)
-    return grpc.secure_channel(address, secured, options=_OPTIONS)
+    return grpc.secure_channel(address, secured, options=OPTIONS)

@@ -7,48 +7,67 @@ Clients that others wrote go the same way: `httpx.Client(transport=session.http_
 `session.grpc_channel("server.example.org:8500")`.
 
 What to expect of the coordinator is told once, with `tacit trust`, and its manifest pinned with `tacit manifest verify`;
-nothing here weakens it, unless a caller says `manifest=None`.
+or in the call, `connect(..., package=Path("coordinator.json"), manifest=Path("manifest.json"))`. Nothing here weakens it,
+unless a caller says `manifest=None`.
 """
 
+import json
 import os
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tacit.client.address import GRPC_PORT, Address, parse_address
+from tacit.client.address import COORDINATOR_PORT, GRPC_PORT, Address, parse_address
 from tacit.client.connect import (
     ACCEPTS_MARBLES,
     NONCE_SIZE,
     AttestedCoordinator,
-    attest_coordinator,
+    attest_expected,
+    load_simulated_expectation,
     verify_pinned,
 )
-from tacit.client.inference import Credential, RestServingClient, ServingClient, Signature, fit_to
-from tacit.client.session.current import Current
+from tacit.client.coordinator import fingerprint
+from tacit.client.inference import Credential, RestServingClient
+from tacit.client.inference.language import Language
+from tacit.client.inference.open import OPEN_INFERENCE
+from tacit.client.inference.tensorflow import TENSORFLOW_SERVING
+from tacit.client.session.model import AsyncModel, Model, Servers, async_servers
 from tacit.client.session.renewal import Renewal
 from tacit.client.session.servers import ServerChannel
-from tacit.client.trust import UNATTESTED, TrustStore, default_trust_folder
-from tacit.errors import InputError, NotSetError, TlsError
+from tacit.client.trust import (
+    UNATTESTED,
+    Expectation,
+    Memory,
+    Recollection,
+    TrustStore,
+    check_expectation,
+    default_trust_folder,
+)
+from tacit.errors import InputError, NotSetError
 from tacit.evidence import Tee
+from tacit.evidence.anchor import MAKERS
+from tacit.manifest.codec import parse_package
+from tacit.pki.tls import client_context
 
 if TYPE_CHECKING:
-    from tacit.client.session.dropin import AsyncHttpTransport, HttpTransport
+    from tacit.client.session.adapters import ServingStubs
+    from tacit.client.session.http import AsyncHttpTransport, HttpTransport
 
-_T = TypeVar("_T")
+Protocol = Literal["tensorflow-serving", "open-inference"]
+_LANGUAGES: dict[Protocol, Language] = {"tensorflow-serving": TENSORFLOW_SERVING, "open-inference": OPEN_INFERENCE}
 MAX_AGE = timedelta(hours=1)
 """After which a session attests its coordinator again."""
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def connect(
     host: str,
     *,
-    manifest: Literal["pinned"] | None = "pinned",
+    manifest: Literal["pinned"] | Path | bytes | None = "pinned",
+    package: Path | Mapping[str, Any] | None = None,
     config: Path | None = None,
     platform: Path | None = None,
     timeout: float = 30.0,
@@ -59,10 +78,14 @@ def connect(
     `config` is the folder of `trust.json` (as the command line: $XDG_CONFIG_HOME/tacit or ~/.config/tacit), `platform`
     the simulated platform's ($TACIT_PLATFORM, or below ~/.local/share); `timeout` is seconds for each answer. After `max_age` the
     coordinator is attested again while calls go on, and also when its servers show another chain.
+    `manifest` may be the manifest itself, a file or its bytes as they were set: the coordinator has to hold it, whatever
+    was pinned. `package` may be the coordinator's package, a file of `tacit package-info coordinator --output json` or
+    what stands in it: then nothing has to be told to `tacit trust`, and of what was seen only this session remembers.
     With `manifest=None` a coordinator will do of which no manifest is pinned: its servers are whatever the one who set
     its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
     Raises:
+        InputError: a file that is not there, or a package that would allow anything.
         NotTrustedError: nothing says what to expect (`tacit trust HOST` does), or no manifest is pinned
             (`tacit manifest verify FILE HOST` does that).
         EvidenceError: its evidence is not authentic, or not of this connection.
@@ -72,11 +95,21 @@ def connect(
         NotSetError: it has no manifest in force, so no server to vouch for.
         ConnectError: nobody answers, or TLS fails.
     """
-    trust = TrustStore(config if config is not None else default_trust_folder(os.environ))
+    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    memory: Memory
+    if package is None:
+        memory = TrustStore(config if config is not None else default_trust_folder(os.environ))
+    else:
+        memory = Recollection(expectation_of(package, platform))
+    held = None if manifest in ("pinned", None) else fingerprint(_bytes_of(manifest))
 
     def attest() -> AttestedCoordinator:
-        attested = attest_coordinator(
-            host, trust, now=_now(), nonce=os.urandom(NONCE_SIZE), platform=platform, timeout=timeout
+        expected = memory.load_expectation(address)
+        if held is not None:
+            expected = replace(expected, manifest_fingerprint=held)
+        nonce = os.urandom(NONCE_SIZE)
+        attested = attest_expected(
+            address, expected, memory, now=_now(), nonce=nonce, platform=platform, timeout=timeout
         )
         if attested.status.code != ACCEPTS_MARBLES:
             raise NotSetError(
@@ -88,6 +121,30 @@ def connect(
 
     first = attest()
     return Session(first, Renewal(first, attest, max_age=max_age, clock=_now))
+
+
+def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = None) -> Expectation:
+    """What to expect of a coordinator that is this program. Raises: InputError, ManifestError, PlatformError."""
+    from tacit.client.bound.collateral import own_platform
+
+    raw = _bytes_of(package) if isinstance(package, Path) else json.dumps(dict(package)).encode()
+    found = parse_package(raw)
+    tee = Tee(found.tee) if found.tee in tuple(Tee) else Tee.SGX
+    if tee.is_simulated:
+        expectation = load_simulated_expectation(platform or own_platform(), tee=tee, package=found)
+    else:
+        expectation = Expectation(str(found.tee or tee), found, MAKERS[tee])
+    check_expectation(expectation)
+    return expectation
+
+
+def _bytes_of(given: object) -> bytes:
+    if isinstance(given, bytes):
+        return given
+    try:
+        return Path(str(given)).read_bytes()
+    except OSError as exc:
+        raise InputError(f"{given} cannot be read: {exc.strerror}") from exc
 
 
 def _now() -> datetime:
@@ -113,13 +170,13 @@ class Session:
 
     def http_transport(self) -> "HttpTransport":
         """For `httpx.Client`: requests to servers that the coordinator vouches for. Needs httpx."""
-        from tacit.client.session.dropin import HttpTransport
+        from tacit.client.session.http import HttpTransport
 
         return HttpTransport(self._renewal)
 
     def async_http_transport(self) -> "AsyncHttpTransport":
         """For `httpx.AsyncClient`, likewise."""
-        from tacit.client.session.dropin import AsyncHttpTransport
+        from tacit.client.session.http import AsyncHttpTransport
 
         return AsyncHttpTransport(self._renewal)
 
@@ -132,22 +189,57 @@ class Session:
         return channel
 
     def grpc_aio_channel(self, address: str) -> Any:
-        """A `grpc.aio.Channel`, likewise, for the servers' present chain.
+        """A `grpc.aio.Channel`, likewise. Whoever asked for it closes it, in the loop that it is of."""
+        from tacit.client.session.aio import AttestedAioChannel
 
-        It is not renewed: the coordinator is not attested again for its calls, and after a rotation it takes a new one.
-        """
-        from tacit.client.session.dropin import aio_channel
-
-        return aio_channel(self._renewal.current(), str(parse_address(address, default_port=GRPC_PORT)))
+        return AttestedAioChannel(self._renewal, str(parse_address(address, default_port=GRPC_PORT)))
 
     def grpc_credentials(self) -> Any:
-        """For clients that make their own channel, for the servers' present chain; not renewed, like `grpc_aio_channel`.
-
-        Triton's: `tritonclient.grpc.InferenceServerClient(address, ssl=True, creds=session.grpc_credentials())`.
-        """
+        """For clients that make their own channel, for the servers' present chain; not renewed: a rotation needs new ones."""
         from tacit.client.session.dropin import credentials
 
         return credentials(self._renewal.current())
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """For clients that take one (aiohttp, urllib3), for the servers' present chain; not renewed, likewise."""
+        return client_context(roots_pem=self._renewal.current().intermediate_pem)
+
+    def serving_stubs(self, address: str) -> "ServingStubs":
+        """TensorFlow Serving's own stubs for the server at `address`. Needs tensorflow-serving-api."""
+        from tacit.client.session.adapters import serving_stubs
+
+        return serving_stubs(self.grpc_channel(address))
+
+    def serving_aio_stubs(self, address: str) -> "ServingStubs":
+        """The same over `grpc_aio_channel`."""
+        from tacit.client.session.adapters import serving_stubs
+
+        return serving_stubs(self.grpc_aio_channel(address))
+
+    def triton_client(self, address: str, *, verbose: bool = False) -> Any:
+        """A `tritonclient.grpc.InferenceServerClient` for the server at `address`, renewed as `grpc_channel` is."""
+        from tacit.client.session.adapters import triton_client
+
+        client = triton_client(self._renewal, address, verbose=verbose)
+        self._channels.append(client)
+        return client
+
+    async def triton_aio_client(self, address: str, *, verbose: bool = False) -> Any:
+        """A `tritonclient.grpc.aio.InferenceServerClient`, likewise; whoever asked for it closes it."""
+        from tacit.client.session.adapters import triton_aio_client
+
+        return await triton_aio_client(self._renewal, address, verbose=verbose)
+
+    def triton_http_client(self, address: str, **options: Any) -> Any:
+        """A `tritonclient.http.InferenceServerClient`, for the servers' present chain; not renewed.
+
+        Its own `concurrency` and timeouts are taken. For `tritonclient.http.aio`: `ssl=True, ssl_context=session.ssl_context()`.
+        """
+        from tacit.client.session.adapters import triton_http_client
+
+        client = triton_http_client(self._renewal.current(), address, **options)
+        self._channels.append(client)
+        return client
 
     @property
     def tee(self) -> str:
@@ -172,17 +264,36 @@ class Session:
         version: int | None = None,
         timeout: float = 60.0,
         credential: Credential | None = None,
+        protocol: Protocol = "tensorflow-serving",
     ) -> "Model":
         """A model on the server at `address` (`host:port`; by default port 8500 where the coordinator is).
 
-        `credential` is what to show where the manifest says who may call.
+        `credential` is what to show where the manifest says who may call. Servers of ours speak both protocols, Triton
+        and KServe's `open-inference` alone.
         """
-        if address is None:
-            address = str(Address(parse_address(self.coordinator.host, default_port=GRPC_PORT).host, GRPC_PORT))
-        client = _Servers(self._renewal, address, timeout, credential)
-        model = Model(name, client, address=address, tee=self.tee, version=version)
+        at = address or self._default_address()
+        client = Servers(self._renewal, at, timeout, credential, _LANGUAGES[protocol])
+        model = Model(name, client, address=at, tee=self.tee, version=version)
         self._models.append(model)
         return model
+
+    def async_model(
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        version: int | None = None,
+        timeout: float = 60.0,
+        credential: Credential | None = None,
+        protocol: Protocol = "tensorflow-serving",
+    ) -> "AsyncModel":
+        """The same for asyncio: `await model.predict(...)`. Whoever asked for it closes it, or uses `async with`."""
+        at = address or self._default_address()
+        client = async_servers(self._renewal, at, timeout, credential, _LANGUAGES[protocol])
+        return AsyncModel(name, client, address=at, tee=self.tee, version=version)
+
+    def _default_address(self) -> str:
+        return str(Address(parse_address(self.coordinator.host, default_port=GRPC_PORT).host, GRPC_PORT))
 
     def attested_rest(
         self, address: str, *, timeout: float = 60.0, marble_type: str | None = None
@@ -213,94 +324,3 @@ class Session:
     def __repr__(self) -> str:
         unpinned = "" if self.manifest_pinned else " ANY MANIFEST"
         return f"<tacit.Session {self.coordinator.host} {self.tee.upper()}{unpinned}>"
-
-
-class _Servers:
-    """The client of one address, for whichever chain its servers have."""
-
-    def __init__(self, renewal: Renewal, address: str, timeout: float, credential: Credential | None) -> None:
-        def connect(chain: bytes) -> ServingClient:
-            return ServingClient(address, roots_pem=chain, timeout=timeout, credential=credential)
-
-        self._clients = Current(renewal, connect)
-
-    def call(self, what: Callable[[ServingClient], _T]) -> _T:
-        """What the server answers; asked once more where it shows a new chain. Raises: TacitError."""
-        used, client = self._clients.now()
-        try:
-            return what(client)
-        except TlsError:
-            again = self._clients.renewed(used)
-            if again is None:
-                raise
-        return what(again)
-
-    def close(self) -> None:
-        """End the connections."""
-        for client in self._clients.all():
-            client.close()
-
-
-class Model:
-    """One model on one server."""
-
-    def __init__(
-        self, name: str, client: ServingClient | _Servers, *, address: str, tee: str, version: int | None
-    ) -> None:
-        self.name = name
-        self.version = version
-        self._client = client
-        self._address = address
-        self._tee = tee
-        self._signatures: Mapping[str, Signature] | None = None
-
-    def predict(self, inputs: Any, *, signature_name: str = DEFAULT_SIGNATURE) -> Any:
-        """The model's answer: an array where it has one output and got an array, else arrays by name.
-
-        `inputs` is one array (or nested lists) for a model with one input, or a mapping of arrays by input name.
-        Arrays take the type that the model declares if that keeps their kind (float64 becomes float32, say).
-
-        Raises:
-            InputError: inputs that do not fit the model.
-            RequestError: the server refuses; `status` says in what way.
-            ConnectError: nobody answers, or TLS fails.
-        """
-        signature = self.signature(signature_name)
-        named = inputs if isinstance(inputs, Mapping) else self._name_input(signature, inputs)
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, value in named.items():
-            spec = signature.inputs.get(name)
-            arrays[name] = fit_to(spec, name, value) if spec is not None else np.asarray(value)
-        outputs = self._call(
-            lambda client: client.predict(self.name, arrays, version=self.version, signature_name=signature_name)
-        ).outputs
-        if isinstance(inputs, Mapping) or len(outputs) != 1:
-            return dict(outputs)
-        return next(iter(outputs.values()))
-
-    def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
-        """Inputs and outputs, asked once and kept. Raises: InputError, RequestError, ConnectError."""
-        if self._signatures is None:
-            self._signatures = self._call(lambda client: client.signatures(self.name, version=self.version))
-        if name not in self._signatures:
-            known = ", ".join(sorted(self._signatures)) or "none"
-            raise InputError(f"model {self.name!r} has no signature {name!r}; it has: {known}")
-        return self._signatures[name]
-
-    def close(self) -> None:
-        """End the connection."""
-        self._client.close()
-
-    def _call(self, what: Callable[[ServingClient], _T]) -> _T:
-        return what(self._client) if isinstance(self._client, ServingClient) else self._client.call(what)
-
-    def __repr__(self) -> str:
-        return f"<tacit.Model {self.name} at {self._address} {self._tee.upper()}>"
-
-    def _name_input(self, signature: Signature, value: Any) -> Mapping[str, Any]:
-        if len(signature.inputs) != 1:
-            names = ", ".join(sorted(signature.inputs))
-            raise InputError(
-                f"model {self.name!r} has {len(signature.inputs)} inputs: give {{name: array}} for {names}"
-            )
-        return {next(iter(signature.inputs)): value}

@@ -48,6 +48,7 @@ def parse_chain(pem: bytes, refuse: type[EvidenceError] = EvidenceFormatError) -
         raise refuse(f"a certificate chain that does not parse: {exc}") from exc
 
 
+@lru_cache(maxsize=KEPT)
 def parse_crl(der: bytes, name: str) -> x509.CertificateRevocationList:
     """A certificate revocation list that has a date for its successor.
 

@@ -3,18 +3,22 @@
 1.  The chip's certificate (VCEK), by product line, CHIP_ID and the TCB that the report reports.
 2.  The two above it, and the revocation list of the product line.
 
-A cloud's certificate (VLEK) is given out to nobody else: it has to be in a bundle.
+A cloud's certificate (VLEK) is given out to nobody else: it has to come with the report, or be in a bundle. Where a
+report brings its certificates along (`brought_along`), the list alone is fetched.
 
 Source: AMD VCEK Certificate and KDS Interface Specification (57230), sections 4.1 to 4.3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tacit.errors import CollateralAbsentError, EvidenceFormatError
+from tacit.errors import CollateralAbsentError, EvidenceError, EvidenceFormatError
+from tacit.evidence.claims import TrustAnchor
 from tacit.evidence.fetch.http import Get
-from tacit.evidence.snp.certificates import parse_amd_certificate, parse_identity
-from tacit.evidence.snp.collateral import AmdCollateral
+from tacit.evidence.snp.carried import split_report
+from tacit.evidence.snp.certificates import parse_amd_certificate, parse_identity, verify_issued
+from tacit.evidence.snp.collateral import AmdCollateral, read_chain
 from tacit.evidence.snp.report import TCB_PLACES, VLEK, SnpReport, product_of, tcb_components
+from tacit.evidence.snp.verify import check_anchor
 
 AMD_SERVICE = "https://kdsintf.amd.com"
 _TURIN_ID = 8  # bytes of CHIP_ID that Turin uses
@@ -54,16 +58,41 @@ def platform_of_certificates(collateral: AmdCollateral) -> AmdPlatform:
     return AmdPlatform(chip, bytes(tcb), identity.product)
 
 
-def fetch_amd_collateral(platform: AmdPlatform, address: str, get: Get) -> AmdCollateral:
-    """The certificates for a chip from the service at this address.
+def brought_along(evidence: bytes, platform: AmdPlatform, anchor: TrustAnchor) -> AmdCollateral | None:
+    """The certificates behind a report, if they lead to the anchor's root and are for this very platform, else None.
+
+    So nobody can put others in the place of what a service would answer: there is one right certificate for a chip and
+    its TCB, and this is one that its maker signed.
+    """
+    try:
+        _, carried = split_report(evidence)
+        if carried is None:
+            return None
+        chain = read_chain(carried.collateral)
+        check_anchor(chain, anchor)
+        for certificate, issuer in zip(chain, (chain[1], chain[2], chain[2]), strict=True):
+            verify_issued(certificate, issuer)
+        found = platform_of_certificates(carried.collateral)
+    except EvidenceError:
+        return None
+    return carried.collateral if (found.chip_id, found.tcb) == (platform.chip_id, platform.tcb) else None
+
+
+def fetch_amd_collateral(
+    platform: AmdPlatform, address: str, get: Get, *, brought: AmdCollateral | None = None
+) -> AmdCollateral:
+    """The certificates for a chip from the service at this address, or its list alone for those that were `brought`.
 
     Raises:
         CollateralAbsentError: no answer; or for a cloud's key or a masked id, for which nobody has any.
     """
+    if brought is not None:
+        kind = "vcek" if platform.chip_id else "vlek"
+        return replace(brought, crl=_crl(get, f"{address}/{kind}/v1/{platform_of_certificates(brought).product}"))
     if not platform.chip_id:
         raise CollateralAbsentError(
-            "the report was signed with a cloud's key (VLEK), whose certificate AMD gives to that cloud alone: put it "
-            "into a bundle"
+            "the report was signed with a cloud's key (VLEK), whose certificate AMD gives to that cloud alone: it has to "
+            "come with the report, or be in a bundle"
         )
     if not any(platform.chip_id):
         raise CollateralAbsentError("the report's CHIP_ID is masked by its host, so nobody can tell whose it is")
@@ -78,11 +107,15 @@ def fetch_amd_collateral(platform: AmdPlatform, address: str, get: Get) -> AmdCo
             continue
         line = f"{address}/vcek/v1/{product}"
         chain = get(f"{line}/cert_chain").body.decode("ascii", "replace")
-        crl = get(f"{line}/crl").body
-        if not crl:  # an empty one stands for "not checked", which a service has no say in
-            raise CollateralAbsentError(f"the service at {address} answered with an empty revocation list")
-        return AmdCollateral(leaf, chain, crl)
+        return AmdCollateral(leaf, chain, _crl(get, line))
     raise refused or CollateralAbsentError("the report's product line is not known here")
+
+
+def _crl(get: Get, line: str) -> bytes:
+    crl = get(f"{line}/crl").body
+    if not crl:  # an empty one stands for "not checked", which a service has no say in
+        raise CollateralAbsentError(f"the service answered {line}/crl with an empty revocation list")
+    return crl
 
 
 def _leaf_url(platform: AmdPlatform, product: str, address: str) -> str:

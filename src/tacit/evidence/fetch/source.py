@@ -3,6 +3,9 @@
 1.  Which platform the evidence is of. Nobody is asked about a quote whose chain does not lead to the anchor's root.
 2.  Collateral at hand: what was used last, what the cache has, what the bundle has; of those in force the one that was
     fetched last. Otherwise it is fetched, each platform by one caller at a time, and not again at once if that failed.
+    An SNP report may bring its chip's certificates along: those that lead to the anchor's root and are for this very
+    platform need not be fetched. AMD's list is, where a service is named; without one nobody can say whether the chip's
+    key was revoked, and the claims say that.
 3.  The evidence is verified with it.
 4.  It judges by no older knowledge than was ever seen: TCB info and QE identity by their TCB evaluation number, AMD's
     list by its own. Collateral from the disk with which that fails, and any that has ended, is fetched anew, once.
@@ -15,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -30,15 +34,23 @@ from tacit.errors import (
     TacitError,
     UntrustedRootError,
 )
-from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, parse_chain, parse_crl
+from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, KEPT, parse_chain, parse_crl
 from tacit.evidence.anchor.roots import check_chain_kind, parse_anchor
 from tacit.evidence.claims import Claims, TrustAnchor
-from tacit.evidence.fetch.amd import AMD_SERVICE, fetch_amd_collateral, platform_of_report
+from tacit.evidence.fetch.amd import (
+    AMD_SERVICE,
+    AmdPlatform,
+    brought_along,
+    fetch_amd_collateral,
+    platform_of_report,
+)
 from tacit.evidence.fetch.http import Get, check_address, get
 from tacit.evidence.fetch.intel import INTEL_SERVICE, IntelPlatform, fetch_intel_collateral, platform_of_quote
 from tacit.evidence.fetch.keep import Bundle, Cache, Kept, Platform, keep
 from tacit.evidence.intel.collateral import IntelCollateral, read_collateral
 from tacit.evidence.intel.quote import Quote, parse_quote
+from tacit.evidence.snp.carried import split_report
+from tacit.evidence.snp.collateral import AmdCollateral
 from tacit.evidence.snp.report import SnpReport, is_report, parse_snp_report
 from tacit.evidence.verify import Binding, Collateral, verify_evidence
 from tacit.evidence.verify.envelope import unwrap
@@ -140,9 +152,14 @@ class CollateralSource:
         platform = find_platform(evidence, anchor, now)  # (1)
         slot = self._slot(str(platform))
         kept = self._at_hand(platform, slot, now)
+        brought = None
+        if isinstance(platform, AmdPlatform) and (kept is None or self._address(platform) is not None):
+            brought = brought_along(evidence, platform, anchor)
+        if kept is None and brought is not None and self._address(platform) is None:
+            kept = keep(brought, fetched=now)
         fetched = kept is None
         if kept is None:
-            kept = self._fetch(platform, slot, now)
+            kept = self._fetch(platform, slot, now, brought=brought)
         try:
             claims = self._judge(evidence, kept, anchor, platform, now=now, binding=binding)
         except EvidenceError as exc:
@@ -150,7 +167,7 @@ class CollateralSource:
             worn = slot.kept is not kept or isinstance(exc, CollateralTimeError | CollateralRollbackError)
             if fetched or not worn or isinstance(exc, BindingError) or self._address(platform) is None:
                 raise
-            fetched, kept = True, self._fetch(platform, slot, now, instead_of=kept)
+            fetched, kept = True, self._fetch(platform, slot, now, instead_of=kept, brought=brought)
             claims = self._judge(evidence, kept, anchor, platform, now=now, binding=binding)
         self._remember(platform, slot, kept, store=fetched)  # (5)
         if not fetched:
@@ -198,7 +215,15 @@ class CollateralSource:
         ended = there if self._address(platform) is None else []
         return max(in_force or ended, key=lambda one: one.fetched_by(now), default=None)
 
-    def _fetch(self, platform: Platform, slot: _Slot, now: datetime, *, instead_of: Kept | None = None) -> Kept:
+    def _fetch(
+        self,
+        platform: Platform,
+        slot: _Slot,
+        now: datetime,
+        *,
+        instead_of: Kept | None = None,
+        brought: AmdCollateral | None = None,
+    ) -> Kept:
         """Collateral from its maker's service, or what another thread just got there. Raises: EvidenceError."""
         address = self._address(platform)
         if address is None:
@@ -219,7 +244,7 @@ class CollateralSource:
                 collateral: Collateral = (
                     fetch_intel_collateral(platform, address, self._get)
                     if isinstance(platform, IntelPlatform)
-                    else fetch_amd_collateral(platform, address, self._get)
+                    else fetch_amd_collateral(platform, address, self._get, brought=brought)
                 )
                 slot.fetched = keep(collateral, fetched=now)
             except TacitError as exc:
@@ -272,7 +297,8 @@ class CollateralSource:
 
         def refresh() -> None:
             try:
-                newer = self._fetch(platform, slot, now, instead_of=kept)
+                brought = brought_along(evidence, platform, anchor) if isinstance(platform, AmdPlatform) else None
+                newer = self._fetch(platform, slot, now, instead_of=kept, brought=brought)
                 self._judge(evidence, newer, anchor, platform, now=now, binding=None)
                 self._remember(platform, slot, newer, store=True)
             except TacitError as exc:
@@ -305,7 +331,7 @@ def parse_any(evidence: bytes, *, now: datetime) -> Quote | SnpReport:
     """The quote or report in evidence of any form. Raises: EvidenceFormatError."""
     if is_certificate(evidence):
         evidence = parse_ratls(evidence, now=now).quote
-    return parse_snp_report(evidence) if is_report(evidence) else parse_quote(unwrap(evidence))
+    return parse_snp_report(split_report(evidence)[0]) if is_report(evidence) else parse_quote(unwrap(evidence))
 
 
 def check_rooted(quote: Quote, anchor: TrustAnchor) -> None:
@@ -317,6 +343,11 @@ def check_rooted(quote: Quote, anchor: TrustAnchor) -> None:
     chain = parse_chain(quote.pck_chain_pem)
     root = parse_anchor(anchor)
     check_chain_kind(chain, anchor, root)
+    _verify_rooted(chain, root)
+
+
+@lru_cache(maxsize=KEPT)
+def _verify_rooted(chain: tuple[x509.Certificate, ...], root: x509.Certificate) -> None:
     try:
         for certificate, issuer in zip(chain, (*chain[1:-1], root), strict=False):
             certificate.verify_directly_issued_by(issuer)

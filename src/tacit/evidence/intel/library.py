@@ -4,12 +4,13 @@ The library does the steps (I5) to (I13) in one call. Where it refuses before it
 and TDs of some attributes) it is not asked at all: `answers` says where, and `intel.evaluator` does those.
 """
 
-import json
 import re
 from dataclasses import asdict
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from tacit.errors import (
     CollateralError,
@@ -75,6 +76,30 @@ def answers(quote: Quote) -> bool:
     return quote.report.attributes == TD_SEPT_VE_DISABLE and not any(quote.report.service_td)
 
 
+class _Tcb(msgspec.Struct):
+    """Of the library's claims, what is used of them."""
+
+    status: str
+    advisory_ids: list[str]
+    eval_data_number: int
+
+
+class _Pck(msgspec.Struct):
+    ppid: list[int]
+
+
+class _Platform(msgspec.Struct):
+    pck: _Pck
+
+
+class _Claims(msgspec.Struct):
+    tcb: _Tcb
+    platform: _Platform
+
+
+_CLAIMS = msgspec.json.Decoder(_Claims)
+
+
 @lru_cache(maxsize=KEPT)
 def _convert(collateral: IntelCollateral) -> Any:
     """The library's own form of collateral."""
@@ -109,12 +134,12 @@ def verify_with_library(quote: bytes, collateral: IntelCollateral, root_der: byt
     policy = dcap_qvl.QuotePolicy.claims_only(seconds)
     try:
         claims = dcap_qvl.QuoteVerifier(root_der).verify_with_policy(quote, converted, seconds, policy)
-        found = json.loads(claims.to_json())
     except ValueError as exc:
         raise refusal(_full_text(exc, quote, converted, root_der, seconds)) from exc
-    return Verdict(
-        tcb_status=found["tcb"]["status"],
-        advisories=frozenset(found["tcb"]["advisory_ids"]),
-        tcb_evaluation_number=found["tcb"]["eval_data_number"],
-        hardware_id=bytes(found["platform"]["pck"]["ppid"]),
-    )
+    try:
+        found = _CLAIMS.decode(claims.to_json())
+        hardware_id = bytes(found.platform.pck.ppid)
+    except (msgspec.MsgspecError, ValueError) as exc:
+        raise EvidenceError(f"the library's claims are of another form: {exc}") from exc
+    tcb = found.tcb
+    return Verdict(tcb.status, frozenset(tcb.advisory_ids), tcb.eval_data_number, hardware_id)

@@ -10,6 +10,7 @@ Source: Intel SGX ECDSA Quote Library API, appendix A (version 3); Intel TDX DCA
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tacit.errors import EvidenceFormatError
 from tacit.evidence.claims import Tee
@@ -25,6 +26,7 @@ from tacit.evidence.tdx.report import (
 
 # 32 KiB: real quotes have 1.5 to 8 KiB, and platforms pad to 8 KiB at most.
 MAX_EVIDENCE_SIZE = 32 * 1024
+_PARSED = 16  # quotes that are remembered: as many as are verified at one time
 QE_VENDOR_INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 HEADER = struct.Struct("<HHIHH16s20s")
 BODY_DESCRIPTOR = struct.Struct("<HI")  # of version 5
@@ -130,8 +132,9 @@ def _body_size(reader: _Reader, version: int, tee: Tee) -> int:
     return size
 
 
+@lru_cache(maxsize=_PARSED)
 def parse_quote(raw: bytes) -> Quote:
-    """The parts of a quote, without envelope; padding of zeros is cut off.
+    """The parts of a quote, without envelope; padding of zeros is cut off. Whoever finds collateral asks before the verifier.
 
     Raises:
         EvidenceFormatError: another kind of quote, a length that does not fit, bytes behind the signature data,

@@ -12,7 +12,8 @@ from tacit.evidence.claims import Tee
 from tacit.evidence.intel.quote import parse_quote
 from tacit.evidence.issue.devices import SNP_DEVICE, fetch_snp_key, fetch_snp_report, fetch_td_quote
 from tacit.evidence.issue.kernel import Kernel
-from tacit.evidence.issue.tsm import TSM_FOLDER, fetch_report
+from tacit.evidence.issue.tsm import TSM_FOLDER, TsmReport, fetch_report
+from tacit.evidence.snp.carried import read_table, render_carried
 from tacit.evidence.snp.report import parse_snp_report
 
 _SNP_LABEL = b"tacit snp seal key v1\0"
@@ -42,7 +43,7 @@ class TdxGuest:
         """
         _check_size(data)
         if self._kernel.exists(TSM_FOLDER):
-            quote = _from_kernel(self._kernel, self._names(), data, Tee.TDX, self._sleep)
+            quote = _from_kernel(self._kernel, self._names(), data, Tee.TDX, self._sleep).outblob
         else:
             quote = fetch_td_quote(self._kernel, data)
         try:
@@ -70,7 +71,7 @@ class SnpGuest:
         return Tee.SNP
 
     def issue_evidence(self, data: bytes) -> bytes:
-        """A report over 64 bytes of report data.
+        """A report over 64 bytes of report data, and the chip's certificates where the host hands them out.
 
         Raises:
             InputError: report data of another size.
@@ -78,15 +79,17 @@ class SnpGuest:
         """
         _check_size(data)
         if self._kernel.exists(TSM_FOLDER):
-            report = _from_kernel(self._kernel, self._names(), data, Tee.SNP, self._sleep)
+            made = _from_kernel(self._kernel, self._names(), data, Tee.SNP, self._sleep)
+            report, table = made.outblob, made.auxblob
         else:
-            report, _ = fetch_snp_report(self._kernel, data)
+            report, table = fetch_snp_report(self._kernel, data)
         try:
             found = parse_snp_report(report)
         except EvidenceFormatError as exc:
             raise TeeError(f"what the kernel gave is no report: {exc}") from exc
         _check_bound(found.report_data, data)
-        return report
+        carried = read_table(table)
+        return report if carried is None else report + render_carried(carried)
 
     def derive_seal_key(self, *, bound_to: Literal["signer", "measurement"]) -> bytes | None:
         """32 bytes from the chip's key for this measurement and policy; None where the kernel has no device for that.
@@ -100,11 +103,11 @@ class SnpGuest:
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=_SNP_LABEL).derive(key)
 
 
-def _from_kernel(kernel: Kernel, name: str, data: bytes, tee: Tee, sleep: Callable[[float], None]) -> bytes:
+def _from_kernel(kernel: Kernel, name: str, data: bytes, tee: Tee, sleep: Callable[[float], None]) -> TsmReport:
     found = fetch_report(kernel, data, name=name, sleep=sleep)
     if found.provider != _PROVIDERS[tee]:
         raise TeeError(f"the kernel's reports come from {found.provider[:40]!r}, expected {_PROVIDERS[tee]!r}")
-    return found.outblob
+    return found
 
 
 def _check_size(data: bytes) -> None:

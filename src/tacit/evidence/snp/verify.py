@@ -22,6 +22,7 @@ Source: AMD SEV-SNP ABI (56860), "attestation"; AMD VCEK and VLEK certificate sp
 import hmac
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -36,7 +37,7 @@ from tacit.errors import (
     TcbError,
     UntrustedRootError,
 )
-from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, parse_crl
+from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, KEPT, parse_crl
 from tacit.evidence.anchor.dates import check_window
 from tacit.evidence.anchor.roots import AMD_ROOT_KEYS, check_kind
 from tacit.evidence.claims import REVOCATION_UNCHECKED, Checklist, Claims, Tee, TrustAnchor, naming
@@ -142,6 +143,16 @@ def _check_validity(chain: _Chain, collateral: AmdCollateral, now: datetime) -> 
 def _check_revocation(chain: _Chain, der: bytes) -> None:
     """(A6) AMD's one list for a product line is signed by its root."""
     leaf, intermediate, root = chain
+    crl = parse_crl(der, "AMD")
+    _verify_crl(der, root)
+    for certificate in (leaf, intermediate):
+        # Chips' certificates share the serial number 0, so a list that named it would mean all of them.
+        if crl.get_revoked_certificate_by_serial_number(certificate.serial):
+            raise RevokedError(f"the certificate '{certificate.common_name[:60]}' was revoked")
+
+
+@lru_cache(maxsize=KEPT)
+def _verify_crl(der: bytes, root: AmdCertificate) -> None:
     crl, key = parse_crl(der, "AMD"), load_key(root.key_der)
     try:
         if crl.issuer.public_bytes() != root.subject or not isinstance(key, rsa.RSAPublicKey):
@@ -150,10 +161,6 @@ def _check_revocation(chain: _Chain, der: bytes) -> None:
         key.verify(crl.signature, crl.tbs_certlist_bytes, scheme, SHA384())
     except (InvalidSignature, *FOREIGN_ERRORS) as exc:
         raise CollateralError(f"AMD's CRL is not its root's: {exc or 'its signature does not hold'}") from exc
-    for certificate in (leaf, intermediate):
-        # Chips' certificates share the serial number 0, so a list that named it would mean all of them.
-        if crl.get_revoked_certificate_by_serial_number(certificate.serial):
-            raise RevokedError(f"the certificate '{certificate.common_name[:60]}' was revoked")
 
 
 def _check_key_kind(report: SnpReport, identity: ChipIdentity, chain: _Chain) -> None:

@@ -43,12 +43,14 @@ class Binding:
     """What evidence has to be bound to.
 
     `role` None asks for the form of programs that know no roles (MarbleRun's, Gramine's): key and nonce alone, the
-    second half zero. Who asks for it gives up what roles protect from, so it has to be said.
+    second half zero. Who asks for it gives up what roles protect from, so it has to be said. `channel` are the exported
+    bytes of the connection that evidence has to be bound to, empty where it is bound to a key alone.
     """
 
     role: Role | None
     key: bytes
     nonce: bytes = b""
+    channel: bytes = b""
 
 
 def length_prefixed(field: bytes) -> bytes:

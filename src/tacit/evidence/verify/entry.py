@@ -13,6 +13,7 @@ from tacit.evidence.claims import Check, Claims, TrustAnchor, naming
 from tacit.evidence.intel import steps as intel_steps
 from tacit.evidence.intel.verify import verify_quote
 from tacit.evidence.snp import steps as snp_steps
+from tacit.evidence.snp.carried import split_report
 from tacit.evidence.snp.collateral import AmdCollateral
 from tacit.evidence.snp.report import is_report
 from tacit.evidence.snp.verify import verify_report
@@ -54,14 +55,16 @@ def verify_evidence(
     if carried is not None:
         claims = verify_ratls_binding(claims, carried)
         return claims if binding is None else _bind_ratls(claims, carried, binding)
-    return (
-        claims if binding is None else verify_binding(claims, role=binding.role, key=binding.key, nonce=binding.nonce)
-    )
+    if binding is None:
+        return claims
+    return verify_binding(claims, role=binding.role, key=binding.key, nonce=binding.nonce, channel=binding.channel)
 
 
 def _verify_inner(evidence: bytes, collateral: Collateral, anchor: TrustAnchor, *, now: datetime) -> Claims:
     if isinstance(collateral, AmdCollateral):
-        return verify_report(evidence, collateral, anchor, now=now)
+        with naming(snp_steps.LAYOUT):
+            report = split_report(evidence)[0] if is_report(evidence) else evidence
+        return verify_report(report, collateral, anchor, now=now)
     if is_report(evidence):
         with naming(snp_steps.CHAIN):
             raise CollateralError("an SNP report needs AMD's certificates as its collateral; this is Intel's")
@@ -84,6 +87,8 @@ def _bind_ratls(claims: Claims, carried: RatlsEvidence, binding: Binding) -> Cla
     with naming(BINDING):
         if binding.role is not None:
             raise BindingError(f"RA-TLS binds no role, and the role '{binding.role}' was asked for")
+        if binding.channel:
+            raise BindingError("RA-TLS binds no connection, and one was asked for")
         if not hmac.compare_digest(binding.key, carried.certificate):
             raise BindingError("the evidence is in another certificate than the one of this connection")
         if not hmac.compare_digest(binding.nonce, carried.nonce or b""):

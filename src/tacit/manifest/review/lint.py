@@ -378,10 +378,14 @@ def recovery(manifest: Manifest) -> Iterator[Finding]:
     """Too few who can recover, or too easily."""
     count, threshold = len(manifest.recovery_keys), manifest.config.recovery_threshold
     if not count:
+        better = "RSA public keys of several people, and a threshold"
         why = "when the sealing key is lost, as on another machine, every generated secret is lost"
-        yield Finding(
-            MEDIUM, "RecoveryKeys", "no recovery keys", why, "RSA public keys of several people, and a threshold"
-        )
+        if any(package.tee in (Tee.TDX, Tee.SIMULATED_TDX) for package in manifest.packages.values()):
+            # A manifest does not say where its coordinator runs; beside TDs that is likely to be another one.
+            why = "a coordinator in a TD has no sealing key, so each of its starts loses every generated secret"
+            yield Finding(HIGH, "RecoveryKeys", "no recovery keys, with packages for TDX", why, better)
+        else:
+            yield Finding(MEDIUM, "RecoveryKeys", "no recovery keys", why, better)
     elif count > 1 and threshold == 1:
         why = "each holder alone opens the whole state"
         better = '"RecoveryThreshold": 2 or more'

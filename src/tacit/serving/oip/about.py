@@ -12,9 +12,9 @@ from tacit.errors import RequestError, Status
 from tacit.graph.signature import TensorSpec
 from tacit.serving.batching import Duration
 from tacit.serving.callers import Caller
-from tacit.serving.oip.datatypes import DATATYPES
 from tacit.serving.oip.question import find, signature_of
 from tacit.serving.plane import Plane, Selector, Served, State
+from tacit.wire.raw_tensor import DATATYPES
 from tacit.wire.tensor import type_name
 
 Json = dict[str, Any]

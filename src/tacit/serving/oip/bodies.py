@@ -18,7 +18,6 @@ import orjson
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature
-from tacit.serving.oip.datatypes import count_elements, datatype_of, dtype_of, encode_raw, parse_raw
 from tacit.serving.oip.question import (
     SHARED_MEMORY,
     Found,
@@ -29,6 +28,7 @@ from tacit.serving.oip.question import (
 )
 from tacit.serving.plane import Selector
 from tacit.serving.tfs.values import check_json_size, encode_value, parse_json, parse_value
+from tacit.wire.raw_tensor import count_elements, datatype_of, dtype_of, encode_raw, parse_raw
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor
 
 MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated, whatever else is allowed

@@ -14,8 +14,6 @@ from tacit.edge import GrpcCall, GrpcMethods, GrpcStreaming
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
-from tacit.serving.oip.contents import UNTYPED, encode_contents, parse_contents
-from tacit.serving.oip.datatypes import datatype_of, dtype_of, encode_raw, parse_raw
 from tacit.serving.oip.question import (
     SHARED_MEMORY,
     Question,
@@ -27,7 +25,9 @@ from tacit.serving.oip.question import (
     whole_number,
 )
 from tacit.serving.plane import Plane, start_managing
+from tacit.wire.contents import UNTYPED, encode_contents, parse_contents
 from tacit.wire.pb import inference_pb2 as wire
+from tacit.wire.raw_tensor import datatype_of, dtype_of, encode_raw, parse_raw
 from tacit.wire.tensor import Tensor
 
 PATH = "/inference.GRPCInferenceService/"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tacit.errors import RequestError, Status
-from tacit.serving.oip.datatypes import DATATYPES, count_elements
 from tacit.wire.pb.inference_pb2 import InferTensor, InferTensorContents
+from tacit.wire.raw_tensor import DATATYPES, count_elements
 from tacit.wire.tensor import DT_BFLOAT16, DT_HALF, DT_STRING, ELEMENT_TYPES, Tensor
 
 _FIELDS = {
