@@ -31,6 +31,9 @@ WORLD = (
     "cli/",
     "edge/",
     "client/",
+    "kube/cluster.py",
+    "kube/helm.py",
+    "kube/forward.py",
     "coordinator/store/",
     "coordinator/api/",
     "marble/premain.py",
@@ -150,6 +153,7 @@ def test_every_error_has_its_own_reason_and_stands_in_the_drawn_tree() -> None:
 PROGRAMS = {
     # What each program must never bring into its process: the trusted code stays small.
     "tacit.programs.coordinator": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.serving",
         "tacit.marble",
@@ -162,6 +166,7 @@ PROGRAMS = {
         "prometheus_client",
     },
     "tacit.programs.premain": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.serving",
         "tacit.coordinator",
@@ -173,6 +178,7 @@ PROGRAMS = {
         "dcap_qvl",
     },
     "tacit.programs.serve": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.coordinator",
         "tacit.marble",
@@ -183,7 +189,11 @@ PROGRAMS = {
         "grpclib",
         "uvicorn",
     },
-    "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn"},
+    "tacit.programs.injector": {
+        *("tacit.cli", "tacit.coordinator", "tacit.serving", "tacit.marble", "tacit.client", "tacit.evidence"),
+        *("openvino", "typer", "grpc", "grpclib", "numpy", "dcap_qvl", "kr8s", "httpx"),
+    },
+    "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn", "kr8s"},
 }
 
 

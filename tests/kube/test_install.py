@@ -1,6 +1,7 @@
 """Installing and taking away: what is there before the chart, what is asked first, and what an earlier try left."""
 
 import base64
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fakes.cluster import FakeCluster, FakeHelm, Told, a_namespace
 from tacit.errors import ClusterRightError, InstallError
+from tacit.evidence.simulated.platform import generate_platform, refresh_platform, render_platform
 from tacit.kube.helm import Release
 from tacit.kube.install import Wish, install, make_values
 from tacit.kube.objects import DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SIGNING_REQUEST, WEBHOOK
@@ -15,7 +17,10 @@ from tacit.kube.places import Place, add_place, find_places, remove_place
 from tacit.kube.remove import remove
 
 CHART = Path("charts/tacit")
-SIMULATED = Wish(simulation=True, platform=b"{}", timeout=0)
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+PLATFORM = generate_platform(now=NOW, random=lambda size: b"\7" * size)
+RAW = render_platform(PLATFORM)
+SIMULATED = Wish(simulation=True, platform=RAW, timeout=0)
 SGX = {"sgx.intel.com/epc": "64Mi", "sgx.intel.com/enclave": "10", "sgx.intel.com/provision": "10"}
 
 
@@ -41,7 +46,7 @@ async def test_an_empty_cluster_gets_all_of_it_and_each_step_is_told(cluster: Fa
     await install(cluster, helm, CHART, SIMULATED, told)
     assert cluster.names(NAMESPACE) == ["default", "marblerun"]
     secret = cluster.objects[SECRET.name, "marblerun", "tacit-platform"]
-    assert base64.b64decode(secret["data"]["platform.json"]) == b"{}"
+    assert base64.b64decode(secret["data"]["platform.json"]) == RAW
     assert helm.values["simulation"] is True
     assert list(told) == [
         "Kubernetes v1.35.4",
@@ -55,10 +60,29 @@ async def test_an_empty_cluster_gets_all_of_it_and_each_step_is_told(cluster: Fa
 async def test_a_second_try_finds_what_is_there_and_keeps_the_platform(cluster: FakeCluster, helm: FakeHelm) -> None:
     await install(cluster, helm, CHART, SIMULATED, Told())
     told = Told()
-    await install(cluster, helm, CHART, Wish(simulation=True, platform=b'{"another": 1}', timeout=0), told)
+    another = render_platform(generate_platform(now=NOW, random=lambda size: rb"\8" * size))
+    await install(cluster, helm, CHART, Wish(simulation=True, platform=another, timeout=0), told)
     assert "Namespace marblerun is there" in list(told)
+    assert any("it is another platform than this machine's" in line for line in told)
     secret = cluster.objects[SECRET.name, "marblerun", "tacit-platform"]
-    assert base64.b64decode(secret["data"]["platform.json"]) == b"{}"
+    assert base64.b64decode(secret["data"]["platform.json"]) == RAW
+
+
+async def test_the_same_platform_is_brought_up_to_date(cluster: FakeCluster, helm: FakeHelm) -> None:
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    fresh = render_platform(refresh_platform(PLATFORM, now=NOW + timedelta(days=360)))
+    told = Told()
+    await install(cluster, helm, CHART, Wish(simulation=True, platform=fresh, timeout=0), told)
+    assert "Secret tacit-platform brought up to date" in list(told)
+    secret = cluster.objects[SECRET.name, "marblerun", "tacit-platform"]
+    assert base64.b64decode(secret["data"]["platform.json"]) == fresh
+
+
+async def test_a_secret_that_holds_no_platform_is_named(cluster: FakeCluster, helm: FakeHelm) -> None:
+    a_namespace(cluster, "marblerun")
+    cluster.put(SECRET, {"metadata": {"name": "tacit-platform"}, "data": {"platform.json": "QQ=="}}, "marblerun")
+    with pytest.raises(InstallError, match="the Secret tacit-platform in marblerun holds no platform"):
+        await install(cluster, helm, CHART, SIMULATED, Told())
 
 
 @pytest.mark.parametrize("status", ["pending-install", "pending-upgrade", "uninstalling"])
@@ -137,7 +161,7 @@ async def test_what_does_not_come_up_is_told_with_its_reason(cluster: FakeCluste
     with pytest.raises(
         InstallError, match=r"the image localhost/x:1 cannot be pulled: not found.*run the same command"
     ):
-        await install(cluster, helm, CHART, Wish(simulation=True, platform=b"{}", timeout=60), Told())
+        await install(cluster, helm, CHART, Wish(simulation=True, platform=RAW, timeout=60), Told())
 
 
 async def test_what_is_late_without_a_reason_is_told_too(cluster: FakeCluster, helm: FakeHelm) -> None:

@@ -304,7 +304,7 @@ async def test_a_release_is_read_from_its_history(tmp_path: Path, monkeypatch: p
         (
             "Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress",
             ClusterConflictError,
-            "",
+            "or was interrupted",
         ),
         ("Error: Kubernetes cluster unreachable: Get", ClusterAccessError, "does not reach the cluster"),
         (

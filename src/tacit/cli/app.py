@@ -19,7 +19,7 @@ from tacit.cli import coordinator, inference, manifest, model, platform, trust, 
 from tacit.cli.cluster import commands as cluster
 from tacit.cli.cluster import look, namespaces
 from tacit.cli.files import FormatOption, check_format
-from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange, take_flags, verb_of
+from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange, current_flags, take_flags, verb_of
 from tacit.errors import TacitError, UsageError
 
 # Options of MarbleRun's command line that have no place here, each with the way that there is.
@@ -82,19 +82,23 @@ app.command("up")(up.up)
 
 @app.command("version")
 def version(output: FormatOption = "text") -> None:
-    """Print the version of this command line.
+    """Print the version of this command line, and with `--kube` that of the coordinator on the cluster.
 
     Example: tacit version
     """
     check_format(output)
     found, commit = installed_version("tacit"), _commit()
+    coordinator = look.coordinator_version() if current_flags().kube else None
     if output == "json":
-        typer.echo(json.dumps({"Version": found, "Commit": commit}))
+        typer.echo(json.dumps({"Version": found, "Commit": commit, "Coordinator": coordinator}))
         return
     typer.echo(f"CLI Version: v{found}")
     if commit is not None:
         typer.echo(f"Commit: {commit}")
-    typer.echo("Unable to find MarbleRun Coordinator")  # MarbleRun's looks for one in Kubernetes; this one cannot
+    if coordinator is None:  # MarbleRun's looks for one in Kubernetes each time
+        typer.echo("Unable to find MarbleRun Coordinator")
+    else:
+        typer.echo(f"Coordinator Version: {coordinator}")
 
 
 def _commit() -> str | None:

@@ -12,12 +12,14 @@ Each step finds what an interrupted one left, and goes on from there.
 
 import asyncio
 import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tacit.errors import ClusterConflictError, ClusterRightError, InstallError
+from tacit.errors import ClusterConflictError, ClusterRightError, InstallError, PlatformError
+from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform, render_platform
 from tacit.kube.hardware import choose_resource_key, describe_node, offers_resource, parse_resource_key
 from tacit.kube.helm import CHART, RELEASE, Release
 from tacit.kube.objects import (
@@ -226,16 +228,45 @@ async def ensure_platform(cluster: Cluster, namespace: str, platform: bytes | No
     """The simulated platform, as the Secret that the chart mounts.
 
     One that is there stays, as what it sealed would be lost otherwise; the same one is brought up to date.
-    Raises: InstallError.
+    Raises: InstallError, PlatformError.
     """
     found = await cluster.get(SECRET, PLATFORM_SECRET, namespace=namespace)
     if found is None and platform is None:
         raise InstallError(f"there is no Secret {PLATFORM_SECRET} in {namespace}, and no platform to make it of")
-    if found is not None or platform is None:
-        watcher.step(f"Secret {PLATFORM_SECRET} is there (SIMULATED platform)")
+    if found is None and platform is not None:
+        await cluster.create(SECRET, platform_secret(namespace, platform, owner=namespace), namespace=namespace)
+        watcher.step(f"Secret {PLATFORM_SECRET} made (SIMULATED platform)")
         return
-    await cluster.create(SECRET, platform_secret(namespace, platform, owner=namespace), namespace=namespace)
-    watcher.step(f"Secret {PLATFORM_SECRET} made (SIMULATED platform)")
+    watcher.step(f"Secret {PLATFORM_SECRET} is there (SIMULATED platform)")
+    if found is None or platform is None:
+        return
+    held, ours = read_platform(found), parse_platform(platform, source="this machine's platform")
+    if held.root != ours.root:
+        watcher.step(
+            "Note: it is another platform than this machine's, so `tacit trust` here does not know it: "
+            f"kubectl -n {namespace} get secret {PLATFORM_SECRET} -o jsonpath='{{.data.platform\\.json}}' | base64 -d "
+            ">platform.json, and tacit platform import platform.json --platform FOLDER"
+        )
+        return
+    newer = render_platform(ours.with_parts_of(held))
+    if newer != render_platform(held):
+        value = platform_secret(namespace, newer, owner=namespace)
+        value["metadata"]["resourceVersion"] = (found.get("metadata") or {}).get("resourceVersion")
+        await cluster.replace(SECRET, value, namespace=namespace)
+        watcher.step(f"Secret {PLATFORM_SECRET} brought up to date")
+
+
+def read_platform(secret: Object) -> SimulatedPlatform:
+    """The simulated platform of a Secret. Raises: InstallError."""
+    place = (secret.get("metadata") or {}).get("namespace")
+    try:
+        raw = base64.b64decode((secret.get("data") or {})[PLATFORM_KEY], validate=True)
+        return parse_platform(raw, source=f"the Secret {PLATFORM_SECRET}")
+    except (KeyError, TypeError, binascii.Error, PlatformError) as exc:
+        raise InstallError(
+            f"the Secret {PLATFORM_SECRET} in {place} holds no platform under {PLATFORM_KEY}; delete it, and run "
+            "`tacit install --simulation` again"
+        ) from exc
 
 
 def platform_secret(namespace: str, platform: bytes, *, owner: str) -> dict[str, Any]:

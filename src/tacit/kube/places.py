@@ -1,12 +1,11 @@
 """Where marbles run: namespaces, and what a simulated TEE needs in each of them."""
 
-import base64
-import binascii
 from collections import Counter
 from dataclasses import dataclass
 
 from tacit.errors import InstallError
-from tacit.kube.install import MADE_BY, OWNER, PLATFORM_KEY, PLATFORM_SECRET, US, platform_secret
+from tacit.evidence.simulated.platform import render_platform
+from tacit.kube.install import MADE_BY, OWNER, PLATFORM_SECRET, US, platform_secret, read_platform
 from tacit.kube.objects import NAMESPACE, POD, SECRET, Cluster, labels_of
 
 _TYPE_LABEL = "marblerun/marbletype"
@@ -29,12 +28,7 @@ async def add_place(cluster: Cluster, name: str, *, owner: str) -> list[str]:
     source = await cluster.get(SECRET, PLATFORM_SECRET, namespace=owner)
     if source is None or name == owner:
         return lines
-    try:
-        platform = base64.b64decode((source.get("data") or {})[PLATFORM_KEY], validate=True)
-    except (KeyError, binascii.Error) as exc:
-        raise InstallError(
-            f"the Secret {PLATFORM_SECRET} in {owner} holds no platform; delete it, and run `tacit install --simulation`"
-        ) from exc
+    platform = render_platform(read_platform(source))
     value = platform_secret(name, platform, owner=owner)
     held = await cluster.get(SECRET, PLATFORM_SECRET, namespace=name)
     if held is None:

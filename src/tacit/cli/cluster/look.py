@@ -11,10 +11,11 @@ from tacit.cli.files import FormatOption, check_format
 from tacit.cli.trust.flags import current_flags
 from tacit.errors import InstallError
 from tacit.kube.hardware import NodeHardware, describe_node
-from tacit.kube.install import look
-from tacit.kube.objects import NODE
+from tacit.kube.install import COORDINATOR, look
+from tacit.kube.objects import DEPLOYMENT, NODE, labels_of
 from tacit.kube.readiness import Part
 
+_VERSION_LABEL = "app.kubernetes.io/version"
 _EVERY = 1.0  # seconds between two looks
 
 
@@ -122,3 +123,17 @@ def describe_part(part: Part) -> str:
         return f"{part.name} is not installed on this cluster"
     trouble = f" ({part.trouble.text})" if part.trouble else ""
     return f"{part.name} pods ready: {part.ready}/{part.wanted}{trouble}"
+
+
+def coordinator_version() -> str | None:
+    """The version of the coordinator on the cluster, as its label says; None where there is none. Raises: ClusterError."""
+    namespace = current_flags().namespace
+
+    async def ask() -> str | None:
+        from tacit.kube.cluster import KubernetesCluster
+
+        async with KubernetesCluster() as cluster:
+            found = await cluster.get(DEPLOYMENT, COORDINATOR, namespace=namespace)
+            return None if found is None else labels_of(found).get(_VERSION_LABEL)
+
+    return asyncio.run(ask())
