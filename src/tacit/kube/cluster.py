@@ -1,18 +1,20 @@
 """The one door to Kubernetes: kr8s makes the calls, and every foreign error becomes one of ours, with what to do."""
 
 import asyncio
+import json
 import os
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 import httpx
+import httpx_ws
 import kr8s
 import kr8s.asyncio
 import kr8s.asyncio.objects
@@ -22,6 +24,12 @@ from tacit.errors import ClusterAccessError, ClusterConflictError, ClusterError,
 from tacit.kube.objects import Kind, Object
 
 _TIMEOUT = 30.0  # seconds for an answer
+# The newer one can also say that the input ends, which is not relied on.
+_EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+_INPUT, _OUTPUT, _COMPLAINTS, _STATUS = 0, 1, 2, 3  # channels of an exec
+_FRAME = 32 << 10  # bytes of one message, as kubectl sends them
+_MAX_SAID = 1 << 20  # bytes that are kept of what a command says
+_SILENCE = 120.0  # seconds in which a command may say nothing
 _PAGE = 500  # objects of one answer
 
 
@@ -131,6 +139,22 @@ class KubernetesCluster:
         async with target.portforward(port, local_port="auto") as local:
             yield int(local)
 
+    async def execute(self, pod: Object, command: Sequence[str], *, content: Iterable[bytes] = ()) -> tuple[int, bytes]:
+        """See `Cluster`."""
+        metadata = pod.get("metadata") or {}
+        name, container = metadata.get("name"), str(pod["spec"]["containers"][0]["name"])
+        wanted: list[tuple[str, str | int | float | bool | None]] = [("command", word) for word in command]
+        wanted += [("container", container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+        with self._errors(f"exec in the pod {name}"), _first_error():
+            async with self._open().open_websocket(
+                version="v1",
+                url=f"pods/{name}/exec",
+                namespace=str(metadata.get("namespace")),
+                subprotocols=_EXEC_PROTOCOLS,
+                params=httpx.QueryParams(wanted),
+            ) as socket:
+                return await _Conversation(socket).hold(content)
+
     async def watch(self, kind: Kind, *, namespace: str) -> AsyncIterator[Object]:
         """See `Cluster`: by asking every second, which no proxy and no lost event can disturb."""
         seen: dict[str, str] = {}
@@ -173,6 +197,66 @@ class KubernetesCluster:
                 yield
         except kr8s.ServerError as exc:
             raise _refusal(what, where, exc) from exc
+
+
+class _Conversation:
+    """What is said to a command in a pod, and by it."""
+
+    def __init__(self, socket: httpx_ws.AsyncWebSocketSession) -> None:
+        self._socket = socket
+        self._said: dict[int, bytes] = {_OUTPUT: b"", _COMPLAINTS: b""}
+        self._heard = asyncio.Event()
+
+    async def hold(self, content: Iterable[bytes]) -> tuple[int, bytes]:
+        """Send the input while the output comes: the exit code, and what was said (or, where that failed, complained)."""
+        sending = asyncio.create_task(self._send(content))
+        try:
+            while True:
+                message = await self._socket.receive_bytes(timeout=_SILENCE)
+                channel, text = message[0], message[1:]
+                if channel == _STATUS:
+                    code = _exit_code(json.loads(text))
+                    return code, self._said[_COMPLAINTS if code else _OUTPUT]
+                if channel in self._said and len(self._said[channel]) < _MAX_SAID:
+                    self._said[channel] += text
+                    self._heard.set()
+        except (httpx_ws.HTTPXWSException, TimeoutError) as exc:
+            raise ClusterAccessError("the connection to the pod broke off; run the same command again") from exc
+        finally:
+            sending.cancel()
+            with suppress(asyncio.CancelledError, httpx_ws.HTTPXWSException, OSError, anyio.ClosedResourceError):
+                await sending
+
+    async def _send(self, content: Iterable[bytes]) -> None:
+        """Nothing between here and the pod has to keep more than one piece."""
+        for number, piece in enumerate(content):
+            while self._said[_OUTPUT].count(b"\n") < number:
+                self._heard.clear()
+                await self._heard.wait()
+            for start in range(0, len(piece), _FRAME):
+                await self._socket.send_bytes(bytes([_INPUT]) + piece[start : start + _FRAME])
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    """The error itself, where a library hands out a group of them."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+def _exit_code(status: Object) -> int:
+    """What an exec ended with. Raises: ClusterError, where it did not even start."""
+    if status.get("status") == "Success":
+        return 0
+    for cause in (status.get("details") or {}).get("causes") or []:
+        if cause.get("reason") == "ExitCode":
+            return int(cause.get("message", 1))
+    raise ClusterError(f"the command did not run in the pod: {str(status.get('message'))[:300]}")
 
 
 class _AbsentError(ClusterError):

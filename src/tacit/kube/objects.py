@@ -1,6 +1,6 @@
 """What a cluster holds, as values: the kinds that are used here, and the calls that one can make about them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,6 +86,13 @@ class Cluster(Protocol):
 
     async def version(self) -> str:
         """The cluster's own version, such as v1.35.4."""
+
+    async def execute(self, pod: Object, command: Sequence[str], *, content: Iterable[bytes] = ()) -> tuple[int, bytes]:
+        """Run a command in a pod's first container, with this as its input: its exit code, and what it said.
+
+        The command has to know how much it reads, and says a line after each piece: then comes the next one. A break of
+        the connection is a ClusterAccessError.
+        """
 
     def forward(self, pod: Object, port: int) -> AbstractAsyncContextManager[int]:
         """A port of this machine's loopback that leads to a port of a pod, for the length of the block."""
