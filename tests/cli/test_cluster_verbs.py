@@ -1,5 +1,6 @@
 """The verbs about a cluster as they are typed: wrong words, and what is missing on this machine, in one line."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,10 @@ def test_with_the_way_through_the_cluster_a_coordinator_need_not_be_named() -> N
     assert done.code == 0, done.err
     assert "at coordinator-client-api.shop:4433" in done.out
     assert "coordinator-client-api.shop:4433" in run_main("trust").out
+
+
+def test_without_a_client_for_kubernetes_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tacit.kube.cluster", None)
+    done = run_main("precheck")
+    assert (done.code, done.out) == (1, "")
+    assert "pip install 'tacit[kube]'" in done.err

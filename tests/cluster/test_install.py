@@ -364,7 +364,8 @@ def test_the_chart_is_clean_in_both_helms(program: str, values: dict[str, Any], 
     done = subprocess.run(lint, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     render = [program, "template", "marblerun", str(CHART), "--namespace", "shop", "--values", str(file)]
-    done = subprocess.run(render, capture_output=True, text=True, check=True)
+    # A helm that was built from its module knows no version of Kubernetes but an old one.
+    done = subprocess.run([*render, "--kube-version", "1.35.0"], capture_output=True, text=True, check=True)
     rendered = [value for value in yaml.safe_load_all(done.stdout) if value]
     assert all(value["apiVersion"] and value["kind"] and value["metadata"]["name"] for value in rendered)
     pretends = (
