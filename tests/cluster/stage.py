@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.conftest import Cluster
-
 from fakes.hosts import ThisMachine
 from fakes.journey import RESNET50, Person, make_model, unpack
 

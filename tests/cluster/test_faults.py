@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster.conftest import Cluster
 
+from cluster.conftest import Cluster
 from cluster.load import Record, load, render_report
 from cluster.stage import NAME, SERVERS, Stage, is_ready, node_tool, staged
 
