@@ -53,9 +53,9 @@ cat "$root"/usr/share/ca-certificates/mozilla/*.crt > "$root/etc/ssl/certs/ca-ce
 printf 'root:x:0:0:root:/:/usr/sbin/nologin\ntacit:x:65532:65532:tacit:/run/tacit:/usr/sbin/nologin\n' > "$root/etc/passwd"
 printf 'root:x:0:\ntacit:x:65532:\n' > "$root/etc/group"
 printf 'hosts: files dns\npasswd: files\ngroup: files\n' > "$root/etc/nsswitch.conf"
-mkdir -p "$root/run/tacit" "$root/encrypted" "$root/models"
-chown 65532:65532 "$root/run/tacit"
-chmod 1777 "$root/tmp"
+mkdir -p "$root/run/tacit" "$root/encrypted" "$root/models" "$root/coordinator/data"
+chown 65532:65532 "$root/run/tacit" "$root/coordinator/data"
+chmod 1777 "$root/tmp" "$root/run/tacit" # a tmpfs takes the mode of the folder that it covers
 chroot "$root" /sbin/ldconfig 2>/dev/null || ldconfig -r "$root"
 rm -rf "$root/var/cache/ldconfig"
 # Byte code goes with its source by the source's hash: a read-only image cannot write it, and times are all the same here.

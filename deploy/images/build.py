@@ -33,7 +33,7 @@ import tacit
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-VERSION = tacit.__version__
+VERSION = os.environ.get("TACIT_IMAGE_TAG") or tacit.__version__
 # The time that stands at every file and image; it says nothing, so that it changes nothing.
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "1767225600"))
 _MEASURE = "from tacit.evidence.issue.program import load_inventory as l; print(l({!r}).measurement().hex())"
@@ -221,7 +221,7 @@ def _inputs(base: Path, wheel: Path, images: Sequence[Image]) -> str:
     files = [*HERE.glob("*.py"), *HERE.glob("*.Dockerfile"), *(ROOT / "lock").glob("image-*.txt")]
     files += [one for one in wheel.rglob("*") if one.is_file()]
     parts = [one.name.encode() + one.read_bytes() for one in sorted(files)]
-    names = " ".join(one.name for one in images)
+    names = " ".join(one.reference for one in images)
     return _digest(*parts, (base / "base.tar").read_bytes(), f"{names} {EPOCH}".encode())
 
 

@@ -162,7 +162,7 @@ def test_an_empty_label_is_refused_in_marbleruns_words() -> None:
 
 
 @pytest.mark.parametrize("label", ["../../etc", "a/b", "a\nb", "-a", "a" * 64])
-def test_a_type_that_would_choose_a_path_is_refused(label: str) -> None:
+def test_t13_a_type_that_would_choose_a_path_is_refused(label: str) -> None:
     with pytest.raises(AdmissionError, match="Invalid"):
         patched(a_pod(marbletype=label))
 

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fakes.served import recorded
 from tacit.edge import GrpcCall, HttpRequest
 from tacit.errors import RequestError, Status
+from tacit.serving.batching import Duration
 from tacit.serving.plane import Plane, State, VersionStatus
 from tacit.serving.tfs.config import parse_monitoring_config
 from tacit.serving.tfs.manage.health import SERVICES, Health
@@ -125,6 +126,18 @@ def test_t44_names_that_strangers_make_up_make_no_series(metrics: Metrics) -> No
         metrics.request(f"made up {number}", "Predict", "GRPC", Status.NOT_FOUND, 0.1)
     found = [line for line in lines(metrics) if line.startswith(":tensorflow:serving:request_count{")]
     assert found == [':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"} 100.0']
+
+
+def test_the_time_in_the_queue_is_a_count_and_a_sum_by_model() -> None:
+    waits = {"half_plus_two": Duration(4, 2_500_000_000), "cold": Duration()}
+    metrics = Metrics(lambda: STATUSES, names=lambda: tuple(STATUSES), tee="", queued=waits.__getitem__)
+    found = [line for line in lines(metrics) if "tacit_queue_seconds" in line and not line.startswith("#")]
+    assert found == [
+        'tacit_queue_seconds_count{model_name="half_plus_two"} 4.0',
+        'tacit_queue_seconds_sum{model_name="half_plus_two"} 2.5',
+        'tacit_queue_seconds_count{model_name="cold"} 0.0',
+        'tacit_queue_seconds_sum{model_name="cold"} 0.0',
+    ]
 
 
 def test_loading_and_warming_up_are_counted(metrics: Metrics) -> None:

@@ -101,8 +101,8 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
                 "a certificate of its own needs --certificateSecret, --webhookConfiguration, and --namespace or POD_NAMESPACE"
             )
         place = Place(namespace, options.certificateSecret, options.webhookConfiguration)
-    host, _, port = options.addr.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+    host, colon, port = options.addr.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f'--addr is "{options.addr}"; expected HOST:PORT, such as :{PORT}')
     return Config(
         address=(host.removeprefix("[").removesuffix("]"), int(port)),

@@ -309,7 +309,10 @@ def open_metrics(repository: Repository, tee: str) -> "Metrics":
     from tacit.serving.tfs.manage.metrics import Metrics
 
     return Metrics(
-        lambda: {name: repository.statuses(name) for name in repository.names()}, names=repository.names, tee=tee
+        lambda: {name: repository.statuses(name) for name in repository.names()},
+        names=repository.names,
+        tee=tee,
+        queued=repository.queued,
     )
 
 

@@ -28,7 +28,7 @@ from tacit.errors import (
     TacitError,
     VaultError,
 )
-from tacit.serving.batching import BatchRules
+from tacit.serving.batching import BatchRules, Duration
 from tacit.serving.batching.loaded import LoadedModel, Queueing, fit
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
@@ -157,6 +157,15 @@ class Repository:
         """All versions that are known, highest first."""
         table = self._tables.get(model, {})
         return [table[version].status for version in sorted(table, reverse=True)]
+
+    def queued(self, model: str) -> Duration:
+        """How many requests of its loaded versions have left the queue, and how long they waited there together."""
+        waited = Duration()
+        for entry in self._tables.get(model, {}).values():
+            if entry.loaded is not None:
+                one = entry.loaded.statistics.queue
+                waited.add(one.ns, one.count)
+        return waited
 
     @property
     def ready(self) -> bool:

@@ -18,10 +18,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from tacit.edge import HttpResponse
 from tacit.errors import Status
+from tacit.serving.batching import Duration
 from tacit.serving.plane import State, VersionStatus
 from tacit.serving.tfs.meter import Entry
 
@@ -40,7 +41,14 @@ Statuses = Callable[[], Mapping[str, Sequence[VersionStatus]]]
 class Metrics:
     """Counts for one server: a `Meter`, an observer of the repository's events, and the answer to a scrape."""
 
-    def __init__(self, statuses: Statuses, *, names: Callable[[], Collection[str]], tee: str) -> None:
+    def __init__(
+        self,
+        statuses: Statuses,
+        *,
+        names: Callable[[], Collection[str]],
+        tee: str,
+        queued: Callable[[str], Duration] | None = None,
+    ) -> None:
         # Series of their own with times, which TensorFlow Serving does not have.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function without types
         self._names = names
@@ -67,6 +75,8 @@ class Metrics:
         )
         about.labels(tee or "none").set(1)
         self.registry.register(_States(statuses))
+        if queued is not None:
+            self.registry.register(_Queues(names, queued))
 
     def _count_loading(self) -> None:
         self._warmup = Histogram(
@@ -147,6 +157,24 @@ class _States:
             ready.add_metric((name,), float(any(status.state is State.AVAILABLE for status in statuses)))
         yield states
         yield ready
+
+
+class _Queues:
+    """How long requests waited for their turn: what a server that is too small shows first."""
+
+    def __init__(self, names: Callable[[], Collection[str]], queued: Callable[[str], Duration]) -> None:
+        self._names = names
+        self._queued = queued
+
+    def collect(self) -> Iterable[Metric]:
+        """Count and sum by model; the mean over a time is what to scale by."""
+        waits = SummaryMetricFamily(
+            "tacit_queue_seconds", "Time that requests waited in the queue of their model.", labels=("model_name",)
+        )
+        for name in self._names():
+            waited = self._queued(name)
+            waits.add_metric((name,), waited.count, waited.ns / 1e9)
+        yield waits
 
 
 def _as_tensorflow(text: bytes) -> bytes:
