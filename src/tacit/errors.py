@@ -88,10 +88,8 @@ class TacitError(Exception):
     reason: ClassVar[str] = "tacit"
 
     def anew(self) -> Self:
-        """An error of the same class and words, which was raised nowhere yet; for whoever keeps one for later callers.
-
-        One that is raised again and again holds a trace of every time, and with it all that those callers held.
-        """
+        """An error of the same class and words, which was raised nowhere yet; for whoever keeps one for later callers."""
+        # One that is raised again and again holds a trace of every time, and with it all that those callers held.
         made = type(self).__new__(type(self), *self.args)
         made.__dict__.update(self.__dict__)
         return made
@@ -480,10 +478,7 @@ class ModelNotAllowedError(ModelError):
 
 
 class Status(IntEnum):
-    """Canonical status codes of google.rpc, which both serving protocols use.
-
-    Source: google/rpc/code.proto.
-    """
+    """Canonical status codes, which both serving protocols use. Source: google/rpc/code.proto."""
 
     OK = 0
     CANCELLED = 1
@@ -505,10 +500,7 @@ class Status(IntEnum):
 
 
 class RequestError(TacitError):
-    """A prediction was refused.
-
-    `status` is the canonical code; each protocol's edge turns it into its own number.
-    """
+    """A prediction was refused. `status` is the canonical code; each protocol's edge turns it into its own number."""
 
     reason = "request"
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from fakes.kubernetes import TAG, Place, found, kubectl, place, until
 
 from fakes import models
 from fakes.containers import OUT, package_of
+from fakes.kubernetes import TAG, Place, found, kubectl, place, until
 from fakes.stage import KEY, PROGRAMS
 from tacit.client.address import Address
 from tacit.client.channel import through

@@ -162,7 +162,7 @@ def test_an_empty_label_is_refused_in_marbleruns_words() -> None:
 
 
 @pytest.mark.parametrize("label", ["../../etc", "a/b", "a\nb", "-a", "a" * 64])
-def test_a_type_that_would_choose_a_path_is_refused(label: str) -> None:
+def test_t13_a_type_that_would_choose_a_path_is_refused(label: str) -> None:
     with pytest.raises(AdmissionError, match="Invalid"):
         patched(a_pod(marbletype=label))
 
@@ -192,3 +192,10 @@ def test_whatever_the_pod_every_mount_of_ours_has_its_volume(containers: list[di
     for container in spec["containers"]:
         names = [one["name"] for one in container["env"]]
         assert {"EDG_MARBLE_TYPE", "EDG_MARBLE_UUID_FILE", "EDG_MARBLE_COORDINATOR_ADDR"} <= set(names)
+
+
+def test_what_is_simulated_asks_its_node_for_nothing() -> None:
+    spec = patched(a_pod(), Settings(wanted=None))["spec"]
+    assert "tolerations" not in spec
+    assert not any("limits" in (one.get("resources") or {}) for one in spec["containers"])
+    assert any(one["name"] == "EDG_MARBLE_TYPE" for one in spec["containers"][0]["env"])

@@ -75,7 +75,7 @@ def test_what_is_no_new_marble_is_never_held_up(review: dict[str, Any]) -> None:
         (b"[" * 100_000, "no admission review"),
     ],
 )
-def test_what_is_no_review_is_refused_in_words(raw: bytes, words: str) -> None:
+def test_t13_what_is_no_review_is_refused_in_words(raw: bytes, words: str) -> None:
     with pytest.raises(AdmissionError, match=words):
         answer_review(raw, Settings())
 
@@ -84,7 +84,7 @@ def test_what_is_no_review_is_refused_in_words(raw: bytes, words: str) -> None:
     st.binary(max_size=200)
     | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps).map(str.encode)
 )
-def test_any_bytes_are_answered_or_refused(raw: bytes) -> None:
+def test_t13_any_bytes_are_answered_or_refused(raw: bytes) -> None:
     with suppress(AdmissionError):
         answered, note = answer_review(raw, Settings())
         assert json.loads(answered)["response"]["allowed"] in (True, False)

@@ -6,7 +6,7 @@ import os
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -154,18 +154,6 @@ class KubernetesCluster:
                 params=httpx.QueryParams(wanted),
             ) as socket:
                 return await _Conversation(socket).hold(content)
-
-    async def watch(self, kind: Kind, *, namespace: str) -> AsyncIterator[Object]:
-        """See `Cluster`: by asking every second, which no proxy and no lost event can disturb."""
-        seen: dict[str, str] = {}
-        while True:
-            for value in await self.find(kind, namespace=namespace):
-                metadata: Mapping[str, Any] = value.get("metadata") or {}
-                name, at = str(metadata.get("name")), str(metadata.get("resourceVersion"))
-                if seen.get(name) != at:
-                    seen[name] = at
-                    yield value
-            await asyncio.sleep(1)
 
     def _open(self) -> kr8s.asyncio.Api:
         if self._api is None:

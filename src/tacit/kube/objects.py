@@ -1,6 +1,6 @@
 """What a cluster holds, as values: the kinds that are used here, and the calls that one can make about them."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,9 +96,6 @@ class Cluster(Protocol):
 
     def forward(self, pod: Object, port: int) -> AbstractAsyncContextManager[int]:
         """A port of this machine's loopback that leads to a port of a pod, for the length of the block."""
-
-    def watch(self, kind: Kind, *, namespace: str) -> AsyncIterator[Object]:
-        """Objects of a namespace, each time one changes."""
 
 
 def name_of(value: Object) -> str:

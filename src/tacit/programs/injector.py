@@ -7,7 +7,8 @@ marble gets anything, the coordinator decides by its evidence. Options may begin
 
 - --coordAddr HOST:PORT (coordinator-mesh-api.marblerun:2001): where marbles find the coordinator.
 - --clusterDomain NAME (cluster.local): what names of services end with.
-- --sgxResource NAME[=AMOUNT] (sgx.intel.com/epc): the resource of a TEE that marbles ask their node for.
+- --sgxResource NAME[=AMOUNT] (sgx.intel.com/epc): the resource of a TEE that marbles ask their node for; `none` where
+  the TEE is simulated.
 - --tlsCertFile FILE, --tlsKeyFile FILE (/etc/webhook/certs/tls.crt and tls.key): the certificate to serve with, read anew
   when it changes.
 - --certificateSecret NAME: instead of files, a certificate of its own, kept in this Secret, renewed by itself, shared by
@@ -43,6 +44,7 @@ from tacit.pki.tls import server_context
 from tacit.programs.arguments import Parser
 
 NAME = "tacit-injector"
+NOTHING = "none"  # the resource that simulated TEEs need
 GRACE = 5.0  # seconds that running requests get at the end
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _START = 60.0  # seconds to get a first certificate; Kubernetes starts a pod anew after that
@@ -87,7 +89,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     if level not in LEVELS:
         raise UsageError(f'EDG_HTTP_ERROR_LOG_LEVEL is "{level}"; expected one of {", ".join(LEVELS)}')
     try:
-        wanted = parse_resource_key(options.sgxResource)
+        wanted = None if options.sgxResource == NOTHING else parse_resource_key(options.sgxResource)
     except InputError as exc:
         raise UsageError(f"--sgxResource: {exc}") from exc
     _check_coordinator(options.coordAddr)
@@ -99,8 +101,8 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
                 "a certificate of its own needs --certificateSecret, --webhookConfiguration, and --namespace or POD_NAMESPACE"
             )
         place = Place(namespace, options.certificateSecret, options.webhookConfiguration)
-    host, _, port = options.addr.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+    host, colon, port = options.addr.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f'--addr is "{options.addr}"; expected HOST:PORT, such as :{PORT}')
     return Config(
         address=(host.removeprefix("[").removesuffix("]"), int(port)),

@@ -10,6 +10,7 @@ import typer
 from tacit.cli.cluster.screen import Screen
 from tacit.cli.platform import whole_platform
 from tacit.cli.trust.flags import current_flags
+from tacit.cli.trust.through import open_cluster
 from tacit.errors import InputError, UsageError
 from tacit.kube.hardware import parse_resource_key
 from tacit.kube.helm import CHART, Helm, chart_folder
@@ -90,10 +91,8 @@ def install_(
 
 def _run_install(wish: Wish, chart: Path) -> None:
     async def work(screen: Screen) -> None:
-        from tacit.kube.cluster import KubernetesCluster
-
         helm = await Helm.find(wish.namespace)
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             await install(cluster, helm, chart, wish, screen)
 
     run(work, "The install was interrupted; run the same command again, and it goes on from there.")
@@ -121,10 +120,8 @@ def uninstall() -> None:
     namespace = current_flags().namespace
 
     async def work(screen: Screen) -> None:
-        from tacit.kube.cluster import KubernetesCluster
-
         helm = await Helm.find(namespace)
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             await remove(cluster, helm, namespace, screen)
 
     run(work, "The uninstall was interrupted; run it again.")

@@ -9,6 +9,7 @@ import typer
 
 from tacit.cli.files import FormatOption, check_format
 from tacit.cli.trust.flags import current_flags
+from tacit.cli.trust.through import open_cluster
 from tacit.errors import InstallError
 from tacit.kube.hardware import NodeHardware, describe_node
 from tacit.kube.install import COORDINATOR, look
@@ -27,9 +28,7 @@ def precheck(output: FormatOption = "text") -> None:
     check_format(output)
 
     async def ask() -> list[NodeHardware]:
-        from tacit.kube.cluster import KubernetesCluster
-
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             return [describe_node(node) for node in await cluster.find(NODE)]
 
     nodes = asyncio.run(ask())
@@ -98,12 +97,10 @@ def check(
 
 async def _wait(namespace: str, seconds: int, *, quiet: bool) -> list[Part]:
     """The parts that are installed, once they are ready or the time is over; each change is shown."""
-    from tacit.kube.cluster import KubernetesCluster
-
     said: dict[str, str] = {}
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
-    async with KubernetesCluster() as cluster:
+    async with open_cluster() as cluster:
         while True:
             found = await look(cluster, namespace)
             parts = [part for part in found if part.is_installed]
@@ -130,9 +127,7 @@ def coordinator_version() -> str | None:
     namespace = current_flags().namespace
 
     async def ask() -> str | None:
-        from tacit.kube.cluster import KubernetesCluster
-
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             found = await cluster.get(DEPLOYMENT, COORDINATOR, namespace=namespace)
             return None if found is None else labels_of(found).get(_VERSION_LABEL)
 

@@ -10,6 +10,7 @@ import typer
 
 from tacit.cli.files import FormatOption, check_format
 from tacit.cli.trust.flags import current_flags
+from tacit.cli.trust.through import open_cluster
 from tacit.kube.objects import Cluster
 from tacit.kube.places import add_place, find_places, remove_place
 
@@ -20,9 +21,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAMESPACE", help="A namesp
 
 def _ask(work: Callable[[Cluster], Awaitable[Any]]) -> Any:
     async def opened() -> Any:
-        from tacit.kube.cluster import KubernetesCluster
-
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             return await work(cluster)
 
     return asyncio.run(opened())

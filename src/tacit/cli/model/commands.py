@@ -10,6 +10,7 @@ import typer
 from tacit.cli.files import FormatOption as OutputFormatOption
 from tacit.cli.files import check_format
 from tacit.cli.model.progress import progress_bar
+from tacit.cli.trust.through import open_cluster
 from tacit.errors import UsageError
 
 CAPSULE, CTR = "capsule", "ctr"
@@ -274,7 +275,6 @@ def push(
 
     from tacit.cli.model.push import find_storage
     from tacit.cli.model.push import push as push_file
-    from tacit.kube.cluster import KubernetesCluster
 
     del kube  # there is no other way yet
     if model.suffix not in (".capsule", ".encrypted") and not plaintext:
@@ -284,7 +284,7 @@ def push(
         )
 
     async def work() -> None:
-        async with KubernetesCluster() as cluster:
+        async with open_cluster() as cluster:
             place = namespace or cluster.namespace
             through = await find_storage(cluster, pod, place)
             with progress_bar(f"Pushing {model.name}") as progress:

@@ -1,11 +1,16 @@
 """The way to a coordinator through a cluster (`--kube`), and the address that it has there."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from tacit.cli.trust.flags import current_context, current_flags
 from tacit.client.address import COORDINATOR_PORT, Address
 from tacit.client.channel import through
-from tacit.errors import UsageError
+from tacit.errors import InstallError, UsageError
+
+if TYPE_CHECKING:
+    from tacit.kube.cluster import KubernetesCluster
 
 _SERVICE = "coordinator-client-api"
 _LOOPBACK = "127.0.0.1"
@@ -34,10 +39,20 @@ def open_way(address: Address) -> None:
     flags = current_flags()
     if not flags.kube:
         return
-    from tacit.kube.cluster import KubernetesCluster
     from tacit.kube.forward import forwarded, parse_target
 
     target = parse_target(address.host, address.port, namespace=flags.namespace)
     context = current_context()
-    local = context.with_resource(forwarded(KubernetesCluster, target))
+    local = context.with_resource(forwarded(open_cluster, target))
     context.with_resource(through(address, Address(_LOOPBACK, local)))
+
+
+def open_cluster() -> "KubernetesCluster":
+    """The cluster of the kubeconfig, to be used as an asynchronous context manager. Raises: InstallError."""
+    try:
+        from tacit.kube.cluster import KubernetesCluster
+    except ImportError as exc:
+        raise InstallError(
+            "this installation of tacit has no client for Kubernetes (kr8s); get it with: pip install 'tacit[kube]'"
+        ) from exc
+    return KubernetesCluster()

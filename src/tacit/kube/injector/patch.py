@@ -43,11 +43,11 @@ Operation = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where marbles find the coordinator, what their names end with, and what they ask their node for."""
+    """Where marbles find the coordinator, what their names end with, and what they ask their node for: None for nothing."""
 
     coordinator: str = "coordinator-mesh-api.marblerun:2001"
     cluster_domain: str = "cluster.local"
-    wanted: Wanted = field(default_factory=lambda: parse_resource_key(INTEL_EPC))
+    wanted: Wanted | None = field(default_factory=lambda: parse_resource_key(INTEL_EPC))
 
 
 class Variable(msgspec.Struct):
@@ -129,16 +129,16 @@ def patch_pod(pod: Pod, *, namespace: str, uid: str, settings: Settings) -> Patc
         raise AdmissionError(f"Invalid [{TYPE_LABEL}] label, request denied: no value of a label has such characters")
     if not _UID.fullmatch(uid):
         raise AdmissionError("the review's uid is none; expected one of Kubernetes' own making")
-    resources = labels.get(RESOURCES_LABEL) != _DISABLED
+    wanted = None if labels.get(RESOURCES_LABEL) == _DISABLED else settings.wanted
     only = labels.get(CONTAINER_LABEL) or None
     containers = pod.spec.containers or []
     chosen = [(at, one) for at, one in enumerate(containers) if only is None or one.name == only]
     marble = _Marble(marble_type, namespace or "default", f"{_FILE}-{uid}", settings)
-    operations = [operation for at, one in chosen for operation in marble.container(at, one, resources=resources)]
+    operations = [operation for at, one in chosen for operation in marble.container(at, one, wanted)]
     if any(marble.needs_file(one) for _, one in chosen):
         operations += _append("/spec/volumes", pod.spec.volumes, [marble.volume()])
-    if resources:
-        toleration = {"key": settings.wanted.key, "operator": "Exists", "effect": "NoSchedule"}
+    if wanted is not None:
+        toleration = {"key": wanted.key, "operator": "Exists", "effect": "NoSchedule"}
         if toleration not in (pod.spec.tolerations or []):
             operations += _append("/spec/tolerations", pod.spec.tolerations, [toleration])
     warnings = () if chosen else (_nobody(only, containers),)
@@ -176,7 +176,7 @@ class _Marble:
         named = any(one.name == _UUID_FILE for one in container.env or [])
         return not named and all(one.mountPath.rstrip("/") != self.folder for one in container.volumeMounts or [])
 
-    def container(self, at: int, container: Container, *, resources: bool) -> Iterator[Operation]:
+    def container(self, at: int, container: Container, wanted: Wanted | None) -> Iterator[Operation]:
         path = f"/spec/containers/{at}"
         held = {one.name for one in container.env or []}
         new = [{"name": name, "value": value} for name, value in self.variables() if name not in held]
@@ -184,8 +184,8 @@ class _Marble:
         if self.needs_file(container):
             mount = {"name": self.volume_name, "mountPath": self.folder}
             yield from _append(f"{path}/volumeMounts", container.volumeMounts, [mount])
-        if resources:
-            yield from _limits(path, container.resources, self.settings.wanted.limits)
+        if wanted is not None:
+            yield from _limits(path, container.resources, wanted.limits)
 
     def volume(self) -> Mapping[str, Any]:
         """The pod's own UUID, which is the marble's, as a file."""
