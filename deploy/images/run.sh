@@ -21,7 +21,8 @@ image=${TACIT_IMAGE:-$image}
 command -v "${CONTAINERS%% *}" >/dev/null 2>&1 || fail "no ${CONTAINERS%% *}; apt-get install podman, or name another program with CONTAINERS"
 
 set -- --rm --name "${TACIT_CONTAINER:-tacit-$what}" --replace --network host --pull never \
-    --read-only --cap-drop all --security-opt no-new-privileges --tmpfs /run/tacit:rw,mode=1777 "$@"
+    --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
+    --tmpfs /run/tacit:rw,mode=1777 --tmpfs /tmp:rw,mode=1777 "$@"
 # Values stay out of the list of processes.
 for name in $(env | sed -n 's/^\(EDG_[A-Z_]*\|TACIT_[A-Z_]*\|OE_SIMULATION\)=.*/\1/p'); do
     case $name in

@@ -60,7 +60,8 @@ class Host(Stage):
     def start_coordinator(self, **more: str) -> Running:
         self.host, self.mesh = f"localhost:{self.ports[0]}", f"localhost:{self.ports[1]}"
         (self.folder / "encrypted").mkdir(exist_ok=True)
-        (self.folder / "m.capsule").rename(self.folder / "encrypted" / "m.capsule")
+        capsule = (self.folder / "m.capsule").rename(self.folder / "encrypted" / "m.capsule")
+        capsule.chmod(0o644)  # as `tacit model encrypt` leaves it: the server is another user
         listen = {"CLIENT": self.ports[0], "MESH": self.ports[1]}
         addresses = {f"EDG_COORDINATOR_{name}_ADDR": f"127.0.0.1:{port}" for name, port in listen.items()}
         coordinator = self.container("coordinator", **addresses, **more)
