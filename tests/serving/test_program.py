@@ -270,7 +270,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--port=9", "--rest_api_port=9"], {}, 2, "both 9"),
         (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
         (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
-        (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16"),
+        (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16, int8"),
         (["--model_base_path=/m", "--edge=nginx"], {}, 2, "expected tacit or grpcio"),
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
@@ -328,7 +328,7 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
                 process.send_signal(number)
         assert process.wait(20) == 0
     names = [event["event"] for event in events]
-    assert names == ["trust", "listening", "model-available", "ready", "draining", "stopped"]
+    assert names == ["trust", "isolation", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
 
 
