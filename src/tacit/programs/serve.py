@@ -30,6 +30,7 @@ import structlog
 from tacit.edge import GrpcMethods, Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, TacitError, UsageError
+from tacit.programs.loop import run_in_loop
 from tacit.programs.memory import give_back_memory, keep_buffers, keep_memory_private
 from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
 from tacit.programs.model_server.isolation import open_workers
@@ -91,7 +92,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if flags.switch("help") or flags.switch("version"):
             print(usage() if flags.switch("help") else f"tacit-serve {version('tacit')}")  # noqa: T201 (asked for)
             return 0
-        asyncio.run(serve(flags, environ))
+        run_in_loop(serve(flags, environ))
     except UsageError as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 (the last word of this program)
         return 2
@@ -234,7 +235,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            _attested(server, doors.http(rest.handle, oip, metrics_path=server.metrics_path)),
+            doors.http(_attested(server, rest.handle), oip, metrics_path=server.metrics_path),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),
@@ -282,6 +283,11 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
         )
     if flags.text("edge") != "grpcio":
         raise UsageError(f"--edge={flags.text('edge')}: expected tacit or grpcio")
+    if server.plane.callers.ask_for_certificates and not (identity and identity.client_roots):
+        raise UsageError(
+            "--edge=grpcio sees no client certificate that it does not verify itself, and the manifest's Clients are known "
+            "by theirs: give custom_ca in --ssl_config_file, or leave --edge out"
+        )
     from tacit.edge.data import serve_grpc_data
 
     return await serve_grpc_data(
