@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench soak fuzz slow wheel tensorflow clients clean
+.PHONY: help demo test check bench soak fuzz slow wheel tensorflow clients cluster images clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
 	@echo 'make clients  the clients that others wrote, against our server'
+	@echo 'make images   the container images, with buildah; the same inputs give the same digests'
+	@echo 'make cluster  the tests on Kubernetes: against KUBECONFIG, or on two nodes that it starts and stops (KEEP=1 leaves them)'
 	@echo 'make wheel    build the wheel and try it in an environment of its own'
 
 demo:
@@ -19,11 +21,11 @@ demo:
 
 test:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'not slow and not tensorflow and not clients' -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster' -n 2 --dist loadfile $(ARGS)
 
 slow:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'slow and not tensorflow and not clients' $(ARGS)
+	@$(PYTEST) -m 'slow and not tensorflow and not clients and not cluster' $(ARGS)
 
 check:
 	@scripts/environment.sh test
@@ -52,6 +54,14 @@ tensorflow:
 clients:
 	@scripts/environment.sh test
 	@scripts/clients.sh
+
+images:
+	@scripts/environment.sh test
+	@.venv/bin/python deploy/images/build.py $(ARGS)
+
+cluster:
+	@scripts/environment.sh test
+	@scripts/cluster-tests.sh $(ARGS)
 
 clean:
 	rm -rf .venv .venv-tensorflow .venv-clients .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -16,6 +16,20 @@ compile test lock/test.txt
 uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --exclude-newer "$cutoff" -c lock/test.txt pyproject.toml --extra build --extra demo -o lock/demo.txt
 echo "wrote lock/demo.txt"
+# What each image holds beside its own rooms: the same versions again, without what only tests and other images need.
+image() {
+    name=$1
+    shift
+    # shellcheck disable=SC2086  # one option for each extra
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+        --no-header --exclude-newer "$cutoff" -c lock/test.txt pyproject.toml $(printf -- '--extra %s ' "$@") -o "lock/image-$name.txt"
+    echo "wrote lock/image-$name.txt"
+}
+image coordinator coordinator
+image server premain serve
+image premain premain
+image injector injector
+image cli kube
 # TensorFlow alone, for the tests that read our saved models with it; it shares nothing with the rest.
 echo 'tensorflow-cpu>=2.21,<3' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --exclude-newer "$cutoff" - -o lock/tensorflow.txt

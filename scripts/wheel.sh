@@ -33,5 +33,7 @@ servers='httptools grpclib'
 try client 'import tacit; tacit.connect' "$heavy $servers httpx typer rich"
 try cli 'from tacit.programs.tacit import main; import tacit.cli.app' "$heavy $servers"
 try coordinator 'import tacit.programs.coordinator' "$heavy grpcio typer rich numpy"
+try kube 'from tacit.kube.cluster import KubernetesCluster; import tacit.kube.helm as h; h.chart_folder("tacit")' "$heavy $servers"
+try injector 'import tacit.programs.injector, tacit.kube.cluster' "$heavy grpcio typer rich numpy dcap-qvl"
 try premain 'import tacit.programs.premain' "$heavy httptools grpcio httpx typer rich numpy"
 try serve 'import tacit.programs.serve, tacit.serving.engines.openvino' 'scikit-learn tensorflow onnxruntime typer rich grpclib dcap-qvl'

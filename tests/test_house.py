@@ -31,6 +31,9 @@ WORLD = (
     "cli/",
     "edge/",
     "client/",
+    "kube/cluster.py",
+    "kube/helm.py",
+    "kube/forward.py",
     "coordinator/store/",
     "coordinator/api/",
     "marble/premain.py",
@@ -151,6 +154,7 @@ def test_every_error_has_its_own_reason_and_stands_in_the_drawn_tree() -> None:
 PROGRAMS = {
     # What each program must never bring into its process: the trusted code stays small.
     "tacit.programs.coordinator": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.serving",
         "tacit.marble",
@@ -163,6 +167,7 @@ PROGRAMS = {
         "prometheus_client",
     },
     "tacit.programs.premain": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.serving",
         "tacit.coordinator",
@@ -174,6 +179,7 @@ PROGRAMS = {
         "dcap_qvl",
     },
     "tacit.programs.serve": {
+        "tacit.kube",
         "tacit.cli",
         "tacit.coordinator",
         "tacit.marble",
@@ -184,7 +190,11 @@ PROGRAMS = {
         "grpclib",
         "uvicorn",
     },
-    "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn"},
+    "tacit.programs.injector": {
+        *("tacit.cli", "tacit.coordinator", "tacit.serving", "tacit.marble", "tacit.client", "tacit.evidence"),
+        *("openvino", "typer", "grpc", "grpclib", "numpy", "dcap_qvl", "kr8s", "httpx"),
+    },
+    "tacit.programs.tacit": {"tacit.coordinator", "tacit.serving", "tacit.marble", "openvino", "uvicorn", "kr8s"},
 }
 
 

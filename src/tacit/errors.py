@@ -63,6 +63,12 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   ├── EngineCrashedError         the engine died of this model, in a process of its own
     │   └── WorkerError                a process that runs a model says what makes no sense
     ├── RequestError                   a prediction that was refused; has a canonical status
+    ├── ClusterError                   a Kubernetes cluster, and what runs on it
+    │   ├── ClusterAccessError         no kubeconfig, nobody answers there, or it does not know us
+    │   ├── ClusterRightError          this user may not do that there
+    │   ├── ClusterConflictError       somebody else made or changed the object in the meantime
+    │   ├── InstallError               what cannot be installed, does not come up, or does not go away
+    │   └── AdmissionError             a review that is none, or a pod that is not to start as it is
     └── ConnectError                   the other end
         ├── UnreachableError           nobody answers at this address
         ├── TlsError                   TLS failed: certificate, name or version
@@ -523,6 +529,45 @@ class RequestError(TacitError):
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+# ---- a cluster
+
+
+class ClusterError(TacitError):
+    """A Kubernetes cluster did not do what was asked of it."""
+
+    reason = "cluster"
+
+
+class ClusterAccessError(ClusterError):
+    """There is no way to a cluster: no kubeconfig, nobody answers, or it does not know who asks."""
+
+    reason = "cluster-access"
+
+
+class ClusterRightError(ClusterError):
+    """Whoever asks may not do this on the cluster."""
+
+    reason = "cluster-right"
+
+
+class ClusterConflictError(ClusterError):
+    """Somebody else made or changed the object since it was read."""
+
+    reason = "cluster-conflict"
+
+
+class InstallError(ClusterError):
+    """Something cannot be installed, does not come up, or does not go away."""
+
+    reason = "install"
+
+
+class AdmissionError(ClusterError):
+    """A review that is none, or a pod that is not to start as it is."""
+
+    reason = "admission"
 
 
 # ---- the other end

@@ -94,11 +94,24 @@ def test_keys_in_hardware_are_refused_by_name(option: str) -> None:
     assert "--cert and --key" in done.err
 
 
-@pytest.mark.parametrize("verb", command_line.CLUSTER_VERBS)
-def test_marbleruns_verbs_for_kubernetes_are_refused_by_name(verb: str) -> None:
-    done = run_main(verb, "--namespace", "marblerun", "more")
+@pytest.mark.parametrize("option", ["--distributed-deployment", "--dcap-secure-cert", "--version"])
+def test_what_marbleruns_install_takes_and_ours_does_not_is_refused_by_name(option: str) -> None:
+    done = run_main("install", option, "value")
     assert (done.code, done.out) == (1, "")
-    assert f"`{verb}` is MarbleRun's verb for Kubernetes" in done.err
+    assert f"{option} is an option of MarbleRun's" in done.err
+
+
+@pytest.mark.parametrize("verb", ["install", "model", "version-of-nothing"])
+def test_the_way_through_a_cluster_is_for_what_asks_a_coordinator(verb: str) -> None:
+    done = run_main("--kube", verb, "encrypt")
+    assert done.code in (1, 2)
+    assert "--kube" in done.err or "No such command" in done.err
+
+
+def test_a_name_that_is_no_namespace_is_wrong_usage() -> None:
+    done = run_main("check", "--namespace", "../etc")
+    assert done.code == 1
+    assert "is no namespace" in done.err
 
 
 @pytest.mark.parametrize("option", ["--nonce", "-n", "--era-config"])

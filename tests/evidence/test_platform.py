@@ -337,6 +337,15 @@ def test_seal_key_is_the_same_after_a_restart(folder: Path) -> None:
     assert len(first.derive_seal_key(bound_to="signer")) == 32
 
 
+def test_machines_with_one_platform_seal_each_for_itself(folder: Path) -> None:
+    names = ["", "node-0", "node-1"]
+    tees = [load_simulated_tee(folder, program="coordinator", now=NOW, machine=name) for name in names]
+    assert len({tee.derive_seal_key(bound_to="signer") for tee in tees}) == 3
+    again = load_simulated_tee(folder, program="coordinator", now=NOW, machine="node-1")
+    assert again.derive_seal_key(bound_to="signer") == tees[2].derive_seal_key(bound_to="signer")
+    assert verify(tees[1], folder).measurement == verify(tees[2], folder).measurement
+
+
 def test_t26_seal_keys_of_different_purposes_differ(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_bytes(render_platform(other_platform()))
     import_platform(tmp_path / "other.json", tmp_path / "other")

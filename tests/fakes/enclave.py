@@ -4,6 +4,7 @@
 
 Only the hardware is missing: `/dev/attestation` is a fake whose quotes a test's Intel signs, and that one's root stands in
 this process where Intel's is pinned. Measurements are those of the installed modules. FOLDER holds the maker's keys.
+Inside, the kernel refuses the calls that Gramine does not have, also to the server that premain becomes.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fakes.gramine_calls import refuse_calls
 from fakes.machine import FakeGramine
 from fakes.makers import load_maker
 from tacit.evidence.issue import load_inventory
@@ -35,6 +37,7 @@ def main() -> None:
     maker = load_maker(folder)
     maker.pin(pytest.MonkeyPatch())
     if program in PROGRAMS:
+        refuse_calls()
         from tacit.programs.tee import surroundings
 
         enclave = enclave_of(PROGRAMS[program])

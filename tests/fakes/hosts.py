@@ -114,6 +114,17 @@ def hosts(names: Sequence[str], *, resolve: Mapping[str, str]) -> Iterator[dict[
         yield made
 
 
+@contextmanager
+def named_machine(resolve: Mapping[str, str]) -> Iterator[Host]:
+    """This machine with its own network, and names of its own: domain to address. For what reaches a cluster."""
+    _require_namespaces()
+    lines = ["127.0.0.1 localhost", "::1 localhost", *(f"{address} {domain}" for domain, address in resolve.items())]
+    with tempfile.TemporaryDirectory(prefix="tacit-hosts-") as folder:
+        separate = [word for word in _unshare() if word != "--net"]
+        with _host(Path(folder), "machine", lines, "127.0.0.1", separate) as host:
+            yield host
+
+
 def _join(switch: Host, made: Mapping[str, Host]) -> None:
     """Cables from every host to a bridge, which is in a namespace too: no name on the machine is taken."""
     _ip(switch, "link", "add", "switch", "type", "bridge")

@@ -143,9 +143,9 @@ class Person:
                 program.kill()
 
 
-def steps(section: str) -> Iterator[tuple[str, bool]]:
-    """What a section of the example's README tells to type, and whether it stays running: each `&` on its own."""
-    text = (RESNET50 / "README.md").read_text()
+def steps(section: str, page: Path = RESNET50 / "README.md") -> Iterator[tuple[str, bool]]:
+    """What a section of a page tells to type, and whether it stays running: each `&` on its own."""
+    text = page.read_text()
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
     found = next(part for part in parts if part.startswith(section))
     for block in re.findall(r"^```bash\n(.*?)^```", found, flags=re.MULTILINE | re.DOTALL):
@@ -162,10 +162,17 @@ def steps(section: str) -> Iterator[tuple[str, bool]]:
             yield "\n".join(together), False
 
 
-def follow(person: Person, section: str, *, instead: Sequence[tuple[str, str]] = ()) -> str:
-    """Type a section of the README word by word, but for the exchanges in `instead`; what was printed."""
+def follow(
+    person: Person,
+    section: str,
+    *,
+    instead: Sequence[tuple[str, str]] = (),
+    page: Path = RESNET50 / "README.md",
+    seconds: float = 120,
+) -> str:
+    """Type a section of a page word by word, but for the exchanges in `instead`; what was printed."""
     printed = ""
-    for written, stays in steps(section):
+    for written, stays in steps(section, page):
         line = written
         for old, new in instead:
             line = line.replace(old, new)
@@ -174,7 +181,7 @@ def follow(person: Person, section: str, *, instead: Sequence[tuple[str, str]] =
             continue
         for export in re.findall(r"^export (\w+)=(\S+)$", line, flags=re.MULTILINE):
             person.env.update([export])
-        printed += person.types(line)
+        printed += person.types(line, seconds=seconds)
     return printed
 
 

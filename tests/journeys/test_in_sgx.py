@@ -6,6 +6,7 @@ nothing that is may take part.
 """
 
 import json
+import platform
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -68,6 +69,13 @@ def test_nothing_in_the_whole_run_is_called_simulated(stage: Stage) -> None:
     status = stage.try_to("status", stage.host)
     assert status.stdout.startswith("3: ")
     assert "nothing protects it" not in status.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Gramine runs on x86-64 alone")
+def test_coordinator_and_server_ran_without_the_calls_that_gramine_does_not_have(stage: Stage) -> None:
+    for program in stage.running[:2]:
+        status = Path(f"/proc/{program.process.pid}/status").read_text()
+        assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE), "fakes/gramine_calls.py has its filter there"
 
 
 def test_the_command_starts_from_an_empty_environment(stage: Stage) -> None:

@@ -26,7 +26,11 @@ ASKS = {
     # Everything that asks for less than the TEE there is.
     ("TACIT_UNATTESTED", "1"),
     ("OE_SIMULATION", "1"),
-    *(("TACIT_SIMULATE", value) for value in ("1", "unattested", "simulated", "simulated-tdx", "sgx")),
+    *(
+        (name, value)
+        for name in ("TACIT_SIMULATE", "TACIT_SIMULATE_MACHINE")
+        for value in ("1", "unattested", "simulated", "simulated-tdx", "sgx")
+    ),
     *(("TACIT_PLATFORM", value) for value in ("1", "unattested", "simulated", "simulated-tdx", "sgx")),
 }
 VALUES = ("1", "unattested", "simulated", "simulated-tdx", "sgx")

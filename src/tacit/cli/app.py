@@ -15,13 +15,12 @@ from typing import Annotated
 import typer
 from typer.completion import get_completion_script  # type: ignore[attr-defined]  # it is there, and in no list
 
-from tacit.cli import coordinator, inference, log, manifest, model, platform, trust, up
+from tacit.cli import coordinator, inference, manifest, model, platform, trust, up
+from tacit.cli.cluster import commands as cluster
+from tacit.cli.cluster import look, namespaces
 from tacit.cli.files import FormatOption, check_format
-from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange, take_flags, verb_of
+from tacit.cli.trust.flags import MARBLERUN_VERBS, arrange, current_flags, take_flags, verb_of
 from tacit.errors import TacitError, UsageError
-
-# Verbs of MarbleRun's command line for Kubernetes, which this one does not look into.
-CLUSTER_VERBS = ("check", "precheck", "install", "uninstall", "namespace")
 
 # Options of MarbleRun's command line that have no place here, each with the way that there is.
 _HSM = "keys in hardware tokens are not supported; give the files with --cert and --key"
@@ -33,10 +32,18 @@ FOREIGN_OPTIONS = {
     "--coordinator-cert": _TRUST,
     "--nonce": "every check makes a fresh nonce of its own",
     "--save-sgx-quote": "`tacit --save-sgx-quote FILE status HOST:PORT` writes the evidence",
-    "--namespace": "this command line does not look into Kubernetes; give HOST:PORT",
+    "--namespace": "with --kube, and for the verbs that are about a cluster",
     **dict.fromkeys(
         ("--pkcs11-config", "--pkcs11-key-id", "--pkcs11-key-label", "--pkcs11-cert-id", "--pkcs11-cert-label"), _HSM
     ),
+}
+FOREIGN_OPTIONS |= {
+    "--distributed-deployment": "there is one coordinator for one sealed state; it moves with its volume",
+    "--version": "the chart of this package installs this version; `--set image.tag=` names another image",
+    "--dcap-qcnl-config-file": "the coordinator asks for collateral itself, at --dcap-pccs-url",
+    "--dcap-secure-cert": "certificates of a PCCS are always checked",
+    "--dcap-qpl": "the coordinator asks for collateral itself, at --dcap-pccs-url",
+    "--enterprise-access-token": "there is none",
 }
 _INTERRUPTED = 130  # as shells say it
 _SHOW_TRACEBACK = "TACIT_TRACEBACK"
@@ -56,11 +63,16 @@ app.add_typer(coordinator.signed_recovery_app, name="recover-with-signature")
 app.add_typer(platform.app, name="platform")
 app.add_typer(platform.evidence_app, name="evidence")
 app.add_typer(model.app, name="model")
-app.add_typer(log.app, name="log")
+app.add_typer(coordinator.log_app, name="log")
+app.add_typer(namespaces.app, name="namespace")
 app.callback()(take_flags)
 app.command("status")(coordinator.status)
 app.command("recover")(coordinator.recover)
 app.command("trust")(trust.trust)
+app.command("install")(cluster.install_)
+app.command("uninstall")(cluster.uninstall)
+app.command("precheck")(look.precheck)
+app.command("check")(look.check)
 app.command("package-info")(platform.package_info)
 app.command("snp-measure")(platform.snp_measure)
 app.command("predict")(inference.predict)
@@ -71,19 +83,23 @@ app.command("up")(up.up)
 
 @app.command("version")
 def version(output: FormatOption = "text") -> None:
-    """Print the version of this command line.
+    """Print the version of this command line, and with `--kube` that of the coordinator on the cluster.
 
     Example: tacit version
     """
     check_format(output)
     found, commit = installed_version("tacit"), _commit()
+    coordinator = look.coordinator_version() if current_flags().kube else None
     if output == "json":
-        typer.echo(json.dumps({"Version": found, "Commit": commit}))
+        typer.echo(json.dumps({"Version": found, "Commit": commit, "Coordinator": coordinator}))
         return
     typer.echo(f"CLI Version: v{found}")
     if commit is not None:
         typer.echo(f"Commit: {commit}")
-    typer.echo("Unable to find MarbleRun Coordinator")  # MarbleRun's looks for one in Kubernetes; this one cannot
+    if coordinator is None:  # MarbleRun's looks for one in Kubernetes each time
+        typer.echo("Unable to find MarbleRun Coordinator")
+    else:
+        typer.echo(f"Coordinator Version: {coordinator}")
 
 
 def _commit() -> str | None:
@@ -108,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0, 1 for a failure, 2 for wrong usage (1 where the verb is MarbleRun's)."""
     typed = sys.argv[1:] if argv is None else argv
     verb = verb_of(typed)
-    wrong_usage = 1 if verb in MARBLERUN_VERBS or verb in CLUSTER_VERBS else 2
-    if verb in CLUSTER_VERBS:
-        return _fail(f"`{verb}` is MarbleRun's verb for Kubernetes, which this version does not look into", wrong_usage)
+    wrong_usage = 1 if verb in MARBLERUN_VERBS else 2
     try:
         done = typer.main.get_command(app).main(args=arrange(typed), prog_name="tacit", standalone_mode=False)
         sys.stdout.flush()

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
 from typing import Self
@@ -41,6 +42,27 @@ class Answer:
     body: bytes
     certificate: bytes | None
     exporter: Exporter | None = None
+
+
+_ways: dict[Address, Address] = {}
+
+
+@contextlib.contextmanager
+def through(address: Address, way: Address) -> Iterator[None]:
+    """For the length of the block, connections to `address` are made to `way`, which leads there.
+
+    Nothing else changes: whoever answers is judged by the name and the evidence of `address`.
+    """
+    _ways[address] = way
+    try:
+        yield
+    finally:
+        del _ways[address]
+
+
+def way_to(address: Address) -> Address:
+    """Where a connection to `address` is to be made: there, unless somebody opened another way."""
+    return _ways.get(address, address)
 
 
 class HttpsChannel:
@@ -128,6 +150,11 @@ class HttpsChannel:
         """A new connection, its handshake done. Raises: UnreachableError, TlsError."""
         timeout = self._connect_timeout
         connection = self._prepare(timeout)
+        way = way_to(self._address)
+        if way != self._address:
+            # The name stays that of the address, for TLS and for whoever reads the request.
+            connect = partial(_connect_to, way)
+            connection._create_connection = connect  # type: ignore[attr-defined]  # its one seam for this
         with closed_on_error(connection):
             try:
                 connection.connect()
@@ -151,6 +178,10 @@ class HttpsChannel:
         if self._tls is None:
             return HTTPConnection(host, port, timeout=timeout)
         return HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+
+
+def _connect_to(way: Address, _: object, timeout: float, *more: object) -> socket.socket:
+    return socket.create_connection((way.host, way.port), timeout)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from tacit.client.address import GRPC_PORT, REST_PORT, Address, parse_address
-from tacit.client.channel import HttpsChannel
+from tacit.client.channel import HttpsChannel, way_to
 from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError
 from tacit.pki.keys import KeyPair
 from tacit.pki.tls import client_context
@@ -105,7 +105,9 @@ class ServingClient:
                 raise InputError("a bearer token is one line of ASCII text")
             self._metadata = (("authorization", f"Bearer {credential.token}"),)
         parsed = parse_address(address, default_port=GRPC_PORT)
-        self._start(parsed, grpc.secure_channel(str(parsed), credentials, options=_OPTIONS), timeout)
+        way = way_to(parsed)
+        named = () if way == parsed else (("grpc.ssl_target_name_override", parsed.host),)
+        self._start(parsed, grpc.secure_channel(str(way), credentials, options=[*_OPTIONS, *named]), timeout)
 
     @classmethod
     def without_tls(cls, address: str, *, timeout: float = 60.0) -> Self:

@@ -5,7 +5,7 @@ verifies both under the marble root alone and under intermediate and root.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 
@@ -51,8 +51,10 @@ def issue_marble_root(intermediate: KeyPair, *, now: datetime) -> KeyPair:
     return KeyPair(sign(shape, issuer_name=subject, issuer=None, key=intermediate.key), intermediate.key)
 
 
-def issue_self_signed(names: Sequence[str], *, common_name: str, now: datetime) -> KeyPair:
-    """A new P-384 key with a certificate that nobody vouches for: a marble's or a user's.
+def issue_self_signed(
+    names: Sequence[str], *, common_name: str, now: datetime, lifetime: timedelta = LIFETIME
+) -> KeyPair:
+    """A new P-384 key with a certificate that nobody vouches for: a marble's or a user's, or the injector's.
 
     Loopback is added to the names. Raises: PkiError.
     """
@@ -62,7 +64,7 @@ def issue_self_signed(names: Sequence[str], *, common_name: str, now: datetime) 
         subject=subject,
         public_key=key.public_key(),
         not_before=now,
-        not_after=now + LIFETIME,
+        not_after=now + lifetime,
         grants=Grants(CLIENT_USAGE, coordinator_names(names)),
     )
     return KeyPair(sign(shape, issuer_name=subject, issuer=None, key=key), key)

@@ -21,7 +21,8 @@ MarbleRun's, and an empty one counts as unset:
 In a real TEE, found by what is there, it makes that TEE's evidence, and ends where one of these is set; elsewhere:
 
 - TACIT_PLATFORM: folder of the simulated platform. TACIT_SIMULATE (simulated): the kind of TEE to simulate, simulated,
-  simulated-tdx or simulated-snp.
+  simulated-tdx or simulated-snp. TACIT_SIMULATE_MACHINE: a name for the machine, where several have one platform: what
+  is sealed on one does not open on another.
 - OE_SIMULATION=1, or --unattested: release to marbles without evidence. Nothing is protected then, and status,
   certificates and log say so.
 
@@ -70,7 +71,7 @@ from tacit.programs.arguments import Parser
 from tacit.programs.memory import keep_memory_private
 from tacit.programs.tee.anchors import make_judge, make_verifier
 from tacit.programs.tee.collateral import open_source, read_places
-from tacit.programs.tee.surroundings import find_real_tee, load_real_tee, refuse_pretence, simulated_kind
+from tacit.programs.tee.surroundings import MACHINE, find_real_tee, load_real_tee, refuse_pretence, simulated_kind
 
 NAME = "tacit-coordinator"
 # Threads for what takes long, for each of the two ports; those that wait for the disk share one sync.
@@ -98,6 +99,7 @@ class Config:
     startup_manifest: Path | None
     tee: Tee | None
     simulate: Tee
+    machine: str
     platform: Path | None
     collateral: Places | None
     unattested: bool
@@ -165,6 +167,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str], *, tee: Tee | N
         startup_manifest=Path(startup) if startup else None,
         tee=tee,
         simulate=simulated_kind(given),
+        machine=given.get(MACHINE, ""),
         platform=default_platform_folder(given) if tee is None and not unattested else None,
         collateral=read_places(given),
         unattested=unattested,
@@ -364,7 +367,9 @@ def load_tee(config: Config, log: EventLog) -> Issuer | None:
         return None
     if config.platform is None:
         raise UsageError("no folder for the simulated platform: set TACIT_PLATFORM")
-    issuer = load_simulated_tee(config.platform, program="coordinator", now=now(), tee=config.simulate)
+    issuer = load_simulated_tee(
+        config.platform, program="coordinator", now=now(), tee=config.simulate, machine=config.machine
+    )
     info = issuer.package_info
     log.warning(
         "SIMULATED: this TEE protects nothing from whoever reads its folder",

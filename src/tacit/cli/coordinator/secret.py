@@ -21,6 +21,8 @@ from tacit.cli.files import (
     write_output,
 )
 from tacit.cli.trust import HostArgument, InsecureOption, note_unpinned, reach, while_doing
+from tacit.cli.trust.flags import current_flags
+from tacit.cli.trust.through import service_host
 from tacit.client.answers import NewSecret, ReadSecret
 from tacit.client.coordinator import parse_secrets_file
 from tacit.errors import InputError, UsageError
@@ -76,7 +78,9 @@ def get(
     Example: tacit secret get model_key localhost:4433 --cert owner.crt --key owner.key
     """
     check_format(form)
-    *names, host = names_and_host
+    # With --kube the coordinator need not be named; who names it all the same writes its port.
+    named = not current_flags().kube or ":" in names_and_host[-1]
+    *names, host = names_and_host if named else [*names_and_host, service_host(current_flags().namespace)]
     if not names:
         raise UsageError("requires at least 2 arg(s), only received 1: tacit secret get NAME... HOST:PORT")
     user = load_key_pair(cert, key)

@@ -13,6 +13,8 @@ import typer
 
 from tacit.cli.files import OutputOption, load_key_pair, read_input, write_output
 from tacit.cli.trust import HostArgument
+from tacit.cli.trust.through import open_way
+from tacit.client.address import COORDINATOR_PORT, GRPC_PORT, parse_address
 from tacit.client.inference import Credential
 from tacit.client.session import connect
 from tacit.errors import InputError, UsageError
@@ -50,6 +52,9 @@ def predict(
     """
     inputs = load_arrays(file)
     credential = load_credential(cert, key, token_file)
+    open_way(parse_address(host, default_port=COORDINATOR_PORT))
+    if server is not None:
+        open_way(parse_address(server, default_port=GRPC_PORT))
     with connect(host) as session:
         if session.simulated:
             typer.echo(f"Note: this is {session.tee.upper()}: nothing protects the input.", err=True)

@@ -251,6 +251,51 @@ def inspect(
         typer.echo(line)
 
 
+@app.command()
+def push(
+    model: Annotated[Path, typer.Argument(help="The encrypted model: a file.")],
+    *,
+    kube: Annotated[bool, typer.Option("--kube", help="Through the cluster of your kubeconfig; the only way.")] = True,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Of the servers. Default: the kubeconfig's.")
+    ] = None,
+    pod: Annotated[str, typer.Option("--pod", help="The pod that has their volume.")] = "tf-server",
+    folder: Annotated[str, typer.Option("--to", help="Where the pod has it.")] = "/encrypted",
+    plaintext: Annotated[
+        bool, typer.Option("--plaintext", help="Push it although its name is not that of an encrypted model.")
+    ] = False,
+) -> None:
+    """Bring an encrypted model to the servers of a cluster: resumed where it broke off, and verified there.
+
+    Example: tacit model push encrypted/resnet50.capsule --kube -n tensorflow
+    """
+    import asyncio
+    from pathlib import PurePosixPath
+
+    from tacit.cli.model.push import find_storage
+    from tacit.cli.model.push import push as push_file
+    from tacit.kube.cluster import KubernetesCluster
+
+    del kube  # there is no other way yet
+    if model.suffix not in (".capsule", ".encrypted") and not plaintext:
+        raise UsageError(
+            f"{model} has not the name of an encrypted model (.capsule, .encrypted), and whoever runs the cluster would read "
+            "it; encrypt it with `tacit model encrypt`, or say --plaintext"
+        )
+
+    async def work() -> None:
+        async with KubernetesCluster() as cluster:
+            place = namespace or cluster.namespace
+            through = await find_storage(cluster, pod, place)
+            with progress_bar(f"Pushing {model.name}") as progress:
+                done = await push_file(cluster, model, through, PurePosixPath(folder), progress=progress)
+            was = f"; {done.resumed} bytes were there already" if done.resumed else ""
+            typer.echo(f"Pushed {model} to {place}/{pod}:{done.path}")
+            typer.echo(f"SHA-256 {done.sha256}, verified in the pod; {done.size} bytes{was}")
+
+    asyncio.run(work())
+
+
 def _check_format(format_: str) -> None:
     if format_ not in (CAPSULE, CTR):
         raise UsageError(f"--format {format_!r} is unknown; expected capsule or ctr")

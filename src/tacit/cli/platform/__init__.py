@@ -4,7 +4,7 @@ The one room of the command line that reaches the evidence I/O.
 """
 
 from tacit.cli.platform.evidence import app as evidence_app
-from tacit.cli.platform.folder import app, ensure_platform, package_of, platform_folder
+from tacit.cli.platform.folder import app, ensure_platform, package_of, platform_folder, whole_platform
 from tacit.cli.platform.gather import check_place
 from tacit.cli.platform.package import package_info, snp_measure
 
@@ -17,4 +17,5 @@ __all__ = [
     "package_of",
     "platform_folder",
     "snp_measure",
+    "whole_platform",
 ]

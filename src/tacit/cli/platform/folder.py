@@ -5,6 +5,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -61,6 +62,15 @@ def ensure_platform(folder: Path | None = None) -> Path:
             if not file.exists():  # else another process made it in this very moment
                 raise
     return place
+
+
+def whole_platform(folder: Path | None = None) -> bytes:
+    """The platform with its keys, as `export` writes it; made if there is none yet. Raises: PlatformError."""
+    place = ensure_platform(folder)
+    with TemporaryDirectory(prefix="tacit-") as temporary:
+        file = Path(temporary, PLATFORM_FILE)
+        export_platform(place, file, public=False)
+        return file.read_bytes()
 
 
 @app.command()

@@ -11,7 +11,9 @@ import typer
 
 from tacit.cli.files import FormatOption, check_format, load_manifest, parse_fingerprint, read_input
 from tacit.cli.platform import check_place, platform_folder
+from tacit.cli.trust.flags import current_flags
 from tacit.cli.trust.reach import open_store
+from tacit.cli.trust.through import service_host
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import load_simulated_expectation
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
@@ -71,6 +73,9 @@ def trust(
     Example: tacit trust localhost:4433 --tee simulated
     """
     check_format(output)
+    flags = current_flags()
+    if host is None and flags.kube:
+        host = service_host(flags.namespace)
     if host is None:
         if forget or tee is not None or manifest is not None:
             raise UsageError("of which coordinator? Give its HOST:PORT, such as localhost:4433")

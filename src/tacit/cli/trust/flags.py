@@ -1,5 +1,6 @@
 """The options that every verb of MarbleRun's takes, wherever they stand among the words, and what they say."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,10 +11,17 @@ import typer
 
 from tacit.errors import UsageError
 
-MARBLERUN_VERBS = frozenset(
-    {"status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version"}
-)
+CLUSTER_VERBS = frozenset({"install", "uninstall", "precheck", "check", "namespace"})
+"""Verbs of MarbleRun's command line that are about a cluster."""
+
+MARBLERUN_VERBS = CLUSTER_VERBS | {
+    *("status", "manifest", "certificate", "secret", "recover", "recover-with-signature", "package-info", "version")
+}
 """Verbs of MarbleRun's command line: scripts that call them expect 1 for wrong usage too."""
+
+_OURS = frozenset({"trust", "log", "predict"})  # and these ask a coordinator as well
+_NAMESPACE = "marblerun"
+_NAMESPACE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _VALUED = (
     "--era-config",
@@ -31,7 +39,8 @@ class Flags:
     """How a coordinator is to be judged this once. None where nothing was said.
 
     `certificates` is a file of certificates that were checked before (`--coordinator-cert`), `nonce` goes to the
-    coordinator in place of a random one, and its evidence is written to `quote_file`.
+    coordinator in place of a random one, and its evidence is written to `quote_file`. `namespace` is the coordinator's on
+    a cluster; `kube` tells that it is reached through that.
     """
 
     era_config: Path | None = None
@@ -40,6 +49,8 @@ class Flags:
     certificates: Path | None = None
     nonce: bytes | None = None
     quote_file: Path | None = None
+    namespace: str = _NAMESPACE
+    kube: bool = False
 
 
 _NOTHING = Flags()
@@ -49,6 +60,14 @@ _flags: ContextVar[Flags] = ContextVar("flags", default=_NOTHING)
 def current_flags() -> Flags:
     """What the words of this command say."""
     return _flags.get()
+
+
+_context: ContextVar[typer.Context] = ContextVar("context")
+
+
+def current_context() -> typer.Context:
+    """Of the whole command: what is opened in it is closed when the command ends."""
+    return _context.get()
 
 
 def take_flags(
@@ -73,12 +92,18 @@ def take_flags(
         Path | None, typer.Option("--save-sgx-quote", help="File for the evidence, as it came.")
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Of Kubernetes; nothing here looks into it.")
+        str | None, typer.Option("--namespace", "-n", help="Of the coordinator, on a cluster (marblerun).")
     ] = None,
+    kube: Annotated[
+        bool, typer.Option("--kube", help="Reach the coordinator through the cluster of your kubeconfig.")
+    ] = False,
 ) -> None:
     """Take the options that stand before the verb."""
-    given = (era_config, statuses, advisories, certificates, nonce, quote_file, namespace)
+    _context.set(context)
+    given = (era_config, statuses, advisories, certificates, nonce, quote_file, None if kube else namespace)
     verb = context.invoked_subcommand
+    if kube and (verb not in MARBLERUN_VERBS | _OURS or verb in CLUSTER_VERBS):
+        raise UsageError(f"--kube is for commands that ask a coordinator, and {verb} asks none")
     if verb not in MARBLERUN_VERBS and any(one is not None for one in given):
         raise UsageError(
             f"an option of MarbleRun's verbs stands before {verb}, which is none of them; "
@@ -92,8 +117,16 @@ def take_flags(
             certificates,
             None if nonce is None else nonce.encode(),
             quote_file,
+            _check_namespace(namespace or _NAMESPACE),
+            kube,
         )
     )
+
+
+def _check_namespace(text: str) -> str:
+    if not _NAMESPACE_NAME.fullmatch(text):
+        raise UsageError(f"{text!r} is no namespace; expected small letters, digits and dashes, at most 63")
+    return text
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -110,7 +143,8 @@ def arrange(words: Sequence[str]) -> list[str]:
     """
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
-    if verb_of(words) not in MARBLERUN_VERBS:
+    verb = verb_of(words)
+    if verb not in MARBLERUN_VERBS and not (verb in _OURS and "--kube" in words):
         return list(words)
     front: list[str] = []
     kept: list[str] = []
@@ -122,6 +156,8 @@ def arrange(words: Sequence[str]) -> list[str]:
             return [*front, *kept, *(["-i"] if insecure else []), word, *rest]
         if name in _VALUED or name == "-n":
             front += [name, value if given else _value(name, rest)]
+        elif word == "--kube":
+            front.append(word)
         elif name in ("-i", "--insecure") and (not given or value in ("true", "false")):
             insecure = value != "false"
         elif len(name) == 2 and name[0] == "-" and given:

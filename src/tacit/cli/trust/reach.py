@@ -20,6 +20,7 @@ from tacit.cli.files import read_input, write_output
 from tacit.cli.platform import platform_folder
 from tacit.cli.trust.era import ThisOnce, load_era_config
 from tacit.cli.trust.flags import Flags, current_flags
+from tacit.cli.trust.through import named_host, open_way
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import (
     NONCE_SIZE,
@@ -48,7 +49,14 @@ _IN_RECOVERY = 1
 _CERTIFICATES = "coordinator-cert.pem"
 
 HostArgument = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="Client API of the coordinator, such as localhost:4433.")
+    str,
+    typer.Argument(
+        metavar="HOST:PORT",
+        help="Client API of the coordinator, such as localhost:4433.",
+        default_factory=str,  # empty, and then it depends on --kube
+        callback=named_host,
+        show_default=False,
+    ),
 ]
 InsecureOption = Annotated[
     bool,
@@ -109,7 +117,9 @@ def reach(
     kept when the manifest was set or verified.
     Raises: NotTrustedError, EvidenceError, AppraisalError, RollbackError, ConnectError, InputError.
     """
-    address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    parsed = parse_address(host, default_port=COORDINATOR_PORT)
+    open_way(parsed)
+    address = str(parsed)
     flags = current_flags()
     if insecure:
         typer.echo("Warning: skipping quote verification", err=quiet)

@@ -156,7 +156,8 @@ class BoundConnection(HTTPConnection):
 
     def connect(self) -> None:
         """Raises: ssl.SSLError, OSError."""
-        below = socket.create_connection((self.host, self.port), self.timeout)
+        # The library's seam: somebody may have opened another way to this host.
+        below: socket.socket = self._create_connection((self.host, self.port), self.timeout)  # type: ignore[attr-defined]
         try:
             below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             secured = TlsSocket(below, self._context, None if _is_address(self.host) else self.host)

@@ -67,12 +67,19 @@ def _load_enclave(platform: SimulatedPlatform, program: str) -> Enclave:
 class SimulatedTee:
     """A simulated TEE around this process. Protects nothing: whoever reads the platform's folder can do the same.
 
-    `tee` is the kind of simulation: of an SGX enclave, a TD or an SNP guest.
+    `tee` is the kind of simulation: of an SGX enclave, a TD or an SNP guest. `machine` tells the machines apart that have
+    one platform in common, as the nodes of a cluster: what one sealed, another does not open. Empty: there is one.
     """
 
     def __init__(
-        self, platform: SimulatedPlatform, keys: PlatformKeys, enclave: Enclave, tee: Tee = Tee.SIMULATED
+        self,
+        platform: SimulatedPlatform,
+        keys: PlatformKeys,
+        enclave: Enclave,
+        tee: Tee = Tee.SIMULATED,
+        machine: str = "",
     ) -> None:
+        self._machine = machine
         self._platform = platform
         self._keys = keys
         self._enclave = enclave
@@ -110,11 +117,15 @@ class SimulatedTee:
         fields = [bound_to.encode(), identity, self._enclave.product_id.to_bytes(2, "big")]
         if self._tee is not Tee.SIMULATED:
             fields.append(self._tee.value.encode())  # what one kind sealed, another does not open
+        if self._machine:
+            fields.append(b"machine " + self._machine.encode())
         info = _SEAL_LABEL + b"".join(map(length_prefixed, fields))
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._keys.seal_secret)
 
 
-def load_simulated_tee(folder: Path, *, program: str, now: datetime, tee: Tee = Tee.SIMULATED) -> SimulatedTee:
+def load_simulated_tee(
+    folder: Path, *, program: str, now: datetime, tee: Tee = Tee.SIMULATED, machine: str = ""
+) -> SimulatedTee:
     """The simulated TEE around this process, which says that it is `program` ("coordinator" or "marble").
 
     Collateral that has less than 30 days left is made anew and stored, if the folder can be written. A chip for SNP is
@@ -138,7 +149,7 @@ def load_simulated_tee(folder: Path, *, program: str, now: datetime, tee: Tee = 
             store(folder / PLATFORM_FILE, render_platform(fresh))
     if tee is Tee.SIMULATED_SNP and fresh.snp is None:
         fresh = _add_chip(folder, now)
-    return SimulatedTee(fresh, platform.keys, _load_enclave(fresh, program), tee)
+    return SimulatedTee(fresh, platform.keys, _load_enclave(fresh, program), tee, machine)
 
 
 def _add_chip(folder: Path, now: datetime) -> SimulatedPlatform:

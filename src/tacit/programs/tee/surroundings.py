@@ -16,6 +16,7 @@ from tacit.evidence.issue import default_platform_folder, find_tee, load_simulat
 from tacit.evidence.issue.kernel import LINUX, Kernel
 
 SIMULATE = "TACIT_SIMULATE"
+MACHINE = "TACIT_SIMULATE_MACHINE"
 KERNEL: Kernel = LINUX
 
 # Variable -> the values that ask for less than the real TEE; None for any.
@@ -23,6 +24,7 @@ _PRETENCE: Mapping[str, str | None] = {
     "TACIT_UNATTESTED": "1",
     "OE_SIMULATION": "1",
     SIMULATE: None,
+    MACHINE: None,
     "TACIT_PLATFORM": None,
 }
 _KINDS = tuple(tee for tee in Tee if tee.is_simulated)
