@@ -30,10 +30,10 @@ import structlog
 from tacit.edge import GrpcMethods, Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, TacitError, UsageError
-from tacit.programs.loop import run_in_loop
 from tacit.programs.memory import give_back_memory, keep_buffers, keep_memory_private
 from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
 from tacit.programs.model_server.isolation import open_workers
+from tacit.programs.model_server.loop import run_in_loop
 from tacit.programs.model_server.models import Log, configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.private import remove_private_folder
 from tacit.programs.model_server.samples import recorded_samples
