@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench fuzz mutate slow wheel tensorflow clients cluster images clean
+.PHONY: help demo test check bench soak fuzz mutate slow wheel tensorflow clients cluster images clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make test     the tests'
 	@echo 'make check    lint, types, layers, generated code'
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
+	@echo 'make soak     mixed load with reloads, then many reloads, of the model server; SECONDS=600 RELOADS=200 for long'
 	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
 	@echo 'make mutate   is there a test for each check of evidence? Half an hour; writes docs/mutation.md'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
@@ -34,6 +35,10 @@ check:
 bench:
 	@scripts/environment.sh test
 	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+soak:
+	@scripts/environment.sh test
+	@.venv/bin/python benchmarks/soak.py --seconds $(or $(SECONDS),60) --reloads $(or $(RELOADS),10) $(ARGS)
 
 fuzz:
 	@scripts/environment.sh test

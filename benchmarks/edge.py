@@ -49,7 +49,7 @@ async def serve(kind: str, chain: bytes, key: bytes) -> None:
     """Open a plain and a TLS port, say which, and stay."""
     from tacit.edge.data import serve_grpc_data
     from tacit.edge.server import serve as serve_both
-    from tacit.programs.serve import keep_buffers
+    from tacit.programs.memory import keep_buffers
 
     keep_buffers()  # as tacit-serve does
 

@@ -41,6 +41,7 @@ WORLD = (
     "serving/repository.py",
     "serving/sources.py",
     "serving/engines/",
+    "serving/loading/",
     "serving/tfs/",
     "evidence/issue/",
     "evidence/fetch/",

@@ -1,8 +1,8 @@
 """A SavedModel that reads examples: what is left without the reading is a SavedModel again."""
 
 from tacit.errors import ModelFormatError
+from tacit.graph.declared import read_signatures
 from tacit.graph.parsing import take_out_parsing
-from tacit.serving.engines.signatures import read_signatures
 
 REFUSALS = (ModelFormatError,)
 LIMIT = 16384  # bytes

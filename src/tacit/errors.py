@@ -59,7 +59,9 @@ A message says what was found, what was expected and how to mend it. It never ho
     │   └── PlaintextError             plaintext would have reached a disk
     ├── ModelError                     a model that cannot be read or served
     │   ├── ModelFormatError           not a model of the format that was promised
-    │   └── ModelNotAllowedError       the manifest does not name this model
+    │   ├── ModelNotAllowedError       the manifest does not name this model
+    │   ├── EngineCrashedError         the engine died of this model, in a process of its own
+    │   └── WorkerError                a process that runs a model says what makes no sense
     ├── RequestError                   a prediction that was refused; has a canonical status
     ├── ClusterError                   a Kubernetes cluster, and what runs on it
     │   ├── ClusterAccessError         no kubeconfig, nobody answers there, or it does not know us
@@ -475,6 +477,18 @@ class ModelNotAllowedError(ModelError):
     """The manifest does not name this model, so an attested server does not load it."""
 
     reason = "model-not-allowed"
+
+
+class EngineCrashedError(ModelError):
+    """The engine died of this model, in a process of its own."""
+
+    reason = "engine-crashed"
+
+
+class WorkerError(ModelError):
+    """A process that runs a model says what makes no sense."""
+
+    reason = "worker"
 
 
 class Status(IntEnum):

@@ -8,13 +8,13 @@ import pytest
 from fakes.examples import DENSE, OF_EXAMPLES, examples, parse_example, saved, sums
 from fakes.graphs import node, placeholder
 from tacit.errors import ModelFormatError
+from tacit.graph.declared import read_signatures
 from tacit.graph.parsing import take_out_parsing
 from tacit.graph.protobuf import fields
 from tacit.graph.signature import SERVING_DEFAULT
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
-from tacit.serving.engines.signatures import read_signatures
 from tacit.wire.pb import tensorflow_pb2 as tf
 from tacit.wire.tensor import Tensor
 

@@ -419,14 +419,26 @@ def test_a_quick_model_keeps_the_rules_of_its_batches() -> None:
     queue.close()
 
 
-def test_a_model_that_is_slow_three_times_in_a_row_is_attempted_no_more() -> None:
+def compute(seconds: float) -> None:
+    """Take the processor, and not only time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("takes", "most"), [(compute, 3), (time.sleep, 30)], ids=["computes", "waits"])
+def test_a_model_that_is_slow_several_times_in_a_row_is_attempted_no_more(
+    takes: Callable[[float], None], most: int
+) -> None:
+    """One that waits is given more time: it is others who have the processor."""
+
     class Slow(Runner):
         def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
-            time.sleep(float(inputs["x"].array.max()))
+            takes(float(inputs["x"].array.max()))
             return super().infer(signature, inputs, outputs)
 
     queue = ModelQueue("m", Slow(), quick=True)
-    for seconds in (0.02, 0.02, 0, 0.02, 0.02, 0.02):
+    for seconds in (0.006, 0.006, 0, *[0.006] * most):
         assert queue.attempt("s", rows(seconds), ("y",)) is not None
     assert queue.attempt("s", rows(0), ("y",)) is None
     queue.close()

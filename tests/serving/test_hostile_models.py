@@ -10,10 +10,10 @@ import pytest
 
 from fakes import models
 from tacit.errors import ModelFormatError
+from tacit.graph.declared import read_signatures
 from tacit.graph.savedmodel import parse_saved_model
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino
-from tacit.serving.engines.signatures import read_signatures
 from tacit.serving.sources import Access, Format, list_sources, open_source
 from tacit.vault import seal_folder
 from tacit.wire.pb import tensorflow_pb2 as tf

@@ -24,6 +24,7 @@ from fakes.one_line_pem import one_line
 from fakes.programs import make_platform_folder
 from tacit.client.address import parse_address
 from tacit.client.bound.channel import BoundChannel
+from tacit.errors import UsageError
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import load_package_info
@@ -246,6 +247,45 @@ async def test_a_server_that_attests_connections_shows_its_own_measurement_bound
     assert claims.measurement == load_package_info(platform, program="marble").unique_id
 
 
+async def test_t57_who_asks_for_evidence_is_counted_as_for_anything_else(
+    serving: Any, tmp_path: Path, server_identity: KeyPair
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    environ = {
+        "TACIT_TEE": "simulated",
+        "TACIT_PLATFORM": str(make_platform_folder(tmp_path / "platform")),
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    flags = ["--model_base_path=/none", "--model_format=capsule", f"--model_key_file={key}", "--attest_connections"]
+    async with serving([*flags, "--max_client_rate=1"], environ) as ports:
+        trusted = ssl.create_default_context(cadata=server_identity.certificate_pem.decode())
+        async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+            address = f"https://localhost:{ports['rest']}{EVIDENCE_PATH}"
+            answers = [await client.get(address) for _ in range(6)]
+    assert answers[0].status_code == 400  # it names no nonce
+    assert any(answer.status_code == 429 and "--max_client_rate" in answer.text for answer in answers)
+
+
+async def test_grpcio_is_refused_where_clients_are_known_by_certificates_that_it_would_not_see(
+    serving: Any, tmp_path: Path, server_identity: KeyPair
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    clients = {"a": {"certificate": "ab" * 32, "token": "", "models": ["m"], "management": False}}
+    environ = {
+        "TACIT_TEE": "simulated",
+        "TACIT_CLIENTS": json.dumps(clients),
+        "MARBLE_PREDEFINED_MARBLE_CERTIFICATE_CHAIN": server_identity.certificate_pem.decode(),
+        "MARBLE_PREDEFINED_PRIVATE_KEY": server_identity.key_pem.decode(),
+    }
+    flags = ["--model_base_path=/none", "--model_format=capsule", f"--model_key_file={key}", "--edge=grpcio"]
+    with pytest.raises(UsageError, match="--edge=grpcio sees no client certificate"):
+        async with serving(flags, environ):
+            pass
+
+
 # ---- the program as a process
 
 
@@ -270,7 +310,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--port=9", "--rest_api_port=9"], {}, 2, "both 9"),
         (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
         (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
-        (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16"),
+        (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16, int8"),
         (["--model_base_path=/m", "--edge=nginx"], {}, 2, "expected tacit or grpcio"),
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
@@ -328,7 +368,7 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
                 process.send_signal(number)
         assert process.wait(20) == 0
     names = [event["event"] for event in events]
-    assert names == ["trust", "listening", "model-available", "ready", "draining", "stopped"]
+    assert names == ["trust", "isolation", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
 
 

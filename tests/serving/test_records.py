@@ -11,8 +11,9 @@ from fakes import models
 from tacit.errors import RequestError, Status
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino
+from tacit.serving.loading.opening import Loading
 from tacit.serving.plane import State
-from tacit.serving.repository import Loading, ModelConfig, Repository
+from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.sources import Access, Format
 from tacit.serving.tfs.records import MAX_RECORDS, NAME, crc32c, masked_crc, parse_records, read_recorded
 from tacit.wire.pb import serving_pb2 as wire

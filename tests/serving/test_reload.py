@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from tacit.serving.batching import QueueClosedError
 from tacit.serving.callers import Callers, Client
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.loading.opening import Loading
 from tacit.serving.plane import STORAGE_THREAD, Plane, Selector, State, start_managing
-from tacit.serving.repository import Loading, ModelConfig, Repository, VersionPolicy
+from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format
 from tacit.serving.tfs.config import ModelEntry, parse_model_config
 from tacit.serving.tfs.flags import parse_flags
@@ -134,7 +136,7 @@ def test_nothing_of_a_change_is_seen_before_all_of_it_is_loaded(
             serves.find(Selector("second"))
         return load_openvino(bundle, options)
 
-    serves._load = load
+    serves._opener = replace(serves._opener, load=load)
     reloader = Reloader(serves, configure, entries=[first], observe=events)
     reloader.apply([entry("first", first.base, latest=2), entry("second", put(tmp_path / "second", 1))])
     assert seen == [(1, [State.LOADING, State.AVAILABLE])] * 2

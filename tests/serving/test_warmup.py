@@ -11,10 +11,11 @@ from tacit.errors import RequestError
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino
+from tacit.serving.loading.opening import Loading
+from tacit.serving.loading.warmup import MAX_INPUTS, zeros_for
 from tacit.serving.plane import State
-from tacit.serving.repository import Loading, ModelConfig, Repository
+from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.sources import Access, Format
-from tacit.serving.warmup import MAX_INPUTS, zeros_for
 from tacit.wire.tensor import Tensor
 
 

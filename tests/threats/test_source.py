@@ -45,7 +45,7 @@ PUBLIC = {
     "manifest/yaml_text.py: node.tag == _PLAIN": "a type of YAML",
     "manifest/yaml_text.py: node.tag == f'{_STANDARD}binary'": "a type of YAML",
     "serving/engines/openvino.py: key == SERVING_DEFAULT": "the name of a signature",
-    "serving/warmup.py: key != SERVING_DEFAULT": "the name of a signature",
+    "serving/loading/warmup.py: key != SERVING_DEFAULT": "the name of a signature",
 }
 
 

@@ -77,6 +77,7 @@ app.command("package-info")(platform.package_info)
 app.command("snp-measure")(platform.snp_measure)
 app.command("predict")(inference.predict)
 app.command("bench")(inference.bench)
+model.app.command("compare")(inference.compare)
 app.command("up")(up.up)
 
 

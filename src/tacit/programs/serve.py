@@ -12,13 +12,13 @@ Started by tacit-premain it is attested: its certificate came from the coordinat
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,17 +30,22 @@ import structlog
 from tacit.edge import GrpcMethods, Listener
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, TacitError, UsageError
-from tacit.programs.memory import keep_memory_private
+from tacit.programs.memory import give_back_memory, keep_buffers, keep_memory_private
 from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
+from tacit.programs.model_server.isolation import open_workers
+from tacit.programs.model_server.loop import run_in_loop
 from tacit.programs.model_server.models import Log, configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.private import remove_private_folder
+from tacit.programs.model_server.samples import recorded_samples
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
 from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.engines.select import check_engine, load_model
+from tacit.serving.loading.isolation import Workers
+from tacit.serving.loading.opening import Loading, Observer
 from tacit.serving.plane import STORAGE_THREAD, Plane
-from tacit.serving.repository import Loading, Observer, Repository
+from tacit.serving.repository import Repository
 from tacit.serving.tfs.config import (
     Monitoring,
     SslFile,
@@ -62,9 +67,6 @@ if TYPE_CHECKING:
     from tacit.pki.tls import ClientCertificates, ServerContext
     from tacit.serving.tfs.manage.metrics import Metrics
 
-# malloc.h of glibc. Its defaults hand every buffer of a request back to the system and take it anew: on images that
-# cost as much again as all the rest of a call. One arena, because Python's threads take turns anyway.
-_MALLOC = {-8: 1, -3: 32 << 20, -1: 128 << 20}  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
 _SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
@@ -90,7 +92,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if flags.switch("help") or flags.switch("version"):
             print(usage() if flags.switch("help") else f"tacit-serve {version('tacit')}")  # noqa: T201 (asked for)
             return 0
-        asyncio.run(serve(flags, environ))
+        run_in_loop(serve(flags, environ))
     except UsageError as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 (the last word of this program)
         return 2
@@ -102,25 +104,23 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def keep_buffers() -> None:
-    """Let the allocator keep the large buffers of one request for the next, where it is one that can be told."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        for option, value in _MALLOC.items():
-            mallopt(option, value)
-
-
 async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
     """Build everything, serve, and drain when a signal says so. Raises: TacitError."""
     log = open_log()
     identity = load_identity(flags, environ, log)
     tell_trust(log, environ.get("TACIT_TEE", ""), identity)
     tell_flags(log, flags)
-    server, repository, reloader = build(flags, environ, identity, log)
+    with closing(open_workers(flags, environ, log)) as workers:
+        await run_server(*build(flags, environ, identity, log, workers), flags, log)
+
+
+async def run_server(server: "Server", repository: Repository, reloader: Reloader, flags: Flags, log: "Log") -> None:
+    """Listen, load, and drain when a signal says so. Raises: TacitError."""
     stop = asyncio.Event()
     catch_signals(stop)
     listeners = await listen(server)
     halt = threading.Event()
+    poller: threading.Thread | None = None
     try:
         ports = {name: each.port for name, each in listeners.items() if each.port}
         poller = start_polling(flags, repository, log, ports, halt=halt)
@@ -131,15 +131,20 @@ async def serve(flags: Flags, environ: Mapping[str, str]) -> None:
         halt.set()
         server.health.draining = True
         await asyncio.gather(*(listener.close(_DRAIN) for listener in listeners.values()))
-    # A model that is being loaded right now is not waited for: the thread ends with the process.
-    await asyncio.to_thread(poller.join, 1.0)
-    if not poller.is_alive():
-        repository.close()
+        # A model that is being loaded right now is not waited for: the thread ends with the process.
+        if poller is not None:
+            await asyncio.to_thread(poller.join, 1.0)
+        if poller is None or not poller.is_alive():
+            repository.close()
     log.info("stopped")
 
 
 def build(
-    flags: Flags, environ: Mapping[str, str], identity: "Identity | None", log: "Log"
+    flags: Flags,
+    environ: Mapping[str, str],
+    identity: "Identity | None",
+    log: "Log",
+    workers: Workers | None = None,
 ) -> "tuple[Server, Repository, Reloader]":
     """What the ports serve, the models behind it, and who exchanges them. Raises: TacitError."""
     entries = list_entries(flags)
@@ -147,13 +152,15 @@ def build(
         log.warning("no-models", file=flags.text("model_config_file"), message="none until a configuration names some")
     models = configure_models(entries, flags, environ)
     tell_unbound(log, models, attested="TACIT_TEE" in environ)
+    if workers is not None:
+        workers.prepare()
     observers: list[Observer] = [observer(log)]
     repository = Repository(
         models,
         load=load_engine,
         options=engine_options(flags),
         observe=tell_all(observers),
-        loading=loading_options(flags),
+        loading=loading_options(flags, workers),
     )
     monitoring = load_monitoring(flags)
     metrics = open_metrics(repository, environ.get("TACIT_TEE", "")) if monitoring.enabled else None
@@ -228,7 +235,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     if rest_port:
         rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
         listeners["rest"] = await serve_http(
-            _attested(server, doors.http(rest.handle, oip, metrics_path=server.metrics_path)),
+            doors.http(_attested(server, rest.handle), oip, metrics_path=server.metrics_path),
             host=flags.text("host"),
             port=max(0, rest_port),
             tls=_tls(server, "h2", "http/1.1"),
@@ -276,6 +283,11 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
         )
     if flags.text("edge") != "grpcio":
         raise UsageError(f"--edge={flags.text('edge')}: expected tacit or grpcio")
+    if server.plane.callers.ask_for_certificates and not (identity and identity.client_roots):
+        raise UsageError(
+            "--edge=grpcio sees no client certificate that it does not verify itself, and the manifest's Clients are known "
+            "by theirs: give custom_ca in --ssl_config_file, or leave --edge out"
+        )
     from tacit.edge.data import serve_grpc_data
 
     return await serve_grpc_data(
@@ -381,10 +393,12 @@ def engine_options(flags: Flags) -> EngineOptions:
     asked = ("threads", "tensorflow_session_parallelism", "tensorflow_intra_op_parallelism")
     threads = next((flags.number(name) for name in asked if flags.number(name) > 0), None)
     engine = check_engine(flags.text("engine"))
-    return EngineOptions(cast("Precision", precision), threads, engine, Path(flags.text("staging_dir")))
+    return EngineOptions(
+        cast("Precision", precision), threads, engine, Path(flags.text("staging_dir")), recorded_samples
+    )
 
 
-def loading_options(flags: Flags) -> Loading:
+def loading_options(flags: Flags, workers: Workers | None = None) -> Loading:
     """How versions are loaded, and how requests wait for them. Raises: UsageError."""
     rules, own = load_batching(flags)
     return Loading(
@@ -395,16 +409,14 @@ def loading_options(flags: Flags) -> Loading:
         pause=flags.number("load_retry_interval_micros") / 1e6,
         queueing=Queueing(rules, flags.number("max_waiting_requests")),
         own_rules=own,
+        workers=workers,
     )
 
 
 def load_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """The engine for a model; its library is imported when the first model is there."""
     engine = load_model(bundle, options)
-    # Reading a model takes memory several times its size, which is not what `keep_buffers` is to keep.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
+    give_back_memory()
     return engine
 
 

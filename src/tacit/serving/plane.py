@@ -296,11 +296,15 @@ async def _outcome(waiting: Future[dict[str, Tensor]], deadline: float | None) -
     """What a request comes to, unless `deadline` passes first. Raises: RequestError."""
     if deadline is None:
         return await asyncio.wrap_future(waiting)
+    found = asyncio.wrap_future(waiting)
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            return await asyncio.wrap_future(waiting)
-    except TimeoutError as exc:
-        raise RequestError(Status.DEADLINE_EXCEEDED, "the deadline passed before the model answered") from exc
+        done, _ = await asyncio.wait((found,), timeout=max(0.0, deadline - time.monotonic()))
+    finally:
+        if not found.done():
+            found.cancel()
+    if not done:
+        raise RequestError(Status.DEADLINE_EXCEEDED, "the deadline passed before the model answered")
+    return found.result()
 
 
 def check_aliases(signature: Signature, sent: Iterable[str]) -> None:

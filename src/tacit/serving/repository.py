@@ -13,14 +13,12 @@ Readers never wait: each look publishes new tables in place of the old ones.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 from tacit.errors import (
+    EngineCrashedError,
     ModelFormatError,
     ModelNotAllowedError,
     RequestError,
@@ -28,13 +26,12 @@ from tacit.errors import (
     TacitError,
     VaultError,
 )
-from tacit.serving.batching import BatchRules, Duration
-from tacit.serving.batching.loaded import LoadedModel, Queueing, fit
-from tacit.serving.bundle import Bundle
-from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
+from tacit.serving.batching import Duration
+from tacit.serving.batching.loaded import LoadedModel
+from tacit.serving.engines.interface import EngineLoader, EngineOptions
+from tacit.serving.loading.opening import Loading, Observer, Opener
 from tacit.serving.plane import Selector, State, VersionStatus
-from tacit.serving.sources import Access, Source, list_sources, open_source
-from tacit.serving.warmup import Call, Recorded, run_recorded, warm_up, zeros_for
+from tacit.serving.sources import Access, Source, list_sources
 
 _PATIENCE = 1.0  # seconds that the end waits for a change under way
 _MAX_ENDED = 32  # versions that ended and are still told of
@@ -69,31 +66,6 @@ class ModelConfig:
         return self.access.model
 
 
-class Observer(Protocol):
-    """Told of everything that happens, one event each."""
-
-    def __call__(self, event: str, /, **fields: object) -> None:
-        """Take one event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """How versions are loaded.
-
-    `warm` runs them before they answer: on the requests that `recorded` finds among their files, `iterations` times, or
-    on zeros. A version that failed is tried `retries` times more, `pause` seconds apart.
-    `queueing` is how requests wait for a version, unless `own_rules` finds others among its files.
-    """
-
-    warm: bool = True
-    recorded: Recorded | None = None
-    iterations: int = 1
-    retries: int = 0
-    pause: float = 60.0
-    queueing: Queueing = field(default_factory=Queueing)
-    own_rules: Callable[[Bundle], BatchRules | None] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     status: VersionStatus
@@ -119,10 +91,9 @@ class Repository:
         loading: Loading | None = None,
     ) -> None:
         self._configs: Mapping[str, ModelConfig] = {config.name: config for config in models}
-        self._load = load
-        self._options = options
         self._observe = observe
         self._loading = loading or Loading()
+        self._opener = Opener(load, options, self._loading, observe)
         self._busy = threading.RLock()  # one look at the storage at a time
         self._hidden: dict[tuple[str, int], _Entry] | None = None  # what a change has loaded that is not in force yet
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
@@ -281,7 +252,7 @@ class Repository:
         return entry is not None and entry.loaded is not None
 
     def _answers(self, name: str) -> bool:
-        return any(entry.loaded for entry in self._tables.get(name, {}).values())
+        return any(entry.loaded is not None and entry.loaded.works for entry in self._tables.get(name, {}).values())
 
     def _remove(self, name: str) -> None:
         for version in sorted(self._tables[name]):
@@ -387,7 +358,7 @@ class Repository:
         begin = time.monotonic()
         about = {"model": name, "version": version, "path": str(source.path)}
         try:
-            loaded, more = self._open(config, source)
+            loaded, more = self._opener.open(source, config.access)
         except Exception as exc:  # whatever a hostile or half-written model sets off, the others go on being served
             message = _describe(exc)
             status = VersionStatus(version, State.END, _status_of(exc), message)
@@ -410,37 +381,6 @@ class Repository:
             seconds=round(time.monotonic() - begin, 3),
             **more,
         )
-
-    def _open(self, config: ModelConfig, source: Source) -> tuple[LoadedModel, Mapping[str, object]]:
-        """A version that is loaded and warm, and what is to be told of its recorded requests. Raises: Exception."""
-        with closing(open_source(source, config.access)) as bundle:
-            engine, quick = self._load(bundle, self._options), False
-            calls = self._recorded(bundle, engine)
-            if self._loading.warm and not calls:  # what has recorded requests is not tried on others
-                single = partial(self._load, bundle, replace(self._options, threads=1))
-                engine, quick = fit(engine, zeros_for, alone=single if self._options.threads is None else None)
-            queueing = self._loading.queueing
-            if self._loading.own_rules is not None:
-                queueing = replace(queueing, rules=self._loading.own_rules(bundle))
-        loaded = LoadedModel(config.name, source.version, engine, queueing=queueing, quick=quick)
-        begin = time.monotonic()
-        try:
-            run_recorded(loaded, calls, self._loading.iterations)
-        except Exception:
-            loaded.close()
-            raise
-        if calls:
-            return loaded, {"recorded": len(calls), "warmup_seconds": round(time.monotonic() - begin, 3)}
-        if self._loading.warm and (trouble := warm_up(loaded)):
-            cold = f"its first request will be slow: {trouble}"
-            self._observe("model-cold", model=config.name, version=source.version, message=cold)
-        return loaded, {}
-
-    def _recorded(self, bundle: Bundle, engine: Engine) -> Sequence[Call]:
-        """The requests among a version's files that it is to run before it answers."""
-        if not self._loading.warm or self._loading.recorded is None:
-            return ()
-        return self._loading.recorded(bundle, engine.signatures)
 
     def _unload_version(self, name: str, version: int) -> None:
         loaded = self._tables[name][version].loaded
@@ -494,4 +434,6 @@ def _status_of(exc: Exception) -> Status:
         return Status.DATA_LOSS
     if isinstance(exc, ModelFormatError):
         return Status.INVALID_ARGUMENT
+    if isinstance(exc, EngineCrashedError):
+        return Status.INTERNAL
     return Status.RESOURCE_EXHAUSTED if isinstance(exc, MemoryError) else Status.UNKNOWN

@@ -144,6 +144,19 @@ def open_source(source: Source, access: Access) -> Bundle:
         raise FileInputError(f"cannot read {exc.filename or source.path}: {exc.strerror}") from exc
 
 
+def reopen_source(source: Source, access: Access) -> Bundle:
+    """The files of a version that was opened before. Raises: FileInputError when they have changed since; as above."""
+    try:
+        found = _stamp(source.path)
+    except OSError as exc:
+        raise FileInputError(f"cannot read {exc.filename or source.path}: {exc.strerror}") from exc
+    if found != source.stamp:
+        raise FileInputError(
+            f"{source.path} has changed since it was loaded; put back what was there, or give what is new a higher version"
+        )
+    return open_source(source, access)
+
+
 # ---- listing
 
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from tacit.edge.calls import messages
+from tacit.edge.calls.prompt import begin
 from tacit.edge.http import BODILESS, answer, fields_of, text_answer
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
@@ -177,7 +178,7 @@ class UnaryCall(_GrpcExchange):
             self.refuse(Status.INTERNAL, "the call has no message")
         else:
             self._message = None
-            self._start(self._answer(message))
+            self._task = begin(self._line.loop, self._answer(message))
 
     async def _answer(self, message: bytes) -> None:
         try:

@@ -8,7 +8,7 @@ from tacit.serving.batching.pace import QUICK_NS, measure_pace
 from tacit.serving.batching.queue import MAX_WAITING, ModelQueue
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
-from tacit.serving.engines.interface import Engine
+from tacit.serving.engines.interface import Engine, MayBeAway
 from tacit.wire.tensor import Tensor
 
 _SMALL_NS = (
@@ -53,6 +53,11 @@ class LoadedModel:
     def statistics(self) -> Statistics:
         """What it has done since it was loaded."""
         return self._queue.statistics
+
+    @property
+    def works(self) -> bool:
+        """Whether it would answer now; an engine in a process of its own may be away for a while."""
+        return not isinstance(self._engine, MayBeAway) or self._engine.works
 
     def close(self) -> None:
         """Answer what waits, then give the memory back."""

@@ -33,7 +33,8 @@ from tacit.wire.tensor import Tensor
 MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is far below what a queue could take
 _ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more rows take longer than one
 _ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
-_SLOW_IN_A_ROW = 3  # such attempts, and no more are made
+_SLOW_IN_A_ROW = 3  # such attempts that took the processor all the time, and no more are made
+_LATE_IN_A_ROW = 30  # the same, whatever they waited for
 
 Outputs = dict[str, Tensor]
 
@@ -103,7 +104,7 @@ class ModelQueue:
         self._name, self._runner, self._rules = name, runner, rules
         self._joinable = set(joinable)
         self._max_waiting = max_waiting
-        self._quick, self._slow = quick, 0
+        self._quick, self._slow, self._late = quick, 0, 0
         self._wall_clock = wall_clock
         self._items: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._gate = threading.Lock()
@@ -126,6 +127,8 @@ class ModelQueue:
         try:
             if self._closed:
                 return None
+            # Asked of the system, which costs more than looking at a clock: so only once there is reason for it.
+            spent = time.thread_time_ns() if self._slow else 0
             begin = time.perf_counter_ns()
             try:
                 found = self._runner.infer(signature, inputs, outputs)
@@ -135,12 +138,24 @@ class ModelQueue:
             took = time.perf_counter_ns() - begin
             self._count(count_rows(inputs) or 1, took)
             self.statistics.success.add(took)
-            self._slow = self._slow + 1 if took > _ATTEMPT_NS else 0
-            if self._slow >= _SLOW_IN_A_ROW:
-                self._quick = False
+            self._judge(took, spent)
             return found
         finally:
             self._running.release()
+
+    def _judge(self, took: int, spent: int) -> None:
+        """Attempt no more where attempts are slow by themselves, and not because others have the processor.
+
+        `took` is one attempt's time, `spent` this thread's own before it where the one before was slow.
+        """
+        if took <= _ATTEMPT_NS:
+            self._slow = self._late = 0
+            return
+        self._late += 1
+        if not self._slow or time.thread_time_ns() - spent > _ATTEMPT_NS:
+            self._slow += 1
+        if self._slow >= _SLOW_IN_A_ROW or self._late >= _LATE_IN_A_ROW:
+            self._quick = False
 
     def _is_one_run(self, signature: str, inputs: Mapping[str, Tensor]) -> bool:
         """Whether the rules let a request run as it is."""

@@ -3,22 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tacit.graph.signature import Signature
 from tacit.serving.bundle import Bundle
 from tacit.wire.tensor import Tensor
 
-Precision = Literal["f32", "f16", "bf16"]
+Precision = Literal["f32", "f16", "bf16", "int8"]
+
+Samples = Callable[[Bundle, Mapping[str, Signature]], Sequence[tuple[str, Mapping[str, Tensor]]]]
+"""Requests that were recorded among a model's files, each with its signature. Raises: RequestError."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What an engine may use.
 
-    `precision` is the arithmetic of floating-point layers and always stated: an engine's own default may round.
+    `precision` is the arithmetic of floating-point layers and always stated: an engine's own default may round. With
+    int8 it is that of convolutions and matrix products alone.
     `threads` is None for all processors that this process may use.
     `engine` is the name of one, or `auto` for the first that can.
+    `samples` finds what int8 learns its ranges from.
     `staging` is a folder on a tmpfs for formats that are only read from a path.
     """
 
@@ -26,6 +31,7 @@ class EngineOptions:
     threads: int | None = None
     engine: str = "auto"
     staging: Path = Path("/dev/shm")  # noqa: S108 (memory, and checked to be)
+    samples: Samples | None = None
 
 
 class Engine(Protocol):
@@ -48,6 +54,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give its memory back."""
+
+
+@runtime_checkable
+class MayBeAway(Protocol):
+    """An engine that at times answers nothing, such as one in a process that died."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it would answer now."""
 
 
 EngineLoader = Callable[[Bundle, EngineOptions], Engine]

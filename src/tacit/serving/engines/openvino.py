@@ -19,19 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ModelFormatError, RequestError, Status
+from tacit.graph.declared import read_signatures
 from tacit.graph.parsing import WithoutParsing, take_out_parsing
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.bundle import Bundle, Kind, Layout, recognise, weights_of
 from tacit.serving.engines.examples import ChangedBundle, ExampleEngine
-from tacit.serving.engines.interface import Engine, EngineOptions
+from tacit.serving.engines.interface import Engine, EngineOptions, Precision
 from tacit.serving.engines.onnx import external_files
 from tacit.serving.engines.processors import usable_processors
-from tacit.serving.engines.signatures import read_signatures
+from tacit.serving.engines.quantised import Sample, quantise
 from tacit.serving.engines.staging import staged
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
 _SOURCE_PLACE = re.compile(r"\S+\.(?:cpp|hpp|cc|c|h):\d+:?\s*")  # in the engine's own source
 _MAX_REASON = 300  # characters of the engine's own words in an error
+
+_MAX_SAMPLES = 64  # recorded requests that int8 learns from; more tell little more
+_CAPABILITIES: Mapping[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 # OpenVINO's names for element types, in TensorFlow's numbers.
 _DTYPES = {
@@ -55,12 +59,15 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
     """A model, compiled for this machine's processor.
 
     Raises:
-        ModelFormatError: not a model that OpenVINO reads, or one with types or operations that it lacks.
+        ModelFormatError: not a model that OpenVINO reads, one with types or operations that it lacks, or a precision
+            that the processor lacks.
+        RequestError: recorded requests, which int8 learns from, that are broken.
         PlaintextError: the model needs a path and `options.staging` is not memory.
     """
     layout = recognise(bundle.names)
-    library = _import_library()
+    library = import_library()
     core = library.Core()
+    _check_precision(core, options.precision)
     try:
         written, reading = _read_declared(bundle, layout)
         declared = reading.signatures if reading else written
@@ -68,6 +75,9 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
             bundle = ChangedBundle(bundle, layout.entry, reading.content)
         model = _read(core, bundle, layout, options)
         _expose_outputs(model, declared)
+        if options.precision == "int8":
+            plain = core.compile_model(model, "CPU", _properties(options))
+            model = quantise(library, model, _samples(OpenVinoEngine(library, plain, declared), bundle, options))
         compiled = core.compile_model(model, "CPU", _properties(options))
     except RuntimeError as exc:
         raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {reason_of(exc)}") from exc
@@ -114,6 +124,14 @@ class OpenVinoEngine:
             raise RequestError(
                 Status.INVALID_ARGUMENT, f"the model does not take these shapes ({shapes}): {reason_of(exc)}"
             ) from exc
+
+    def by_number(self, signature: str, inputs: Mapping[str, Tensor]) -> dict[int, NDArray[Any]]:
+        """Inputs of a signature as the compiled model numbers them."""
+        ports = self._bindings[signature].inputs
+        return {
+            ports[alias].index: _with_ones(tensor, _missing_ones(ports[alias].shape, tensor.shape)).array
+            for alias, tensor in inputs.items()
+        }
 
     def close(self) -> None:
         """Give the compiled model's memory back."""
@@ -168,7 +186,7 @@ def _without_ones(outputs: Mapping[str, Tensor], added: Iterable[int]) -> dict[s
 # ---- reading
 
 
-def _import_library() -> Any:
+def import_library() -> Any:
     """OpenVINO without its conversion tools, which bring a telemetry client that nobody asked for (and 60 ms)."""
     kept_out = "openvino.tools"
     modules: dict[str, Any] = sys.modules
@@ -197,7 +215,7 @@ def _read(core: Any, bundle: Bundle, layout: Layout, options: EngineOptions) -> 
     if layout.kind is Kind.IR:
         # Decrypted right into memory that is the engine's: it keeps it as long as the compiled model looks at it.
         name = weights_of(layout.entry)
-        weights = _import_library().Tensor(_import_library().Type.u8, [bundle.size(name)])
+        weights = import_library().Tensor(import_library().Type.u8, [bundle.size(name)])
         bundle.read_into(name, memoryview(weights.data))
         return core.read_model(bytes(bundle.read(layout.entry)).decode("utf-8", "replace"), weights)
     if layout.kind is Kind.ONNX:
@@ -227,10 +245,24 @@ def _expose_outputs(model: Any, declared: Mapping[str, Signature]) -> None:
                 continue  # not reachable from the default signature; that signature is left out
 
 
+def _check_precision(core: Any, precision: Precision) -> None:
+    """Refuse what the processor lacks: the engine would compute it as f32 and say nothing. Raises: ModelFormatError."""
+    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[precision] not in has:
+        offered = ", ".join(name for name, word in _CAPABILITIES.items() if word in has)
+        raise ModelFormatError(f"--precision={precision}: this processor does not have it; it has {offered}")
+
+
+def _samples(engine: "OpenVinoEngine", bundle: Bundle, options: EngineOptions) -> Sequence[Sample]:
+    """The model's recorded requests by the numbers of its inputs. Raises: RequestError."""
+    recorded = options.samples(bundle, engine.signatures) if options.samples else ()
+    return [engine.by_number(key, inputs) for key, inputs in recorded[:_MAX_SAMPLES]]
+
+
 def _properties(options: EngineOptions) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",  # one stream over all processors: twice the streams, twice the latency
-        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
         "ENABLE_CPU_PINNING": False,  # pinning costs a system call per inference and fights with other processes
     }
     threads = options.threads or usable_processors()

@@ -59,6 +59,14 @@ def is_installed(name: str) -> bool:
     return find_spec(name) is not None
 
 
+def prepare() -> None:
+    """Import what most models need, before there is one."""
+    _openvino()
+    from tacit.serving.engines.openvino import import_library
+
+    import_library()
+
+
 def load_model(bundle: Bundle, options: EngineOptions) -> Engine:
     """A model in the engine that `options` name, or that can run it.
 

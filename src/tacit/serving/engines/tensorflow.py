@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from tacit.errors import ModelFormatError, RequestError, Status
+from tacit.graph.declared import read_signatures
 from tacit.graph.protobuf import fields
 from tacit.graph.signature import Signature
 from tacit.serving.bundle import Bundle, Kind, check_name, recognise
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.processors import usable_processors
-from tacit.serving.engines.signatures import read_signatures
 from tacit.serving.engines.staging import staged
 from tacit.wire.tensor import DT_BFLOAT16, DT_STRING, ELEMENT_TYPES, Tensor, type_name
 

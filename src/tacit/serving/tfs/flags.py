@@ -86,9 +86,13 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "strict_flags": Flag(True, "refuse a command line with an unknown flag; false tells of it and goes on"),
     "model_format": Flag("plain", "plain, capsule or ctr; an attested manifest's Models says it instead"),
     "model_key_file": Flag("", "key of a sealed model; an attested server gets it from the coordinator"),
-    "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16 or bf16"),
+    "precision": Flag("f32", "arithmetic of floating-point layers: f32, f16, bf16, or int8 by recorded requests"),
     "engine": Flag(
         "auto", "openvino, onnxruntime or tensorflow; auto is OpenVINO, and the format's own for what it does not read"
+    ),
+    "isolation": Flag(
+        "auto",
+        "none; probe: a process that may die loads each version first; process: it stays there. auto: probe, in SGX none",
     ),
     "threads": _threads("threads of the engine; 0 uses all processors allowed"),
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108

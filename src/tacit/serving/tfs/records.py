@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
 from tacit.serving.bundle import Bundle, recognise
+from tacit.serving.loading.warmup import Call
 from tacit.serving.plane import check_aliases, check_types, choose_outputs
 from tacit.serving.tfs.inference import example_inputs
 from tacit.serving.tfs.service import decode_tensor, serialized_examples
-from tacit.serving.warmup import Call
 from tacit.wire.pb import serving_pb2 as wire
 
 NAME = "assets.extra/tf_serving_warmup_requests"

@@ -194,7 +194,7 @@ class TfsService:
 
     def _response(self, prediction: Prediction) -> bytes:
         response = wire.PredictResponse()
-        response.model_spec.CopyFrom(_made_by(prediction))
+        _write_spec_of(prediction, response.model_spec)
         for alias, tensor in prediction.outputs.items():
             encode_tensor(tensor, response.outputs[alias], as_content=self._as_content)
         return response.SerializeToString()
@@ -261,9 +261,14 @@ def _deadline(call: GrpcCall) -> float | None:
 
 
 def _made_by(prediction: Prediction) -> wire.ModelSpec:
-    spec = wire.ModelSpec(name=prediction.model, signature_name=prediction.signature)
-    spec.version.value = prediction.version
+    spec = wire.ModelSpec()
+    _write_spec_of(prediction, spec)
     return spec
+
+
+def _write_spec_of(prediction: Prediction, into: wire.ModelSpec) -> None:
+    into.name, into.signature_name = prediction.model, prediction.signature
+    into.version.value = prediction.version
 
 
 def serialized_examples(given: wire.Input) -> list[bytes]:

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from tacit.errors import ModelNotAllowedError, RequestError, Status, TacitError, UsageError
+from tacit.serving.loading.opening import Observer
 from tacit.serving.plane import start_managing
-from tacit.serving.repository import ModelConfig, Observer, Repository
+from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.tfs.config import ModelEntry, load_text, parse_model_config, read_model_config
 from tacit.wire.pb import serving_config_pb2 as config_wire
 

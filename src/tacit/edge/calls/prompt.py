@@ -1,0 +1,48 @@
+"""Work that nearly always ends without waiting for anything: begun where it is asked for, not in a later turn of the loop.
+
+What does wait goes on as a task, as any other. Python does the same by itself from 3.12 on.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+
+class _Rest:
+    """What is left of a coroutine that has come to its first wait."""
+
+    def __init__(self, work: Coroutine[Any, Any, None], waited: Any) -> None:
+        self._work, self._waited = work, waited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        work, waited = self._work, self._waited
+        while True:
+            try:
+                try:
+                    got = yield waited
+                except BaseException as exc:  # a cancellation above all: it goes to whoever waits
+                    waited = work.throw(exc)
+                else:
+                    waited = work.send(got)
+            except StopIteration:
+                return
+
+
+async def _go_on(work: Coroutine[Any, Any, None], waited: Any) -> None:
+    await _Rest(work, waited)
+
+
+def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None] | None":
+    """Run `work` up to its first wait; the task that does the rest, None where there is none.
+
+    Before Python 3.12 nothing in it may ask for the task that it is in before it waits: `asyncio.timeout` does.
+    """
+    if sys.version_info >= (3, 12):
+        task = asyncio.Task(work, loop=loop, eager_start=True)
+        return None if task.done() else task
+    try:
+        waited = work.send(None)
+    except StopIteration:
+        return None
+    return loop.create_task(_go_on(work, waited))
