@@ -80,8 +80,9 @@ A message says what was found, what was expected and how to mend it. It never ho
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar, Self
+
+from tacit.status import Status as Status  # noqa: PLC0414 -- given on from here
 
 
 class TacitError(Exception):
@@ -489,28 +490,6 @@ class WorkerError(ModelError):
     """A process that runs a model says what makes no sense."""
 
     reason = "worker"
-
-
-class Status(IntEnum):
-    """Canonical status codes, which both serving protocols use. Source: google/rpc/code.proto."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
 
 
 class RequestError(TacitError):

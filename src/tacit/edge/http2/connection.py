@@ -81,8 +81,7 @@ class Connection:
         self.closed = False
         self.leaving = False  # whether no new request is taken, because one end said GOAWAY
         self.parting = False  # whether the client was told that this will be so, and has not heard it yet
-        self.pongs = 0  # answers to our pings
-        self.frames = 0  # that came
+        self.pongs = self.frames = 0  # answers to our pings; frames that came
         self._by_kind: dict[int, Callable[[int, int, bytes], None]] = {
             frames.HEADERS: self._on_headers,
             frames.PRIORITY: self._on_priority,
