@@ -43,7 +43,7 @@ build() {
     [ "$(id -u)" = 0 ] || fail 'nodes and images need root (namespaces, mounts); run this as root, or give a cluster of your own by KUBECONFIG'
     command -v go >/dev/null 2>&1 || fail 'Kubernetes and Helm are built with Go (1.25 or newer), and there is no go; install it and run this again'
     system
-    scripts/kube-testbed build
+    scripts/kube-testbed build >&2
     helm helm helm.sh/helm/v4/cmd/helm@v4.3.1
     helm helm3 helm.sh/helm/v3/cmd/helm@v3.22.0
     say 'building the images (what is there already is kept)'

@@ -78,6 +78,11 @@ IMAGES = (
 )
 
 
+def runroot(cache: Path) -> Path:
+    """Where the state of containers is until the machine starts anew; podman takes no path of more than 50 characters."""
+    return Path("/run/tacit-images") / hashlib.sha256(str(cache.resolve()).encode()).hexdigest()[:8]
+
+
 class Builder:
     """The folders of one build."""
 
@@ -86,7 +91,7 @@ class Builder:
         self.out = out
         self._given_base = base
         self._buildah = (
-            "buildah", "--root", str(cache / "storage"), "--runroot", str(cache / "run"), "--storage-driver", "overlay",
+            "buildah", "--root", str(cache / "storage"), "--runroot", str(runroot(cache)), "--storage-driver", "overlay",
         )  # fmt: skip
 
     # ---- inputs

@@ -1,5 +1,6 @@
 """Our images as containers on this machine, by podman on the storage that they were built in."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "deploy" / "images"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tacit-images"
 OUT = Path(os.environ.get("TACIT_IMAGES") or _CACHE / "out")
-STORAGE = ("--root", str(OUT.parent / "storage"), "--runroot", str(OUT.parent / "run"), "--storage-driver", "overlay")
+# As build.py names it.
+_RUNROOT = Path("/run/tacit-images") / hashlib.sha256(str(OUT.parent.resolve()).encode()).hexdigest()[:8]
+STORAGE = ("--root", str(OUT.parent / "storage"), "--runroot", str(_RUNROOT), "--storage-driver", "overlay")
 PODMAN = ("podman", *STORAGE, "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 # What podman would take by itself is more than some machines give.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
