@@ -1,5 +1,5 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
-.PHONY: help demo test check bench soak fuzz mutate slow wheel tensorflow clients cluster images clean
+.PHONY: help demo test check bench soak fuzz mutate slow wheel tensorflow clients tools cluster images clean
 PYTEST = .venv/bin/python -m pytest
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make mutate   is there a test for each check of evidence? Half an hour; writes docs/mutation.md'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
 	@echo 'make clients  the clients that others wrote, against our server'
+	@echo 'make tools    what Gramine and Prometheus themselves say of our files, where gramine-manifest and promtool are installed'
 	@echo 'make images   the container images, with buildah; the same inputs give the same digests'
 	@echo 'make cluster  the tests on Kubernetes: against KUBECONFIG, or on two nodes that it starts and stops (KEEP=1 leaves them)'
 	@echo 'make wheel    build the wheel and try it in an environment of its own'
@@ -22,11 +23,11 @@ demo:
 
 test:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster' -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster and not tools' -n 2 --dist loadfile $(ARGS)
 
 slow:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'slow and not tensorflow and not clients and not cluster' $(ARGS)
+	@$(PYTEST) -m 'slow and not tensorflow and not clients and not cluster and not tools' $(ARGS)
 
 check:
 	@scripts/environment.sh test
@@ -59,6 +60,10 @@ tensorflow:
 clients:
 	@scripts/environment.sh test
 	@scripts/clients.sh
+
+tools:
+	@scripts/environment.sh test
+	@$(PYTEST) -m tools $(ARGS)
 
 images:
 	@scripts/environment.sh test

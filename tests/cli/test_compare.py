@@ -13,6 +13,8 @@ from tacit.cli.inference.compare import Measured, as_lines, difference
 from tacit.serving.tfs.records import NAME
 from tacit.vault import seal_folder
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(3).standard_normal((8, 4)).astype(np.float32)
 
 

@@ -32,6 +32,7 @@ WITHOUT_A_FORM = {
     *("up", "bench", "predict", "completion", "manifest set", "manifest update cancel", "secret set"),
     *("recover-with-signature encrypt-secret", "recover-with-signature sign-secret"),
     *("platform init", "platform export", "platform import"),
+    *("install", "uninstall", "namespace add", "namespace remove", "model push"),
     *(f"model {verb}" for verb in ("download", "make", "convert", "encrypt", "decrypt", "rekey")),
 }
 
@@ -77,7 +78,7 @@ READINGS = [
     ("secret get token {u} -i -c owner.crt -k owner.key", {"token"}),
     ("package-info coordinator", {"TEE", "UniqueID", "SignerID", "ProductID", "SecurityVersion"}),
     ("platform show", {"TEE", "Name", "Folder", "Root"}),
-    ("version", {"Version", "Commit"}),
+    ("version", {"Version", "Commit", "Coordinator"}),
 ]
 
 

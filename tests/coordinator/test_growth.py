@@ -20,6 +20,8 @@ from tacit.coordinator.store import DATA_NAME, KEY_NAME, SealedFolder
 from tacit.coordinator.store import folder as folder_module
 from tacit.errors import SealedStateError, StateError
 
+pytestmark = pytest.mark.slow
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "state"
 V1 = Format(STATE.magic, 1, 1, STATE.name)
 

@@ -369,17 +369,20 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         yield done
 
 
+@pytest.mark.slow
 def test_the_newer_manifest_and_its_secret_are_set(newer: Done) -> None:
     lines = newer.printed["newer"].splitlines()
     assert lines[-2:] == ["Manifest successfully set", "Secret successfully set"]
 
 
+@pytest.mark.slow
 def test_the_newer_manifests_key_is_placed_for_gramine(newer: Done) -> None:
     placed = newer.person.types("base64 -w0 /dev/attestation/keys/tf-key")
     assert placed == (newer.folder / "wrap_key").read_text()
     assert len(base64.b64decode(placed)) == 16
 
 
+@pytest.mark.slow
 def test_the_newer_manifest_serves_by_its_own_argv(newer: Done) -> None:
     log = newer.program("tacit-premain").said
     assert "tensorflow_model_server is not installed; tacit-serve takes its flags and its place" in log
@@ -387,6 +390,7 @@ def test_the_newer_manifest_serves_by_its_own_argv(newer: Done) -> None:
     assert SUMMARY.search(said)
 
 
+@pytest.mark.slow
 def test_another_user_may_not_set_the_newer_manifests_secret(newer: Done) -> None:
     newer.person.types(
         "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=stranger -keyout s.key -out s.crt 2>/dev/null"

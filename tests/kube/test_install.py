@@ -60,7 +60,7 @@ async def test_an_empty_cluster_gets_all_of_it_and_each_step_is_told(cluster: Fa
 async def test_a_second_try_finds_what_is_there_and_keeps_the_platform(cluster: FakeCluster, helm: FakeHelm) -> None:
     await install(cluster, helm, CHART, SIMULATED, Told())
     told = Told()
-    another = render_platform(generate_platform(now=NOW, random=lambda size: rb"\8" * size))
+    another = render_platform(generate_platform(now=NOW, random=lambda size: b"\x08" * size))
     await install(cluster, helm, CHART, Wish(simulation=True, platform=another, timeout=0), told)
     assert "Namespace marblerun is there" in list(told)
     assert any("it is another platform than this machine's" in line for line in told)

@@ -66,6 +66,7 @@ def serving(tmp_path: Path) -> Serving:
             "--port=-1",
             "--rest_api_port=-1",
             "--threads=1",
+            "--isolation=none",  # a process for each model that a test loads has its own tests
             f"--port_file={port_file}",
             *flags,
         ]

@@ -39,6 +39,8 @@ from tacit.serving.tfs.flags import parse_flags
 from tacit.vault import seal_folder
 from tacit.wire.tensor import DT_STRING, Tensor
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(32))
 TESTS = Path(__file__).parents[1]
 REAL = "tacit.programs.model_server.worker"

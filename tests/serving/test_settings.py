@@ -246,6 +246,7 @@ async def test_a_server_may_start_without_models_and_be_told_of_them(
     assert [line["file"] for line in logged(capfd) if line["event"] == "no-models"] == [str(config)]
 
 
+@pytest.mark.slow
 async def test_no_request_is_lost_while_models_are_exchanged(serving: Any, plain: Path) -> None:
     for version in range(2, 7):
         (plain / str(version)).mkdir()
