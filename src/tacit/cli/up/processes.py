@@ -132,7 +132,7 @@ class Programs:
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}-{len(self._started)}.log"
-        with log.open("wb") as output, self._interrupts.held():
+        with self._interrupts.held(), log.open("wb") as output:
             try:
                 process = subprocess.Popen(
                     list(argv),
