@@ -118,6 +118,16 @@ def _write_manifest(stage: Stage) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def enter_by(stage: Stage, node: str) -> None:
+    """Let this machine's requests to Services come in by a node, as whoever balances load sends them to one that is up."""
+    addresses = stage.get("node", node)["status"]["addresses"]
+    way = next(one["address"] for one in addresses if one["type"] == "InternalIP")
+    service = stage.address().partition(":")[0]
+    routes = subprocess.run(["ip", "-o", "route", "show", "match", service], capture_output=True, text=True, check=True)
+    network = next(line.split()[0] for line in routes.stdout.splitlines() if not line.startswith("default"))
+    subprocess.run(["ip", "route", "replace", network, "via", way], check=True)
+
+
 def node_tool(*words: str) -> None:
     """Cut a node's power, or give it back. Raises: AssertionError."""
     command = [str(ROOT / "scripts" / "kube-testbed"), words[0], "--dir", os.environ["KUBE_TESTBED_DIR"], *words[1:]]

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.conftest import Cluster
 from cluster.load import Record, load, render_report
-from cluster.stage import NAME, SERVERS, Stage, is_ready, node_tool, staged
+from cluster.stage import NAME, SERVERS, Stage, enter_by, is_ready, node_tool, staged
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -110,6 +110,7 @@ def test_a_node_that_loses_power_costs_the_requests_in_flight_and_the_coordinato
     lost_node, old = coordinator["spec"]["nodeName"], coordinator["metadata"]["uid"]
     servers = {pod["spec"]["nodeName"] for pod in stage.pods()}
     assert len(servers) == 2, "the servers are on two nodes"
+    enter_by(stage, next(node for node in servers if node != lost_node))
 
     def moved() -> bool:
         pods = stage.pods(namespace="marblerun", labels="app.kubernetes.io/name=coordinator")
