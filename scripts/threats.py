@@ -43,6 +43,9 @@ def main() -> int:
     bare = [
         row[1] for line in page.splitlines() if (row := ROW.match(line)) and row[3] == "held" and row[1] not in tests
     ]
+    if not any(ROW.match(line) for line in page.splitlines()):
+        print("Error: docs/threats.md has no table of threats", file=sys.stderr)
+        return 1
     if bare:
         print(f"Error: {', '.join(bare)} are said to be held, and no test carries their id", file=sys.stderr)
     if "--check" not in sys.argv:

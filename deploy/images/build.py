@@ -280,11 +280,6 @@ def main() -> None:
     if unknown:
         sys.exit(f"Error: no image {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in IMAGES)}")
     images = [one for one in IMAGES if not options.names or one.name in options.names]
-    images = [
-        one
-        for one in images
-        if one.rooms is None or all((ROOT / f"src/tacit/programs/{room}.py").exists() for room in one.rooms)
-    ]
     builder = Builder(options.cache, options.out or options.cache / "out", options.base)
     for name, digest in build_all(builder, images).items():
         print(f"{name} {digest}")

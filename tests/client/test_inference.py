@@ -19,6 +19,7 @@ from tacit.client.trust import UNATTESTED, Expectation, TrustStore
 from tacit.errors import (
     EvidenceError,
     InputError,
+    ManifestError,
     MeasurementError,
     NotSetError,
     NotTrustedError,
@@ -448,6 +449,15 @@ def test_t08_the_package_of_a_call_is_compared(coordinator: FakeCoordinator, pla
         with pytest.raises(InputError, match="needs a UniqueID"):
             tacit.connect(
                 coordinator.host, package=nothing, manifest=coordinator.manifest, platform=platform, timeout=5
+            )
+    for kind in ("unattested", "sgx2"):
+        with pytest.raises((InputError, ManifestError)):
+            tacit.connect(
+                coordinator.host,
+                package=package_of(tee) | {"TEE": kind},
+                manifest=coordinator.manifest,
+                platform=platform,
+                timeout=5,
             )
     with pytest.raises(InputError, match="cannot be read"):
         tacit.connect(coordinator.host, package=platform / "none", platform=platform, timeout=5)

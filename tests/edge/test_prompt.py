@@ -60,6 +60,27 @@ async def test_a_cancellation_reaches_who_waits() -> None:
     assert ended == [1]
 
 
+async def test_a_cancellation_before_the_next_turn_reaches_who_waits_too() -> None:
+    ended = []
+    waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        try:
+            await waited
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    task = begin(asyncio.get_running_loop(), work())
+    assert task is not None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (ended, waited.cancelled()) == (["cancelled"], True)
+
+
 async def test_a_time_limit_holds_once_it_is_a_task() -> None:
     async def work() -> None:
         await asyncio.sleep(0)

@@ -130,3 +130,8 @@ def test_what_was_checked_is_listed_with_what_it_was_made_over() -> None:
     bound = verify_binding(claims(channel=CHANNEL), role=Role.MARBLE, key=KEY, nonce=NONCE, channel=CHANNEL)
     made = {one.number: one.input_sha256 for one in bound.checks}
     assert made["B2"] == sha256(CHANNEL).digest()
+
+
+def test_what_binds_no_role_is_not_taken_as_bound_to_a_connection() -> None:
+    with pytest.raises(BindingError, match="binds no connection"):
+        verify_binding(claims(role=None), role=None, key=KEY, nonce=NONCE, channel=CHANNEL)

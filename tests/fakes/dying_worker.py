@@ -1,4 +1,5 @@
-"""A worker whose engine dies as a native one does: of a file called `dies.txt` when it loads, of a 13 when it runs.
+"""A worker whose engine dies as a native one does: of a file called `dies.txt` when it loads, of a 13 when it runs. With
+`hangs.txt` it never answers.
 
 `python -m fakes.dying_worker DESCRIPTOR`, in the place of `tacit.programs.model_server.worker`.
 """
@@ -7,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from tacit.graph.signature import Signature
@@ -23,7 +25,8 @@ FATAL = 13.0
 class Dying:
     """An engine that a number kills."""
 
-    def __init__(self, engine: Engine, *, of_zero: bool) -> None:
+    def __init__(self, engine: Engine, *, of_zero: bool, hangs: bool) -> None:
+        self._hangs = hangs
         self._engine, self._fatal = engine, 0.0 if of_zero else FATAL
         self.platform = engine.platform
 
@@ -32,6 +35,8 @@ class Dying:
         return self._engine.signatures
 
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        if self._hangs:
+            time.sleep(3600)
         if any((tensor.array == self._fatal).any() for tensor in inputs.values()):
             os.kill(os.getpid(), signal.SIGSEGV)
         return self._engine.infer(signature, inputs, outputs)
@@ -43,7 +48,9 @@ class Dying:
 def load(bundle: Bundle, options: EngineOptions) -> Engine:
     if "dies.txt" in bundle.names:
         os.kill(os.getpid(), signal.SIGABRT)
-    return Dying(load_openvino(bundle, options), of_zero="dies-of-zero.txt" in bundle.names)
+    return Dying(
+        load_openvino(bundle, options), of_zero="dies-of-zero.txt" in bundle.names, hangs="hangs.txt" in bundle.names
+    )
 
 
 if __name__ == "__main__":

@@ -194,6 +194,11 @@ def test_whatever_the_pod_every_mount_of_ours_has_its_volume(containers: list[di
         assert {"EDG_MARBLE_TYPE", "EDG_MARBLE_UUID_FILE", "EDG_MARBLE_COORDINATOR_ADDR"} <= set(names)
 
 
+def test_t13_a_pod_of_more_containers_than_any_has_is_refused() -> None:
+    with pytest.raises(AdmissionError, match="more than 256 containers"):
+        patched(a_pod(*({"name": f"c{number}"} for number in range(257))))
+
+
 def test_what_is_simulated_asks_its_node_for_nothing() -> None:
     spec = patched(a_pod(), Settings(wanted=None))["spec"]
     assert "tolerations" not in spec

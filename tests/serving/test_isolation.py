@@ -25,7 +25,7 @@ from tacit.programs.serve import open_log
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
-from tacit.serving.loading import messages
+from tacit.serving.loading import messages, warmup
 from tacit.serving.loading.isolation import Isolation, Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
@@ -123,6 +123,19 @@ def test_t43_a_version_that_kills_its_engine_takes_no_server_down(
     assert events.named("model-failed")[0]["reason"] == EngineCrashedError.reason
     np.testing.assert_allclose(ask(repository).result(10)["y"].array, [models.WEIGHTS.sum(0)], rtol=1e-6)
     assert repository.ready
+
+
+def test_t43_a_version_that_never_answers_its_trial_holds_up_no_other(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "PATIENCE", 0.5)
+    before = children()
+    put(tmp_path, 1, "hangs.txt")
+    repository = make(tmp_path, Isolation.PROBE)
+    begin = time.monotonic()
+    repository.poll()
+    assert time.monotonic() - begin < 30
+    until(lambda: children() <= before, "the trial's process is still there")
 
 
 def test_what_was_tried_out_runs_here_and_its_process_is_gone(tmp_path: Path, make: Make) -> None:
@@ -363,6 +376,7 @@ def test_tensors_of_all_kinds_come_back_as_they_were() -> None:
         messages.Place("x", 0, 4, DT_STRING, (1,)),
         messages.Place("x", 0, 16, DT_STRING, (2,)),
         messages.Place("x", 0, 4096, DT_STRING, (1 << 40,)),
+        messages.Place("x", 0, 0, 1, (0, 1 << 63)),
     ],
 )
 def test_t44_a_process_that_lies_about_its_tensors_is_not_believed(place: messages.Place) -> None:
@@ -382,6 +396,32 @@ def test_t44_shared_memory_cannot_be_taken_from_who_reads_it() -> None:
         assert bytes(memory.view(4)) == b"kept"
     finally:
         memory.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        messages.Answer([messages.Place("y", 0, 8, 1, (2,))] * 2, 16),
+        messages.Answer([messages.Place("z", 0, 8, 1, (2,))], 8),
+        messages.Answer([], 0),
+        messages.Answer([messages.Place("y", 0, 8, 1, (2,))], 7),
+        messages.Answer([messages.Place("y", 0, 1 << 32, 3, (1 << 30,))], 1 << 32),
+    ],
+    ids=["twice", "another", "none", "more-than-there-is", "too-large"],
+)
+def test_t44_an_answer_is_what_was_asked_for_once_and_fits(answer: messages.Answer) -> None:
+    with pytest.raises(WorkerError):
+        messages.check_answer(answer, ["y"])
+
+
+def test_t44_a_process_cannot_seal_the_memory_it_shares() -> None:
+    import fcntl
+
+    memory = SharedMemory.create()
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(memory.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    assert len(memory.room(4 << 20)) == 4 << 20
+    memory.close()
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x80", messages.encode({"type": "Quit"}), messages.encode([1])])

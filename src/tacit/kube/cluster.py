@@ -40,6 +40,8 @@ class KubernetesCluster:
         self._kubeconfig, self._context = kubeconfig, context
         self._api: kr8s.asyncio.Api | None = None
         self._folder = ""
+        self._before: str | None = None
+        self._inside = 0
 
     async def __aenter__(self) -> Self:
         # kr8s leaves the kubeconfig's keys in temporary files; ours are in a folder that goes with us.
@@ -171,11 +173,16 @@ class KubernetesCluster:
 
     @contextmanager
     def _temporaries(self) -> Iterator[None]:
-        before, tempfile.tempdir = tempfile.tempdir, self._folder
+        # Calls overlap: the first one sets it, and the last one sets it back.
+        if not self._inside:
+            self._before, tempfile.tempdir = tempfile.tempdir, self._folder
+        self._inside += 1
         try:
             yield
         finally:
-            tempfile.tempdir = before
+            self._inside -= 1
+            if not self._inside:
+                tempfile.tempdir = self._before
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

@@ -53,7 +53,8 @@ async def remove(cluster: Cluster, helm: HelmLike, namespace: str, watcher: Watc
     found = await cluster.get(NAMESPACE, namespace)
     release = None if found is None else await helm.release()
     left = [] if found is None else await _ours(cluster, namespace)
-    if release is None and not left:
+    made = found is not None and labels_of(found).get(MADE_BY) == US
+    if release is None and not left and not made:
         raise InstallError(f"nothing is installed in the namespace {namespace}; name the right one with --namespace")
     if release is not None:
         await helm.uninstall()
@@ -65,7 +66,7 @@ async def remove(cluster: Cluster, helm: HelmLike, namespace: str, watcher: Watc
     for place in await _with_platform(cluster, namespace):
         await _delete(cluster, SECRET, PLATFORM_SECRET, place, watcher)
     await _settle(cluster, namespace, watcher)
-    if found is not None and labels_of(found).get(MADE_BY) == US:
+    if made:
         await _delete_namespace(cluster, namespace, watcher)
 
 

@@ -34,7 +34,7 @@ from typing import Any
 
 from tacit import __version__
 from tacit.edge.server import serve_http
-from tacit.errors import FileInputError, InputError, TacitError, UsageError
+from tacit.errors import ClusterAccessError, FileInputError, InputError, TacitError, UsageError
 from tacit.kube.hardware import INTEL_EPC, parse_resource_key
 from tacit.kube.injector.patch import Settings
 from tacit.kube.injector.upkeep import Place, Upkeep
@@ -147,8 +147,13 @@ async def _keep_certificate(stack: AsyncExitStack, place: Place) -> Credentials:
 
     cluster = await stack.enter_async_context(KubernetesCluster())
     upkeep = Upkeep(cluster, place, clock=lambda: datetime.now(UTC))
-    async with asyncio.timeout(_START):
-        await upkeep.look()
+    try:
+        async with asyncio.timeout(_START):
+            await upkeep.look()
+    except TimeoutError:
+        raise ClusterAccessError(
+            f"the cluster did not answer within {_START:.0f} s; the next start asks again"
+        ) from None
     task = asyncio.create_task(upkeep.run())
     stack.push_async_callback(_end, task)
     return upkeep.credentials

@@ -10,12 +10,16 @@ import typer
 from tacit.cli.cluster.screen import Screen
 from tacit.cli.platform import whole_platform
 from tacit.cli.trust.flags import current_flags
-from tacit.cli.trust.through import open_cluster
+from tacit.cli.trust.through import open_cluster, service_host
+from tacit.client.address import COORDINATOR_PORT
 from tacit.errors import InputError, UsageError
-from tacit.kube.hardware import parse_resource_key
+from tacit.kube.hardware import SNP_IDS, TDX_KEYS, parse_resource_key
 from tacit.kube.helm import CHART, Helm, chart_folder
 from tacit.kube.install import Wish, install
 from tacit.kube.remove import remove
+
+# Which TEE a resource stands for; what is not here is SGX.
+_KINDS = {TDX_KEYS: "tdx", SNP_IDS: "snp"}
 
 
 def install_(
@@ -140,16 +144,19 @@ def _words(option: str, values: list[str]) -> list[str]:
 def _next_steps(wish: Wish) -> str:
     ours = f"tacit --kube{'' if wish.namespace == 'marblerun' else f' --namespace {wish.namespace}'}"
     package = "--package tacit-coordinator.package.json"
-    tee = "unattested" if wish.unattested else f"{'simulated' if wish.simulation else 'sgx'} {package}"
+    kind = "simulated" if wish.simulation else _KINDS.get(wish.resource_key.partition("=")[0], "sgx")
+    tee = "unattested" if wish.unattested else f"{kind} {package}"
+    port = wish.client_port
+    host = "" if port == COORDINATOR_PORT else f" {service_host(wish.namespace, port)}"
     lines = [
         "" if wish.wait else "Not waited for: `tacit check` says when it is ready.",
         "Next:",
-        f"  {ours} trust --tee {tee}",
+        f"  {ours} trust{host} --tee {tee}",
         *([] if wish.unattested else ["  (the package is what your build of the images says of the coordinator)"]),
-        f"  {ours} manifest set manifest.json",
+        f"  {ours} manifest set manifest.json{host}",
         "then label the pods of your servers `marblerun/marbletype: TYPE`, as the manifest names them.",
-        f"Without --kube: kubectl -n {wish.namespace} port-forward svc/coordinator-client-api {wish.client_port}, and "
-        f"localhost:{wish.client_port}",
+        f"Without --kube: kubectl -n {wish.namespace} port-forward svc/coordinator-client-api {port}, and "
+        f"localhost:{port}",
     ]
     if wish.simulation:
         lines.append("SIMULATED: pods of other namespaces get the platform by `tacit namespace add NAMESPACE`.")

@@ -92,6 +92,10 @@ async def _transfer(
     while there < size or not size:
         attempt += 1
         try:
+            if attempt > 1:
+                there = min(await _size_of(cluster, pod, part), size)
+                if there == size:
+                    break
             script = _receiver(part, size - there)
             await _run(cluster, pod, script, _pieces(file, there, size, progress))
             return first
@@ -99,7 +103,6 @@ async def _transfer(
             if attempt == ATTEMPTS:
                 raise
             await asyncio.sleep(PAUSE)
-            there = min(await _size_of(cluster, pod, part), size)
     return first
 
 

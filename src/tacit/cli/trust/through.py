@@ -26,9 +26,9 @@ def named_host(context: typer.Context, host: str) -> str:
     return service_host(flags.namespace)
 
 
-def service_host(namespace: str) -> str:
+def service_host(namespace: str, port: int = COORDINATOR_PORT) -> str:
     """The coordinator of a namespace, as the cluster names it."""
-    return f"{_SERVICE}.{namespace}:{COORDINATOR_PORT}"
+    return f"{_SERVICE}.{namespace}:{port}"
 
 
 def open_way(address: Address) -> None:

@@ -129,6 +129,11 @@ def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = No
 
     raw = _bytes_of(package) if isinstance(package, Path) else json.dumps(dict(package)).encode()
     found = parse_package(raw)
+    if found.tee is not None and found.tee not in tuple(Tee):
+        raise InputError(
+            f"the package names {found.tee!r}, which is no TEE; expected one of {', '.join(Tee)}; whoever wants no evidence "
+            "says so by `tacit trust HOST --tee unattested`"
+        )
     tee = Tee(found.tee) if found.tee in tuple(Tee) else Tee.SGX
     if tee.is_simulated:
         expectation = load_simulated_expectation(platform or own_platform(), tee=tee, package=found)

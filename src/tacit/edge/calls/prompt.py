@@ -14,8 +14,16 @@ class _Rest:
 
     def __init__(self, work: Coroutine[Any, Any, None], waited: Any) -> None:
         self._work, self._waited = work, waited
+        self._begun = False
+
+    def when_done(self, task: "asyncio.Task[None]") -> None:
+        """A task that is cancelled before its first step throws nothing into the work: let it be cancelled one step later."""
+        if not self._begun:
+            again = task.get_loop().create_task(_go_on(self))
+            task.get_loop().call_soon(again.cancel)
 
     def __await__(self) -> Generator[Any, Any, None]:
+        self._begun = True
         work, waited = self._work, self._waited
         while True:
             try:
@@ -29,8 +37,8 @@ class _Rest:
                 return
 
 
-async def _go_on(work: Coroutine[Any, Any, None], waited: Any) -> None:
-    await _Rest(work, waited)
+async def _go_on(rest: _Rest) -> None:
+    await rest
 
 
 def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None] | None":
@@ -45,4 +53,7 @@ def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> "
         waited = work.send(None)
     except StopIteration:
         return None
-    return loop.create_task(_go_on(work, waited))
+    rest = _Rest(work, waited)
+    task = loop.create_task(_go_on(rest))
+    task.add_done_callback(rest.when_done)
+    return task

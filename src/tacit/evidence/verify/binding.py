@@ -77,6 +77,8 @@ def verify_binding(
     Raises:
         BindingError: either half of the report data is another one; the message says which.
     """
+    if role is None and channel:
+        raise BindingError("what binds no role binds no connection either; ask for evidence of our own kind")
     expected = report_data(role=role, key=key, nonce=nonce, channel=channel)
     # Both halves are compared before either is judged, in constant time.
     key_and_nonce = hmac.compare_digest(claims.report_data[:32], expected[:32])

@@ -23,6 +23,7 @@ from tacit.kube.hardware import INTEL_EPC, Wanted, parse_resource_key
 
 TYPE_LABEL = "marblerun/marbletype"
 CONTAINER_LABEL = "marblerun/marblecontainer"
+_CONTAINERS = 256  # more than any pod has; each costs an answer that is larger than the question
 RESOURCES_LABEL = "marblerun/resource-injection"
 _DISABLED = "disabled"
 
@@ -129,6 +130,8 @@ def patch_pod(pod: Pod, *, namespace: str, uid: str, settings: Settings) -> Patc
         raise AdmissionError(f"Invalid [{TYPE_LABEL}] label, request denied: no value of a label has such characters")
     if not _UID.fullmatch(uid):
         raise AdmissionError("the review's uid is none; expected one of Kubernetes' own making")
+    if len(pod.spec.containers or ()) > _CONTAINERS:
+        raise AdmissionError(f"the pod has more than {_CONTAINERS} containers, request denied")
     wanted = None if labels.get(RESOURCES_LABEL) == _DISABLED else settings.wanted
     only = labels.get(CONTAINER_LABEL) or None
     containers = pod.spec.containers or []

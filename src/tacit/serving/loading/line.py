@@ -19,6 +19,10 @@ class Line:
         """The descriptor, for whoever waits for its end."""
         return self._end.fileno()
 
+    def limit(self, seconds: float | None) -> None:
+        """How long each wait for the other side may take; None for as long as it takes."""
+        self._end.settimeout(seconds)
+
     def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send a message, and descriptors with it. Raises: OSError."""
         head = len(message).to_bytes(_LENGTH, "big")

@@ -21,9 +21,9 @@ class SharedMemory:
 
     @classmethod
     def create(cls) -> Self:
-        """New memory, sealed against shrinking by either side."""
+        """New memory, sealed against shrinking, and against further seals, by either side."""
         descriptor = os.memfd_create("tacit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         return cls(descriptor)
 
     def room(self, size: int) -> memoryview:

@@ -17,6 +17,7 @@ from tacit.graph.signature import Signature, TensorSpec
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, MAX_RANK, Tensor
 
 MAX_MESSAGE = 64 << 20  # bytes; the largest tells a model's signatures, with their default values
+MAX_ANSWER = 1 << 31  # bytes; what no message of either protocol can carry away
 _ALIGNED = 64  # bytes; a cache line, so that no type straddles one
 _LENGTH = np.dtype("<u8")  # of each string, before them all
 
@@ -117,6 +118,15 @@ def parse_reply(raw: bytes | bytearray) -> Loaded | Answer | Refused:
         raise WorkerError(f"a worker's answer is nonsense: {exc}") from exc
 
 
+def check_answer(answer: Answer, outputs: Sequence[str]) -> None:
+    """It has what was asked for, once each, and no more than its memory can hold. Raises: WorkerError."""
+    names = [place.name for place in answer.tensors]
+    if sorted(names) != sorted(set(outputs)):
+        raise WorkerError(f"a worker answered with {sorted(names)[:8]}, and was asked for {sorted(outputs)[:8]}")
+    if answer.size > MAX_ANSWER or sum(place.size for place in answer.tensors) > answer.size:
+        raise WorkerError(f"a worker's answer claims more than its {answer.size} bytes, of {MAX_ANSWER} at most")
+
+
 # ---- tensors
 
 
@@ -162,11 +172,14 @@ def _tensor(dtype: int, shape: Sequence[int], content: bytes | memoryview) -> Te
     if kind is None or len(shape) > MAX_RANK or any(size < 0 for size in shape):
         raise WorkerError(f"type {dtype} and shape {list(shape)} make no tensor")
     count = math.prod(shape)
-    if dtype == DT_STRING:
-        return Tensor(dtype, _words(content, count).reshape(shape))
-    if count * kind.memory.itemsize != len(content):
-        raise WorkerError(f"{len(content)} bytes for a {kind.name} of shape {list(shape)}")
-    return Tensor(dtype, np.frombuffer(content, kind.memory).reshape(shape))
+    try:
+        if dtype == DT_STRING:
+            return Tensor(dtype, _words(content, count).reshape(shape))
+        if count * kind.memory.itemsize != len(content):
+            raise WorkerError(f"{len(content)} bytes for a {kind.name} of shape {list(shape)}")
+        return Tensor(dtype, np.frombuffer(content, kind.memory).reshape(shape))
+    except (ValueError, OverflowError) as exc:  # shapes that numpy does not take
+        raise WorkerError(f"type {dtype} and shape {list(shape)} make no tensor") from exc
 
 
 def _words(content: bytes | memoryview, count: int) -> NDArray[Any]:

@@ -96,6 +96,7 @@ class Opener:
         try:
             self._warm(trial, engine, self._recorded(bundle, engine), tell=False)
         finally:
+            engine.close()  # first, so that a model that never answers does not keep the queue from its end
             trial.close()
 
     def _load(self, bundle: Bundle, source: Source, access: Access) -> Engine:
@@ -124,6 +125,8 @@ class Opener:
                 if isinstance(engine, WorkerEngine | SupervisedEngine):
                     engine.check()  # what it died of is the reason, whatever was asked
         except Exception:
+            if isinstance(engine, WorkerEngine | SupervisedEngine):
+                engine.close()
             loaded.close()
             raise
         if calls:

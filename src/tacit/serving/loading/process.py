@@ -25,6 +25,7 @@ from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.wire.tensor import Tensor
 
+_LOADING = 900.0  # seconds that a worker may take to load a model; others wait for that
 _PATIENCE = 5.0  # seconds for a worker that said nothing more to have ended
 _FILES_ALIGNED = 4096  # bytes; a page
 
@@ -95,7 +96,9 @@ class Worker:
                 str(options.staging if bundle.place else self._own_staging(options.staging)),
                 fit,
             )
+            self._line.limit(_LOADING)
             reply = self._exchange(request, [self._asked, self._answered, contents], meanwhile)
+            self._line.limit(None)
         finally:
             contents.close()
             self._end_staging()
@@ -115,12 +118,11 @@ class Worker:
             try:
                 if not isinstance(reply, messages.Answer):
                     raise _error_of(reply)
+                messages.check_answer(reply, outputs)
                 found = messages.take_tensors(self._answered.view(reply.size), reply.tensors, copy=True)
             finally:
                 self._asked.trim()
                 self._answered.trim()
-        if set(found) != set(outputs):
-            raise WorkerError(f"a worker answered with {sorted(found)}, and was asked for {sorted(outputs)}")
         return found
 
     def wait(self) -> str:
@@ -149,15 +151,14 @@ class Worker:
             self._line.send(messages.encode(request), [memory.descriptor for memory in shared])
             meanwhile()
             reply = self._line.receive()
+            if reply is not None:
+                return messages.parse_reply(reply)
         except OSError as exc:
             raise EngineCrashedError(self._death()) from exc
-        if reply is None:
-            raise EngineCrashedError(self._death())
-        try:
-            return messages.parse_reply(reply)
-        except WorkerError:
+        except BaseException:  # what is left in the socket would be taken for the next answer
             self._kill()
             raise
+        raise EngineCrashedError(self._death())
 
     def _death(self) -> str:
         """What the process died of, which it has or is about to."""

@@ -58,6 +58,10 @@ class WorkerEngine:
             raise RequestError(Status.UNAVAILABLE, f"{exc}; send the request again") from exc
         except WorkerError as exc:
             raise RequestError(Status.INTERNAL, str(exc)) from exc
+        except (OSError, ValueError) as exc:  # memory that it spoilt, or that there is no more of
+            self._died = EngineCrashedError(f"the memory shared with the process that runs the model failed ({exc})")
+            self._worker.close()
+            raise RequestError(Status.UNAVAILABLE, f"{self._died}; send the request again") from exc
 
     def close(self) -> None:
         """End it."""
