@@ -30,7 +30,7 @@ from tacit.serving.loading.isolation import Isolation, Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.opening import Loading
-from tacit.serving.loading.process import Command, Worker
+from tacit.serving.loading.process import Command, Worker, _sweep
 from tacit.serving.loading.supervised import pause_before
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
@@ -479,3 +479,15 @@ def test_what_an_engine_refuses_comes_over_as_what_it_was(tmp_path: Path) -> Non
     with pytest.raises(ModelFormatError, match="SavedModel"):
         workers.try_out(MemoryBundle(files), ONE)
     assert children() == before
+
+
+def test_t46_what_a_killed_server_left_in_memory_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, alive = tmp_path / f"tacit-worker-{gone.pid}-x", tmp_path / f"tacit-worker-{os.getpid()}-x"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_bytes(b"plain")
+    (tmp_path / "tacit-worker-1x-y").mkdir()
+    _sweep(tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted([alive.name, "tacit-worker-1x-y"])

@@ -29,6 +29,7 @@ PUBLIC = {
     # What has such a name and is no secret.
     "coordinator/core/vouching.py: cached.key != key": "the root certificate that a cached status was signed for",
     "coordinator/core/vouching.py: cached.key != root": "the root certificate that a cached quote was made for",
+    "cli/inference/compare.py: (key is not None) != (model.suffix == '.capsule')": "whether a key was named at all",
     "graph/infer.py: node.attr[key].type != tf.DT_INVALID": "the name of an attribute",
     "evidence/anchor/der.py: self.tag != tag": "a type number of ASN.1",
     "evidence/anchor/strict_json.py: other == key": "a name in a JSON object",

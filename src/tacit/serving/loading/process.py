@@ -5,6 +5,7 @@ decrypted here, into memory that both see. Its environment is what the program s
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.wire.tensor import Tensor
 
+_STAGING = "tacit-worker-"  # then the server's process, and a word of chance
 _LOADING = 900.0  # seconds that a worker may take to load a model; others wait for that
 _PATIENCE = 5.0  # seconds for a worker that said nothing more to have ended
 _FILES_ALIGNED = 4096  # bytes; a page
@@ -179,7 +181,8 @@ class Worker:
     def _own_staging(self, staging: Path) -> Path:
         """A folder of this worker's below `staging`: one that dies leaves what it wrote there, and we remove it."""
         try:
-            self._staging = Path(tempfile.mkdtemp(prefix="tacit-worker-", dir=staging))
+            _sweep(staging)
+            self._staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=staging))
         except OSError:
             return staging  # the engine says what is wrong with it, if it needs one
         return self._staging
@@ -188,6 +191,20 @@ class Worker:
         if self._staging is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
+
+
+def _sweep(staging: Path) -> None:
+    """Remove what servers that were killed left there, plaintext perhaps."""
+    for found in staging.glob(f"{_STAGING}*-*"):
+        owner = found.name.removeprefix(_STAGING).partition("-")[0]
+        if not owner.isdigit() or found.is_symlink() or found.lstat().st_uid != os.geteuid():
+            continue
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(found, ignore_errors=True)
+        except OSError:
+            continue  # somebody else's
 
 
 def _fill(contents: SharedMemory, bundle: Bundle) -> tuple[list[messages.Place], int]:
