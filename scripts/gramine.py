@@ -439,6 +439,12 @@ def main() -> int:
     rendering.add_argument("template", type=Path)
     rendering.add_argument("-D", action="append", default=[], metavar="name=value", dest="variables")
     given = parser.parse_args()
+    for file in (getattr(given, name, None) for name in ("file", "template", "marble")):
+        if file is not None and not file.is_file():
+            parser.error(f"there is no file {file}")
+    wrong = [one for one in getattr(given, "variables", ()) if "=" not in one]
+    if wrong:
+        parser.error(f"-D {wrong[0]}: expected name=value")
     if given.verb == "render":
         print(render(given.template.read_text(), **dict(one.split("=", 1) for one in given.variables)), end="")
         return 0

@@ -27,9 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contents import install_libraries, place_program, unpack_wheel
-from sbom import load_wheels, render_sbom
 
 import tacit
+
+try:
+    from sbom import load_wheels, render_sbom
+except ModuleNotFoundError as exc:
+    sys.exit(f"Error: no {exc.name} in this Python; `make images` installs what building needs, and builds")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

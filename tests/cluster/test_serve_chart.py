@@ -43,7 +43,7 @@ VALUES: dict[str, Sequence[str]] = {
     "a coordinator by its package": ["coordinator.package=\\{\\}", "coordinator.pccs=https://pccs.example.org"],
     "many": ["replicas=3", "storage.accessModes[0]=ReadWriteMany", "storage.className=fast", "podDisruptionBudget.enabled=false"],
     "by the queue": ["autoscaling.enabled=true", "autoscaling.maxReplicas=9"],
-    "alone": ["storage.helper.enabled=false", "storage.existing=true", "storage.claim=mine", "networkPolicy.enabled=false"],
+    "alone": ["storage.pod.enabled=false", "storage.existing=true", "storage.claim=mine", "networkPolicy.enabled=false"],
     "without REST": ["probes.kind=tcp", "marble.dnsNames="],
     "somewhere": ["image.registry=registry.example.org/tacit", "image.tag=9", "nodeSelector.tee=sgx", "priorityClassName=high"],
 }  # fmt: skip
@@ -128,10 +128,10 @@ def test_the_server_has_what_the_original_demo_gives_it_and_no_more() -> None:
     }
     mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
     assert mounts["/encrypted"]["readOnly"] is True
-    helper = one_of(objects, "Pod")
-    assert "marblerun/marbletype" not in helper["metadata"]["labels"]
+    storage = one_of(objects, "Pod")
+    assert "marblerun/marbletype" not in storage["metadata"]["labels"]
     selector = one_of(objects, "Service")["spec"]["selector"]
-    assert not selector.items() <= helper["metadata"]["labels"].items(), "no request goes to the pod with the volume"
+    assert not selector.items() <= storage["metadata"]["labels"].items(), "no request goes to the pod with the volume"
 
 
 def test_an_update_keeps_every_server_until_the_next_is_ready() -> None:

@@ -67,7 +67,7 @@ from tacit.evidence.issue import default_platform_folder, load_simulated_tee
 from tacit.pki import KeyPair
 from tacit.pki.keys import Credentials
 from tacit.pki.tls import ServerContext, server_context
-from tacit.programs.arguments import Parser
+from tacit.programs.arguments import Parser, fail
 from tacit.programs.memory import keep_memory_private
 from tacit.programs.tee.anchors import make_judge, make_verifier
 from tacit.programs.tee.collateral import open_source, read_places
@@ -127,9 +127,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         log = open_log(sys.stderr, clock=now, debug=config.debug, development=config.development)
         asyncio.run(serve(config, log))
     except UsageError as exc:
-        return _fail(exc, code=2)
+        return fail(NAME, exc, code=2)
     except TacitError as exc:
-        return _fail(exc, code=1)
+        return fail(NAME, exc, code=1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -451,12 +451,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unattested", action="store_true", help="release to marbles without evidence")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     return parser
-
-
-def _fail(exc: TacitError, *, code: int) -> int:
-    text = " ".join(str(exc).split("\n"))
-    print(f"{NAME}: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- for the person who started it
-    return code
 
 
 if __name__ == "__main__":

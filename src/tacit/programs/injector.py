@@ -41,7 +41,7 @@ from tacit.kube.injector.upkeep import Place, Upkeep
 from tacit.kube.injector.webhook import MAX_REVIEW, PORT, Webhook
 from tacit.pki.keys import Credentials
 from tacit.pki.tls import server_context
-from tacit.programs.arguments import Parser
+from tacit.programs.arguments import Parser, fail
 
 NAME = "tacit-injector"
 NOTHING = "none"  # the resource that simulated TEEs need
@@ -74,9 +74,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         open_log(config.fault_level)
         asyncio.run(serve(config))
     except UsageError as exc:
-        return _fail(exc, code=2)
+        return fail(NAME, exc, code=2)
     except TacitError as exc:
-        return _fail(exc, code=1)
+        return fail(NAME, exc, code=1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -246,12 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     _option(parser, "addr", f":{PORT}")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     return parser
-
-
-def _fail(exc: TacitError, *, code: int) -> int:
-    text = " ".join(str(exc).split("\n"))
-    print(f"{NAME}: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- for the person who started it
-    return code
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ async def push(cluster: Cluster, file: Path, pod: Object, folder: PurePosixPath,
 async def find_storage(cluster: Cluster, name: str, namespace: str) -> Object:
     """The pod to write through, running. Raises: InputError, ClusterError."""
     pod = await cluster.get(POD, name, namespace=namespace)
-    advice = "the chart tacit-serve makes it (storage.helper.enabled); name another with --pod"
+    advice = "the chart tacit-serve makes it (storage.pod.enabled); name another with --pod"
     if pod is None:
         raise InputError(f"there is no pod {name} in the namespace {namespace}; {advice}")
     phase = str((pod.get("status") or {}).get("phase"))

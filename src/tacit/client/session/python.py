@@ -80,7 +80,7 @@ def connect(
     coordinator is attested again while calls go on, and also when its servers show another chain.
     `manifest` may be the manifest itself, a file or its bytes as they were set: the coordinator has to hold it, whatever
     was pinned. `package` may be the coordinator's package, a file of `tacit package-info coordinator --output json` or
-    what stands in it: then nothing has to be told to `tacit trust`, and of what was seen only this session remembers.
+    what stands in it: then nothing has to be told to `tacit trust`, and what was seen is remembered by the returned object alone.
     With `manifest=None` a coordinator will do of which no manifest is pinned: its servers are whatever the one who set
     its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
