@@ -5,12 +5,12 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 
 from fakes.graphs import softmax_graph
 from tacit.graph import build_saved_model, parse_graph
 from tacit.graph.resnet50 import iter_resnet50
+from tacit.serving.engines.openvino import open_core
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -49,7 +49,7 @@ def predict_in_tensorflow(saved_model: Path, x: np.ndarray, work: Path) -> tuple
 
 
 def predict_in_openvino(saved_model: Path, x: np.ndarray) -> np.ndarray:
-    core = openvino.Core()
+    core = open_core()
     compiled = core.compile_model(core.read_model(saved_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(x)[0]
 

@@ -183,6 +183,26 @@ def test_the_engine_brings_no_telemetry() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_signal_after_another_thread_gave_a_model_back_is_a_signal_like_any_other() -> None:
+    # OpenVINO gives the thread that loads its plugin a stack for signals, and takes it away with the plugin.
+    script = (
+        "import signal, sys, threading\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from fakes.models import onnx_model\n"
+        "from tacit.serving.bundle import MemoryBundle\n"
+        "from tacit.serving.engines.interface import EngineOptions\n"
+        "from tacit.serving.engines.openvino import load_openvino\n"
+        "engines = [load_openvino(MemoryBundle({'model.onnx': onnx_model()}), EngineOptions(threads=1))]\n"
+        "thread = threading.Thread(target=lambda: engines.pop().close())\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('taken'))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "taken\n", "")
+
+
 def test_processors_are_counted_as_the_control_group_allows(tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text("50000 100000\n")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +16,7 @@ from tacit.programs.model_server.isolation import worker_environment
 from tacit.programs.model_server.samples import recorded_samples
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
-from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino
+from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino, open_core
 from tacit.serving.loading.isolation import Isolation, Workers
 from tacit.serving.loading.opening import Loading
 from tacit.serving.loading.process import Command
@@ -79,7 +78,7 @@ def test_a_precision_is_computed_or_refused_and_never_another(precision: Any) ->
     word = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}[precision]
     bundle = with_records(models.onnx_model(), ROWS)
     options = EngineOptions(precision, 1, samples=recorded_samples)
-    if word not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if word not in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ModelFormatError, match=f"--precision={precision}: this processor does not have it"):
             load_openvino(bundle, options)
         return

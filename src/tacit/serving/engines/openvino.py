@@ -9,9 +9,11 @@ Numbers: floating-point layers run in the precision that the options state. The 
 
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,7 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
         PlaintextError: the model needs a path and `options.staging` is not memory.
     """
     layout = recognise(bundle.names)
-    library = import_library()
-    core = library.Core()
+    library, core = import_library(), open_core()
     _check_precision(core, options.precision)
     try:
         written, reading = _read_declared(bundle, layout)
@@ -77,7 +78,7 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
         _expose_outputs(model, declared)
         if options.precision == "int8":
             plain = core.compile_model(model, "CPU", _properties(options))
-            model = quantise(library, model, _samples(OpenVinoEngine(library, plain, declared), bundle, options))
+            model = quantise(core, model, _samples(OpenVinoEngine(library, plain, declared), bundle, options))
         compiled = core.compile_model(model, "CPU", _properties(options))
     except RuntimeError as exc:
         raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {reason_of(exc)}") from exc
@@ -200,6 +201,24 @@ def import_library() -> Any:
     finally:
         del modules[kept_out]
     return openvino
+
+
+_GATE = threading.Lock()
+
+
+def open_core() -> Any:
+    """The one Core of this process, which stays until the process ends.
+
+    With the last Core goes the CPU plugin, and with that the stack for signals that it gave to the thread which loaded
+    it. Where another thread drops it, the first is left with a stack that is gone: its next signal kills the process.
+    """
+    with _GATE:
+        return _make_core()
+
+
+@cache
+def _make_core() -> Any:
+    return import_library().Core()
 
 
 def _read_declared(bundle: Bundle, layout: Layout) -> tuple[Mapping[str, Signature], WithoutParsing | None]:

@@ -27,7 +27,7 @@ Sample = Mapping[int, NDArray[Any]]
 """Inputs by the number of their port."""
 
 
-def quantise(library: Any, model: Any, samples: Sequence[Sample]) -> Any:
+def quantise(core: Any, model: Any, samples: Sequence[Sample]) -> Any:
     """The model with its large layers in eight bits, for inputs like `samples`.
 
     Raises:
@@ -44,7 +44,7 @@ def quantise(library: Any, model: Any, samples: Sequence[Sample]) -> Any:
         raise ModelFormatError(
             "--precision=int8: the model has no convolution or matrix product with weights of its own"
         )
-    ranges = _observe(library, model, list(sources), samples)
+    ranges = _observe(core, model, list(sources), samples)
     from openvino import opset13 as operations
 
     for key, source in sources.items():
@@ -73,13 +73,13 @@ def _is_layer(node: Any) -> bool:
 
 
 def _observe(
-    library: Any, model: Any, keys: Sequence[tuple[str, int]], samples: Sequence[Sample]
+    core: Any, model: Any, keys: Sequence[tuple[str, int]], samples: Sequence[Sample]
 ) -> dict[tuple[str, int], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """The smallest and the largest value of each tensor, over all samples."""
     looked = model.clone()
     nodes = {node.get_friendly_name(): node for node in looked.get_ordered_ops()}
     looked.add_outputs([nodes[name].output(index) for name, index in keys])
-    compiled = library.Core().compile_model(looked, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(looked, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     seen = compiled.outputs[len(model.outputs) :]
     low, high = np.full(len(keys), np.inf, np.float32), np.full(len(keys), -np.inf, np.float32)
     for sample in samples:
