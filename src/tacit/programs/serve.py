@@ -37,6 +37,7 @@ from tacit.programs.model_server.loop import run_in_loop
 from tacit.programs.model_server.models import Log, configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.private import remove_private_folder
 from tacit.programs.model_server.samples import recorded_samples
+from tacit.serving.batching import ENGINE_THREAD
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
@@ -75,8 +76,8 @@ _SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` na
 def main() -> None:
     """Run the program and end the process with its exit code."""
     code = run(sys.argv[1:], os.environ)
-    if any(thread.name == STORAGE_THREAD for thread in threading.enumerate()):
-        # A model is still being loaded. The engine's own threads would meet its destructors, which abort the process.
+    if any(thread.name.startswith((STORAGE_THREAD, ENGINE_THREAD)) for thread in threading.enumerate()):
+        # A model is still being loaded, or hangs. The engine's own threads would meet its destructors, which abort the process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -29,6 +29,7 @@ from tacit.wire.tensor import Tensor
 _STAGING = "tacit-worker-"  # then the server's process, and a word of chance
 _LOADING = 900.0  # seconds that a worker may take to load a model; others wait for that
 _PATIENCE = 5.0  # seconds for a worker that said nothing more to have ended
+_ENDED = "the process that runs the model was ended, because the model is unloaded"
 _FILES_ALIGNED = 4096  # bytes; a page
 
 
@@ -64,7 +65,7 @@ class Worker:
         self._asked, self._answered = SharedMemory.create(), SharedMemory.create()
         self._staging: Path | None = None
         self._gate = threading.Lock()  # held by who uses the memory
-        self._closed = False
+        self._ended = self._closed = False
         self.platform = ""
         self.signatures: Mapping[str, Signature] = {}
 
@@ -114,7 +115,7 @@ class Worker:
         places, contents, size = messages.place_tensors(inputs)
         with self._gate:
             if self._closed:
-                raise EngineCrashedError("the process that runs the model was ended")
+                raise EngineCrashedError(_ENDED)
             messages.put_tensors(self._asked.room(size), places, contents)
             reply = self._exchange(messages.Ask(signature, list(outputs), places, size))
             try:
@@ -133,6 +134,7 @@ class Worker:
 
     def close(self) -> None:
         """End it at once, whatever it does: it keeps nothing that is wanted. Gives its memory back."""
+        self._ended = True
         self._line.close()
         self._kill()
         with self._gate:
@@ -164,6 +166,8 @@ class Worker:
 
     def _death(self) -> str:
         """What the process died of, which it has or is about to."""
+        if self._ended:
+            return _ENDED
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
