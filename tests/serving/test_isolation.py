@@ -21,17 +21,18 @@ from fakes import dying_worker, models
 from tacit.errors import EngineCrashedError, ModelFormatError, RequestError, Status, UsageError, WorkerError
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.programs.model_server.isolation import choose_isolation, open_workers, worker_environment
-from tacit.programs.serve import open_log
+from tacit.programs.model_server.server import open_log
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.loading import messages, warmup
-from tacit.serving.loading.isolation import Isolation, Workers
+from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.opening import Loading
-from tacit.serving.loading.process import Command, Worker, _sweep
+from tacit.serving.loading.process import Worker, _sweep
+from tacit.serving.loading.starting import Command, Isolation, start
 from tacit.serving.loading.supervised import pause_before
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
@@ -354,8 +355,8 @@ def test_t43_a_model_that_hangs_does_not_keep_the_server_from_its_end(hanging: t
 _SERVER = f"""
 from fakes import dying_worker
 from tacit.programs import serve
-from tacit.programs.model_server import isolation
-serve._DRAIN, serve.load_engine, isolation._MODULE = 1.0, dying_worker.load, {DYING!r}
+from tacit.programs.model_server import isolation, server
+server._DRAIN, server.load_engine, isolation._MODULE = 1.0, dying_worker.load, {DYING!r}
 serve.main()
 """
 
@@ -414,7 +415,7 @@ def test_t46_a_process_for_a_model_knows_no_secret_of_the_server() -> None:
 
 
 def test_t50_nobody_else_can_be_the_process_of_a_model() -> None:
-    worker = Worker(command())
+    worker = Worker(start(command()))
     try:
         worker.load(MemoryBundle({"model.onnx": models.onnx_model()}), ONE, fit=False)
         kinds = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}

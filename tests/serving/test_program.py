@@ -437,14 +437,15 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
     ports = tmp_path / "ports.json"
     script = (
         "import time\n"
-        "from tacit.programs import serve\n"
-        "load, serve._DRAIN, loads = serve.load_engine, 0.2, []\n"
+        "from tacit.programs.model_server import server\n"
+        "from tacit.programs.serve import main\n"
+        "load, server._DRAIN, loads = server.load_engine, 0.2, []\n"
         "def slow(bundle, options):\n"
         "    loads.append(bundle)\n"
         "    if len(loads) > 1: time.sleep(60)\n"
         "    return load(bundle, options)\n"
-        "serve.load_engine = slow\n"
-        "serve.main()"
+        "server.load_engine = slow\n"
+        "main()"
     )
     flags = ["--host=127.0.0.1", "--port=0", "--rest_api_port=-1", "--model_name=m", f"--model_base_path={plain}"]
     flags += [f"--port_file={ports}", "--threads=1", "--enable_model_warmup=false"]
@@ -467,7 +468,7 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
 
 def test_what_nothing_binds_is_told_after_a_reload_too(plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from tacit.programs.model_server.models import list_entries
-    from tacit.programs.serve import build, open_log
+    from tacit.programs.model_server.server import build, open_log
     from tacit.serving.tfs.flags import parse_flags
 
     flags = parse_flags(["--model_name=m", f"--model_base_path={plain}", "--threads=1", "--enable_model_warmup=false"])

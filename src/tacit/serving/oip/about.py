@@ -5,7 +5,6 @@ Source: open-inference-protocol; Triton's extension_{model_configuration,model_r
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 from tacit.errors import RequestError, Status
@@ -51,6 +50,8 @@ _LOG: Json = {
 
 def server() -> Json:
     """Name, version and extensions."""
+    from importlib.metadata import version  # it reads a mail parser, and few ask
+
     return {"name": "tacit", "version": version("tacit"), "extensions": list(EXTENSIONS)}
 
 
