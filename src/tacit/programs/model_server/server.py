@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from tacit.edge import GrpcMethods, Listener
+from tacit.edge.server import serve as serve_both
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, UsageError
 from tacit.programs.memory import give_back_memory
@@ -88,7 +89,7 @@ async def run_server(server: "Server", repository: Repository, reloader: Reloade
     finally:
         halt.set()
         server.health.draining = True
-        await asyncio.gather(*(listener.close(_DRAIN) for listener in listeners.values()))
+        await asyncio.gather(*(listener.close(_DRAIN) for listener in set(listeners.values())))
         # A model that is being loaded right now is not waited for: the thread ends with the process.
         if poller is not None:
             await asyncio.to_thread(poller.join, 1.0)
@@ -173,14 +174,26 @@ async def listen(server: Server) -> dict[str, Listener]:
     grpc_port, rest_port, socket = flags.number("port"), flags.number("rest_api_port"), flags.text("grpc_socket_path")
     if not grpc_port and not rest_port and not socket:
         raise UsageError("both ports are off; give --port, --rest_api_port or --grpc_socket_path")
-    if grpc_port == rest_port != _ANY_PORT and grpc_port:
-        raise UsageError(f"--port and --rest_api_port are both {grpc_port}; give them different ports")
-    listeners: dict[str, Listener] = {}
     doors = open_doors(flags)
     more, oip = oip_handlers(server.plane, flags)
     methods = doors.grpc(grpc_methods(server), more)
-    if grpc_port:
-        listeners["grpc"] = await _listen_for_grpc(server, methods, max(0, grpc_port))
+    rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
+    http = doors.http(_attested(server, rest.handle), oip, metrics_path=server.metrics_path)
+    listeners: dict[str, Listener] = {}
+    if grpc_port == rest_port != _ANY_PORT and grpc_port:
+        listeners["grpc"] = listeners["rest"] = await _listen_for_both(server, methods, http, grpc_port)
+    else:
+        if grpc_port:
+            listeners["grpc"] = await _listen_for_grpc(server, methods, max(0, grpc_port))
+        if rest_port:
+            listeners["rest"] = await serve_http(
+                http,
+                host=flags.text("host"),
+                port=max(0, rest_port),
+                tls=_tls(server, "h2", "http/1.1"),
+                max_body=flags.number("max_message_bytes"),
+                limits=edge_limits(flags),
+            )
     if socket:
         listeners["grpc_socket"] = await serve_grpc(
             methods,
@@ -190,17 +203,24 @@ async def listen(server: Server) -> dict[str, Listener]:
             max_message=flags.number("max_message_bytes"),
             limits=edge_limits(flags),
         )
-    if rest_port:
-        rest = TfsRest(server.plane, _rest_options(server), meter=server.metrics)
-        listeners["rest"] = await serve_http(
-            doors.http(_attested(server, rest.handle), oip, metrics_path=server.metrics_path),
-            host=flags.text("host"),
-            port=max(0, rest_port),
-            tls=_tls(server, "h2", "http/1.1"),
-            max_body=flags.number("max_message_bytes"),
-            limits=edge_limits(flags),
-        )
     return listeners
+
+
+async def _listen_for_both(server: Server, methods: GrpcMethods, http: "HttpHandler", port: int) -> Listener:
+    """One port, where each connection is told by ALPN, or by its first bytes, and each request by its type."""
+    flags = server.flags
+    if flags.text("edge") != "tacit":
+        raise UsageError("--edge=grpcio answers gRPC alone; give --port and --rest_api_port different numbers")
+    return await serve_both(
+        host=flags.text("host"),
+        port=port,
+        tls=_tls(server, "h2", "http/1.1"),
+        http=http,
+        grpc=methods,
+        max_body=flags.number("max_message_bytes"),
+        max_message=flags.number("max_message_bytes"),
+        limits=edge_limits(flags),
+    )
 
 
 def grpc_methods(server: Server) -> GrpcMethods:
