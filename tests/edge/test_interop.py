@@ -1,4 +1,4 @@
-"""Programs that others wrote against our ports: grpcio's blocking client, httpx, curl, gRPC for Go, and h2spec."""
+"""Programs that others wrote against our ports: grpcio's blocking client, httpx, curl, gRPC for Go and for Node, and h2spec."""
 
 import asyncio
 import functools
@@ -205,6 +205,25 @@ async def test_grpc_for_go_gets_every_kind_of_call(mesh: Any, secure: bool, tmp_
     async with serving(tls_of(mesh) if secure else None) as port:
         command = [program, f"localhost:{port}", *([roots] if secure else [])]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "wrong" in done.stdout) == (0, False), done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "afterwards: right"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_grpc_for_node_gets_every_kind_of_call(mesh: Any, secure: bool, tmp_path: Path) -> None:
+    if (shutil.which("npm") is None or shutil.which("node") is None) and os.environ.get("TACIT_CI") != "1":
+        pytest.skip("needs node and npm for a client that others wrote")
+    modules = await asyncio.to_thread(lambda: outsiders() / "node" / "node_modules")
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(mesh.root.certificate_pem)
+    async with serving(tls_of(mesh) if secure else None) as port:
+        command = ["node", ROOT / "tests/edge/node/main.js", f"localhost:{port}", *([roots] if secure else [])]
+        environ = os.environ | {"NODE_PATH": str(modules)}
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environ, capture_output=True, text=True, check=False
+        )
     assert (done.returncode, "wrong" in done.stdout) == (0, False), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "afterwards: right"
 
