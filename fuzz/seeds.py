@@ -28,6 +28,7 @@ def main() -> None:
         "rest_body": rest_bodies(),
         "activation": activations(),
         "shares": shares(),
+        "signatures": signatures(),
         "quote": quotes(),
         "snp_table": snp_tables(),
         "collateral": {"real": (VECTORS / "evidence" / "v3-phala-confighw" / "collateral.json").read_bytes()},
@@ -51,6 +52,24 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (folder / name).write_bytes(content)
+
+
+def signatures() -> dict[str, bytes]:
+    """A file of each kind of key's signatures, and signers' keys."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from tacit.pki.detached import sign_detached
+
+    keys = (ec.derive_private_key(7, ec.SECP256R1()), ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    pem = [key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    lines = [sign_detached("a", b"text", key) for key in keys]
+    return {
+        "of-two": b"".join(lines),
+        "of-another-text": sign_detached("a", b"other", keys[1]),
+        "signer-ec": b"k" + pem[0],
+        "signer-ed25519": b"k" + pem[1],
+    }
 
 
 def bundles() -> dict[str, bytes]:
