@@ -44,7 +44,7 @@ from tacit.evidence.anchor.roots import parse_anchor
 from tacit.evidence.intel import verify as intel_verify
 from tacit.evidence.intel.collateral import IntelCollateral
 from tacit.evidence.intel.evaluator import Verdict
-from tacit.evidence.intel.levels import converge
+from tacit.evidence.intel.levels import State, converge
 from tacit.evidence.intel.library import refusal
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, Enclave, QuotingKeys, issue_quote
@@ -695,10 +695,35 @@ def test_revoked_never_converges_to_anything(platform: str) -> None:
 @both
 def test_t63_status_that_an_evaluator_invents_is_refused(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     invented = Verdict("Splendid", frozenset(), 1, bytes(16))
-    for name in ("evaluate_quote", "verify_with_library"):
-        monkeypatch.setattr(intel_verify, name, lambda *_, **__: invented)
-    with pytest.raises(TcbError, match="Splendid"):
+    state = State("Splendid", frozenset(), 1, None)
+    monkeypatch.setattr(intel_verify, "evaluate_quote", lambda *_, **__: (invented, state))
+    monkeypatch.setattr(intel_verify, "verify_with_library", lambda *_, **__: invented)
+    monkeypatch.setattr(intel_verify, "find_state", lambda *_, **__: state)
+    with pytest.raises(TcbError, match=r"'Splendid' is not one that is known"):
         verify(FakeTee(debug=debug))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tcb_status": "SWHardeningNeeded"},
+        {"advisories": frozenset({"INTEL-SA-00334"})},
+    ],
+)
+def test_t63_two_evaluators_that_disagree_are_neither_believed(
+    other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = intel_verify.verify_with_library
+
+    def another(*words: Any, **named: Any) -> Verdict:
+        return replace(asked(*words, **named), **other)
+
+    tee = FakeTee()
+    verify(tee)
+    monkeypatch.setattr(intel_verify, "verify_with_library", another)
+    with pytest.raises(TcbError, match="two evaluators disagree") as refused:
+        verify(tee)
+    assert refused.value.step.startswith("I13")
 
 
 def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
