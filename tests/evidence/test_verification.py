@@ -726,6 +726,16 @@ def test_t63_two_evaluators_that_disagree_are_neither_believed(
     assert refused.value.step.startswith("I13")
 
 
+def test_the_library_is_asked_wherever_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise AssertionError("our own evaluator was asked alone")
+
+    monkeypatch.setattr(intel_verify, "evaluate_quote", fail)
+    verify(FakeTee())
+    with pytest.raises(AssertionError):
+        verify(FakeTee(debug=True))
+
+
 def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
     # Should the library's two calls ever disagree, the one that refuses counts.
     monkeypatch.setattr("dcap_qvl.verify_with_root_ca", lambda *_: None)
