@@ -3,9 +3,11 @@
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fakes.tee import shared_platform
 from tacit.errors import CollateralError, PlatformError, UntrustedRootError
+from tacit.evidence.anchor.certificates import parse_chain
 from tacit.evidence.intel.evaluator import _check_revocation, _verify_chain
 from tacit.evidence.issue import program as issuing
 from tacit.evidence.simulated.authority import Signer
@@ -47,3 +49,12 @@ def test_a_program_that_is_not_installed_cannot_be_measured(monkeypatch: pytest.
     monkeypatch.setattr(issuing, "_find_module", lambda _name: None)
     with pytest.raises(PlatformError, match="not installed"):
         issuing.load_inventory("coordinator")
+
+
+def test_a_chain_is_the_tuple_of_its_certificates(platform: SimulatedPlatform) -> None:
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in platform.pck_chain)
+    chain = parse_chain(pem)
+    assert chain == platform.pck_chain
+    assert hash(chain) == hash(tuple(platform.pck_chain)) == hash(chain)
+    assert {chain: 1}[platform.pck_chain] == 1
+    assert chain != parse_chain(pem + platform.root.public_bytes(Encoding.PEM))

@@ -31,8 +31,6 @@ from tacit.evidence.intel.quote import Quote
 from tacit.evidence.sgx.report import SgxReport
 from tacit.evidence.tdx.report import TD_SEPT_VE_DISABLE
 
-_ROOTS = 8  # Intel's, and few others
-
 # The library's texts are no API: the version is pinned, and tests run every known defect through this table.
 # First match wins; matched in lower case.
 _REFUSALS: tuple[tuple[str, type[EvidenceError], Step], ...] = (
@@ -110,14 +108,6 @@ def _convert(collateral: IntelCollateral) -> Any:
     return dcap_qvl.QuoteCollateralV3(**asdict(collateral))
 
 
-@lru_cache(maxsize=_ROOTS)
-def _verifier(root_der: bytes) -> Any:
-    """The library's verifier under this root; it keeps nothing of what it verified."""
-    import dcap_qvl
-
-    return dcap_qvl.QuoteVerifier(root_der)
-
-
 def _full_text(refused: ValueError, quote: bytes, collateral: object, root_der: bytes, seconds: int) -> str:
     """The refusal with its causes, which only the library's older call tells. It decides nothing here."""
     import dcap_qvl
@@ -143,7 +133,7 @@ def verify_with_library(quote: bytes, collateral: IntelCollateral, root_der: byt
     # Everything is reported and nothing decided: decisions are the manifest's.
     policy = dcap_qvl.QuotePolicy.claims_only(seconds)
     try:
-        claims = _verifier(root_der).verify_with_policy(quote, converted, seconds, policy)
+        claims = dcap_qvl.QuoteVerifier(root_der).verify_with_policy(quote, converted, seconds, policy)
     except ValueError as exc:
         raise refusal(_full_text(exc, quote, converted, root_der, seconds)) from exc
     try:
