@@ -23,7 +23,7 @@ demo:
 
 test:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster and not tools' -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
+	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster and not tools' -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 slow:
 	@scripts/environment.sh test
