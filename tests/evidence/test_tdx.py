@@ -386,6 +386,20 @@ def test_t13_a_cut_td_quote_is_refused(which: int, length: int) -> None:
         verify(QUOTES[which][: min(length, len(QUOTES[which]) - 1)])
 
 
+def test_t13_another_outer_certification_data_and_bytes_behind_it_are_refused() -> None:
+    quote = bytearray(QUOTES[0])
+    at, length = 632 + 4 + 128, int.from_bytes(quote[632:636], "little")
+    assert quote[at : at + 2] == b"\6\0"
+    for kind in (5, 7):
+        other = quote[:at] + kind.to_bytes(2, "little") + quote[at + 2 :]
+        with pytest.raises(EvidenceFormatError, match=f"outer certification data of type {kind}; only 6"):
+            verify(bytes(other))
+    longer = quote[:632] + (length + 1).to_bytes(4, "little") + quote[636 : 636 + length] + b"\1"
+    with pytest.raises(EvidenceFormatError, match="1 bytes are left over inside the signature data") as refused:
+        verify(bytes(longer))
+    assert refused.value.step.startswith("I1 ")
+
+
 @pytest.mark.parametrize("at", [632, 632 + 4 + 128 + 2, 632 + 4 + 128 + 6 + 448])
 @pytest.mark.parametrize("length", [0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_t13_hostile_lengths_of_a_td_quote_are_refused(at: int, length: int) -> None:

@@ -4,6 +4,7 @@ Defects are shown twice: to the library (`debug=False`) and to our own evaluator
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ from tacit.evidence import (
 )
 from tacit.evidence.anchor.certificates import parse_crl
 from tacit.evidence.anchor.roots import parse_anchor
+from tacit.evidence.intel import steps as intel_steps
 from tacit.evidence.intel import verify as intel_verify
 from tacit.evidence.intel.collateral import IntelCollateral
 from tacit.evidence.intel.evaluator import Verdict
@@ -48,6 +50,7 @@ from tacit.evidence.intel.levels import State, converge
 from tacit.evidence.intel.library import refusal
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, Enclave, QuotingKeys, issue_quote
+from tacit.evidence.snp import steps as snp_steps
 from tacit.evidence.verify import parse_collateral
 from tacit.evidence.verify.envelope import unwrap, wrap
 
@@ -690,6 +693,17 @@ def test_quoting_enclave_with_a_status_outside_intels_table_is_refused() -> None
 def test_revoked_never_converges_to_anything(platform: str) -> None:
     with pytest.raises(RevokedError):
         converge(platform, "Revoked")
+
+
+def test_the_steps_are_those_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
+    numbers = [
+        word for row in re.findall(r"^\| ([IA]\d+(?:, [IA]\d+)*) \|", page, re.MULTILINE) for word in row.split(", ")
+    ]
+    assert numbers == [*(f"I{at}" for at in range(1, 14)), *(f"A{at}" for at in range(1, 11))]
+    assert [one.number for one in intel_steps.TDX_STEPS] == numbers[:13]
+    assert [one.number for one in intel_steps.SGX_STEPS] == [*numbers[:11], "I13"]
+    assert [one.number for one in snp_steps.STEPS] == numbers[13:]
 
 
 @both
