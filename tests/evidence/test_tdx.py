@@ -23,6 +23,7 @@ from tacit.errors import (
 )
 from tacit.evidence import INTEL, Binding, Claims, Collateral, Role, Tee, report_data, verify_evidence
 from tacit.evidence.anchor import INTEL_TDX
+from tacit.evidence.claims import REGISTERS
 from tacit.evidence.intel.library import answers
 from tacit.evidence.intel.pck import parse_pck_extension
 from tacit.evidence.intel.quote import parse_quote
@@ -72,6 +73,7 @@ def test_claims_say_what_the_td_is(version: int, size: int) -> None:
     assert claims.hardware_id.startswith(b"SIM-")
     assert [check.number for check in claims.checks if not check.made] == ["B1"]
     assert (claims.signer, claims.product_id, claims.security_version) == (b"", 0, 0)
+    assert {name: len(value) for name, value in claims.registers.items()} == REGISTERS[Tee.TDX]
     over = {check.number: check.input_sha256 for check in claims.checks}
     assert over["I12"] == sha256(parse_quote(raw).report.raw[:128]).digest()
 
@@ -103,7 +105,7 @@ _WEAK = {28: {"sept-ve-off"}, 29: {"migratable"}, 4: {"profiling"}, 5: {"profili
 def test_t08_each_td_attribute_bit_is_known_or_refused(bit: int) -> None:
     quote = td_quote(attributes=(1 << 28) ^ (1 << bit))
     if bit not in _KNOWN:
-        with pytest.raises(EvidenceFormatError, match="TDATTRIBUTES"):
+        with pytest.raises(EvidenceFormatError, match="TDATTRIBUTES has "):
             verify(quote)
         return
     claims = verify(quote)
@@ -117,7 +119,7 @@ def test_t08_each_xfam_bit_is_known_or_refused(bit: int) -> None:
     if bit in {2, 5, 6, 7, 8, 9, 11, 12, 14, 15, 17, 18, 19}:
         verify(quote)
     else:
-        with pytest.raises(EvidenceFormatError, match="XFAM"):
+        with pytest.raises(EvidenceFormatError, match=r"XFAM (has|is) "):
             verify(quote)
 
 
