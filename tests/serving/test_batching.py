@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tacit.errors import RequestError, Status, UsageError
-from tacit.graph.signature import Signature
+from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.batching import BatchRules, ModelQueue, QueueClosedError
 from tacit.serving.batching.loaded import LoadedModel, Queueing
 from tacit.serving.batching.pace import measure_pace
@@ -102,6 +102,61 @@ def test_a_queue_that_is_given_up_runs_what_it_is_at_and_nothing_more() -> None:
     with pytest.raises(RequestError, match="unloaded and hangs: m") as refused:
         second.result(10)
     assert refused.value.status is Status.UNAVAILABLE
+    assert queue.close(10)
+    assert len(runner.runs) == 1
+
+
+@pytest.mark.parametrize("rules", [None, BatchRules(2, timeout=0)], ids=["one-by-one", "batched"])
+def test_t43_who_waits_behind_a_request_that_hangs_is_refused_at_the_unloading(rules: BatchRules | None) -> None:
+    engine = Held()
+    engine.signatures = {"s": Signature({"x": TensorSpec("x:0", 1, (-1, 1))}, {"y": TensorSpec("y:0", 1, (-1, 1))})}
+    loaded = LoadedModel("m", 1, engine, queueing=Queueing(rules, patience=0.05))
+    first = loaded.submit("s", rows(0), ("y",))
+    assert engine.started.wait(5)
+    waiting = [loaded.submit("s", rows(number), ("y",)) for number in range(5)]
+    assert waiting[2].cancel()
+    assert not loaded.close()
+    for one in (*waiting[:2], *waiting[3:]):
+        assert one.done(), "the engine has not let go yet"
+        with pytest.raises(RequestError, match="unloaded and hangs: m/1") as refused:
+            one.result(0)
+        assert refused.value.status is Status.UNAVAILABLE
+    engine.gate.set()
+    assert answer(first) == [0]
+    assert engine.closed.wait(10)
+    assert len(engine.runs) == 1
+
+
+def test_t43_what_the_engines_thread_has_received_already_is_refused_as_well() -> None:
+    runner = Runner(held=True)
+    queue = ModelQueue("m", runner)
+    with queue._running:  # what comes is received meanwhile, all of it
+        futures = [ask(queue, rows(number)) for number in range(3)]
+        while not queue._items.empty():
+            time.sleep(0.001)
+    assert runner.started.wait(5)
+    assert not queue.close(0.05)
+    queue.give_up()
+    assert [future.done() for future in futures] == [False, True, True]
+    runner.gate.set()
+    assert answer(futures[0]) == [0]
+    assert queue.close(10)
+    assert len(runner.runs) == 1
+
+
+def test_t43_who_waits_behind_an_attempt_that_hangs_is_refused_at_the_unloading() -> None:
+    runner = Runner(held=True)
+    queue = ModelQueue("m", runner, quick=True)
+    attempt = threading.Thread(target=queue.attempt, args=("s", rows(1), ("y",)))
+    attempt.start()
+    assert runner.started.wait(5)
+    behind = ask(queue, rows(2))
+    assert not queue.close(0.05)
+    queue.give_up()
+    with pytest.raises(RequestError, match="unloaded and hangs"):
+        behind.result(0)
+    runner.gate.set()
+    attempt.join(10)
     assert queue.close(10)
     assert len(runner.runs) == 1
 

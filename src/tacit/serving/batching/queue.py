@@ -13,6 +13,7 @@ thread, and what arrives meanwhile waits in its queue. No timer delays a lone re
 A model that answers faster than a thread wakes up is run by whoever asks, if nobody else runs it (`attempt`).
 """
 
+import contextlib
 import threading
 import time
 import traceback
@@ -36,6 +37,7 @@ _ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more ro
 _ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
 _SLOW_IN_A_ROW = 3  # such attempts that took the processor all the time, and no more are made
 _LATE_IN_A_ROW = 30  # the same, whatever they waited for
+_HANGS = "the request was sent to a version that is unloaded and hangs:"
 
 Outputs = dict[str, Tensor]
 
@@ -64,7 +66,7 @@ class _Waiting:
     alike: Hashable
     since: int
     future: Future[Outputs] = field(default_factory=Future)
-    taken: bool = False  # by the engine's thread, or by its own end
+    taken: bool = False  # by who answers it: the engine's thread, who cancels it, or who gives the queue up
 
     def fits(self, other: "_Waiting") -> bool:
         """Whether another request may be joined to this one."""
@@ -108,6 +110,7 @@ class ModelQueue:
         self._quick, self._slow, self._late = quick, 0, 0
         self._wall_clock = wall_clock
         self._items: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._ahead: deque[_Waiting] = deque()  # what the engine's thread has received, and not taken yet
         self._gate = threading.Lock()
         self._running = threading.Lock()
         self._waiting = self._rows = 0
@@ -206,8 +209,19 @@ class ModelQueue:
         return True
 
     def give_up(self) -> None:
-        """Answer with UNAVAILABLE what still waits, once the one that runs lets go."""
+        """Answer with UNAVAILABLE all that waits, after `close`; what runs is answered when the model lets go of it.
+
+        The engine's thread may never come back to them, so this one answers.
+        """
         self._given_up = True
+        waiting = list(self._ahead.copy())  # at once: what the other thread moves right now, it refuses itself
+        with contextlib.suppress(Empty):
+            while (item := self._items.get_nowait()) is not None:
+                waiting.append(item)
+            self._items.put(None)
+        for item in waiting:
+            if self._leave(item) and item.future.set_running_or_notify_cancel():
+                self._refuse(item, Status.UNAVAILABLE, _HANGS)
 
     # ---- joining the queue
 
@@ -255,36 +269,36 @@ class ModelQueue:
         kept = weakref.ref(item)
 
         def leave(future: Future[Outputs]) -> None:
-            if future.cancelled() and (found := kept()):
-                self._leave(found)
+            if future.cancelled() and (found := kept()) and self._leave(found):
+                found.inputs = {}
+                future.set_running_or_notify_cancel()
 
         return leave
 
-    def _leave(self, item: _Waiting) -> None:
-        """It waits no longer: it runs, or it was cancelled, and then it holds nothing any more."""
+    def _leave(self, item: _Waiting) -> bool:
+        """It waits no longer; whether it did, and is the caller's to answer now, and nobody else's."""
         with self._gate:
             if item.taken:
-                return
+                return False
             item.taken = True
             self._waiting -= 1
             self._rows -= item.rows
-        if item.future.cancelled():
-            item.inputs = {}
+            return True
 
     # ---- the engine's thread
 
     def _run(self) -> None:
-        ahead: deque[_Waiting] = deque()
+        ahead = self._ahead
         while True:
             if not ahead:
                 if self._ended:
                     return
                 self._receive(ahead, None)
                 continue
-            batch = self._take(ahead)
-            live = [item for item in batch if self._is_wanted(item)]
-            if live:
-                with self._running:
+            with self._running:  # nothing is taken while an attempt runs: it may hang, and what waits is then given up
+                batch = self._take(ahead)
+                live = [item for item in batch if self._is_wanted(item)]
+                if live:
                     self._answer(live)
             # Waiting for the next request must not keep the last one's tensors alive.
             batch.clear()
@@ -313,9 +327,7 @@ class ModelQueue:
             while rows < rules.max_batch and not self._ended and (left := until - time.perf_counter_ns()) > 0:
                 self._receive(ahead, left / 1e9)
                 rows = self._gather(ahead, batch, rows, rules)
-        for item in batch:
-            self._leave(item)
-        return batch
+        return [item for item in batch if self._leave(item)]
 
     def _gather(self, ahead: deque[_Waiting], batch: list[_Waiting], rows: int, rules: BatchRules) -> int:
         """Move those that fit from `ahead` into the batch, which has `rows`; how many it has then."""
@@ -340,7 +352,7 @@ class ModelQueue:
             self._refuse(item, Status.DEADLINE_EXCEEDED, "the deadline passed while the request waited for")
             return False
         if self._given_up:
-            self._refuse(item, Status.UNAVAILABLE, "the request was sent to a version that is unloaded and hangs:")
+            self._refuse(item, Status.UNAVAILABLE, _HANGS)
             return False
         self.statistics.queue.add(time.perf_counter_ns() - item.since)
         return True
