@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tacit.errors import RequestError, Status
+from tacit.wire import prediction
 from tacit.wire.pb.serving_pb2 import PredictResponse
 from tacit.wire.prediction import encode_prediction
-from tacit.wire.tensor import ELEMENT_TYPES, Tensor, encode_tensor
+from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor, encode_tensor
 
 SHAPES = [(), (0,), (1,), (3, 2), (2, 0, 5), (130, 3), (40_000,)]
 
@@ -43,6 +45,19 @@ def test_an_array_that_does_not_lie_in_order_is_written_in_order() -> None:
     turned = {"y": Tensor(1, np.arange(6, dtype=np.float32).reshape(2, 3).T), "z": Tensor(1, np.ones(4, ">f4")[::2])}
     found = PredictResponse.FromString(encode_prediction("m", 7, "serving_default", turned))
     assert found == message(turned, as_content=False)
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+def test_an_answer_longer_than_a_client_can_read_is_refused(monkeypatch: pytest.MonkeyPatch, as_content: bool) -> None:
+    assert prediction.MAX_MESSAGE == 2**31 - 1
+    outputs = {"y": filled(1, (130, 3)), "words": filled(DT_STRING, (4,))}
+    whole = encode_prediction("m", 7, "s", outputs, as_content=as_content)
+    monkeypatch.setattr(prediction, "MAX_MESSAGE", len(whole))
+    assert encode_prediction("m", 7, "s", outputs, as_content=as_content) == whole
+    monkeypatch.setattr(prediction, "MAX_MESSAGE", len(whole) - 1)
+    with pytest.raises(RequestError, match=f"has {len(whole)} bytes, and a client reads {len(whole) - 1}") as refused:
+        encode_prediction("m", 7, "s", outputs, as_content=as_content)
+    assert refused.value.status is Status.RESOURCE_EXHAUSTED
 
 
 @given(

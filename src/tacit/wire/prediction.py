@@ -9,9 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from tacit.errors import RequestError, Status
 from tacit.wire.pb.serving_pb2 import ModelSpec
 from tacit.wire.pb.tensorflow_pb2 import TensorProto
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, PACKED_TAGS, Tensor, encode_tensor, encode_varint
+
+MAX_MESSAGE = (1 << 31) - 1  # bytes; what is longer no library of protobuf's parses
 
 # Tags: field number and wire type 2 (bytes of a length that follows).
 _OUTPUTS, _MODEL_SPEC = b"\x0a", b"\x12"  # of PredictResponse
@@ -22,7 +25,11 @@ _CONTENT = b"\x22"  # tensor_content, of TensorProto
 def encode_prediction(
     model: str, version: int, signature: str, outputs: Mapping[str, Tensor], *, as_content: bool = False
 ) -> bytes:
-    """The whole message: typed values, or `tensor_content` if asked (strings are always typed)."""
+    """The whole message: typed values, or `tensor_content` if asked (strings are always typed).
+
+    Raises:
+        RequestError: RESOURCE_EXHAUSTED, it would have more than `MAX_MESSAGE` bytes.
+    """
     parts: list[bytes | memoryview] = []
     for alias, tensor in outputs.items():
         head, values = _tensor(tensor, as_content=as_content)
@@ -31,6 +38,13 @@ def encode_prediction(
         length = encode_varint(size)
         parts += (_OUTPUTS, encode_varint(len(key) + len(length) + size), key, length, head, values)
     parts.append(_made_by(model, version, signature))
+    # Looked at before the values are copied.
+    if (whole := sum(map(len, parts))) > MAX_MESSAGE:
+        raise RequestError(
+            Status.RESOURCE_EXHAUSTED,
+            f"the answer has {whole} bytes, and a client reads {MAX_MESSAGE} of a message at most (protobuf's limit); "
+            f"ask for fewer rows, or for fewer outputs by output_filter",
+        )
     return b"".join(parts)
 
 

@@ -97,7 +97,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "threads": _threads("threads of the engine; 0 uses all processors allowed"),
     "staging_dir": Flag("/dev/shm", "tmpfs for sealed models of formats that are read from a path"),  # noqa: S108
     "host": Flag("", "address to listen on; empty listens on all"),
-    "max_message_bytes": Flag(1 << 30, "largest request or answer", least=1),
+    "max_message_bytes": Flag(1 << 30, "largest request", least=1),
     "max_json_bytes": Flag(
         256 << 20, "largest JSON of a REST request; tensors as binary data are not counted", least=1
     ),
