@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -20,6 +22,7 @@ import pytest
 from fakes import dying_worker, models
 from tacit.errors import EngineCrashedError, ModelFormatError, RequestError, Status, UsageError, WorkerError
 from tacit.graph.signature import Signature, TensorSpec
+from tacit.programs import serve
 from tacit.programs.model_server.isolation import choose_isolation, open_workers, worker_environment
 from tacit.programs.model_server.server import open_log
 from tacit.serving.batching.loaded import Queueing
@@ -30,13 +33,13 @@ from tacit.serving.loading import messages, warmup
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
-from tacit.serving.loading.opening import Loading
+from tacit.serving.loading.opening import Loading, Opener
 from tacit.serving.loading.process import Worker, _sweep
 from tacit.serving.loading.starting import Command, Isolation, start
-from tacit.serving.loading.supervised import pause_before
+from tacit.serving.loading.supervised import SupervisedEngine, pause_before
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
-from tacit.serving.sources import Access, Format
+from tacit.serving.sources import Access, Format, list_sources
 from tacit.serving.tfs.flags import parse_flags
 from tacit.vault import seal_folder
 from tacit.wire.tensor import DT_STRING, Tensor
@@ -116,12 +119,13 @@ def children() -> set[int]:
 # ---- probe
 
 
+@pytest.mark.parametrize("isolation", [Isolation.PROBE, Isolation.PROCESS])
 @pytest.mark.parametrize(("file", "death"), [("dies.txt", "SIGABRT"), ("dies-of-zero.txt", "SIGSEGV")])
 def test_t43_a_version_that_kills_its_engine_takes_no_server_down(
-    tmp_path: Path, make: Make, events: Any, file: str, death: str
+    tmp_path: Path, make: Make, events: Any, file: str, death: str, isolation: Isolation
 ) -> None:
     put(tmp_path, 1)
-    repository = make(tmp_path, Isolation.PROBE)
+    repository = make(tmp_path, isolation)
     repository.poll()
     put(tmp_path, 2, file)
     repository.poll()
@@ -392,6 +396,130 @@ def test_a_version_that_dies_in_its_warmup_is_not_served(tmp_path: Path, make: M
     (status,) = repository.statuses("m")
     assert (status.state, status.code) == (State.END, Status.INTERNAL)
     assert not children()
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_a_process_died_of_is_told_though_it_was_closed_meanwhile(dies: bool) -> None:
+    worker = Worker(start(command()))
+    if dies:
+        os.kill(worker.number, signal.SIGSEGV)
+        assert worker.wait() == "died of SIGSEGV"
+    worker.close()
+    worker.close()
+    told = "died of SIGSEGV" if dies else "was ended, because the model is unloaded"
+    with pytest.raises(EngineCrashedError, match=told):
+        worker.infer("s", {}, ())
+    assert told in worker._death()
+
+
+class Ending:
+    """A worker that dies when it is told to."""
+
+    number, platform = 7, "ending"
+    signatures: Mapping[str, Signature] = {}
+
+    def __init__(self) -> None:
+        self.dead = threading.Event()
+
+    def load(self, *_: object, **more: object) -> None:
+        """Nothing to load."""
+
+    def wait(self) -> str:
+        self.dead.wait(10)
+        return "died"
+
+    def close(self) -> None:
+        self.dead.set()
+
+
+def test_an_unloading_while_another_process_starts_is_no_failure(events: Any) -> None:
+    worker, starting = Ending(), threading.Event()
+
+    def reopen() -> MemoryBundle:
+        starting.set()
+        assert engine._end.wait(10)
+        raise OSError
+
+    engine = SupervisedEngine(lambda: cast("Worker", worker), MemoryBundle({}), reopen, ONE, events)
+    worker.dead.set()
+    assert starting.wait(10)
+    engine.close()
+    assert [fields["message"] for fields in events.named("worker-failed")] == ["it died; another is started"]
+
+
+def test_a_process_that_finds_no_room_for_its_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, create = [], SharedMemory.create
+
+    def once() -> SharedMemory:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(create())
+        return made[0]
+
+    monkeypatch.setattr(SharedMemory, "create", once)
+    before = children()
+    with pytest.raises(OSError, match="Too many"):
+        Workers(Isolation.PROCESS, command())._take()
+    assert made[0].descriptor == -1
+    assert children() == before
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(socket, "socketpair", lambda: (ours, theirs))
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError):
+        start(command())
+    assert (ours.fileno(), theirs.fileno()) == (-1, -1)
+
+
+def test_a_server_says_why_the_first_process_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert serve.run(["--model_name=m", f"--model_base_path={tmp_path}", "--isolation=probe"], {}) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Failed to start server. Error: ")
+    assert "No such file" in told
+    assert "--isolation=none" in told
+
+
+class Slow:
+    """An engine that runs until it is let go, and says whether it was closed meanwhile."""
+
+    platform = "slow"
+    signatures: Mapping[str, Signature] = {}
+
+    def __init__(self) -> None:
+        self.gate, self.closed = threading.Event(), threading.Event()
+        self.runs, self.closed_in_a_run = False, False
+
+    def infer(self, *_: object) -> dict[str, Tensor]:
+        self.runs = True
+        self.gate.wait(10)
+        self.runs = False
+        return {}
+
+    def close(self) -> None:
+        self.closed_in_a_run = self.closed_in_a_run or self.runs
+        self.closed.set()
+
+
+def test_t43_an_engine_is_not_closed_while_its_warmup_still_runs(
+    tmp_path: Path, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "PATIENCE", 0.05)
+    put(tmp_path, 1)
+    engine = Slow()
+    loading = Loading(recorded=lambda *_: [warmup.Call("s", {}, ())], queueing=Queueing(patience=0.05))
+    access = Access("m", Format.PLAIN)
+    (source,) = list_sources(tmp_path, access)
+    with pytest.raises(RequestError, match="takes more than"):
+        Opener(lambda *_: engine, ONE, loading, events).open(source, access)
+    assert not engine.closed.is_set()
+    engine.gate.set()
+    assert engine.closed.wait(10)
+    assert not engine.closed_in_a_run
 
 
 def test_pauses_grow_with_deaths_and_have_an_end() -> None:

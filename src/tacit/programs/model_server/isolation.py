@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tacit.errors import UsageError
+from tacit.errors import UsageError, WorkerError
 from tacit.serving.loading.starting import Command, Isolation, Started, start
 from tacit.serving.tfs.flags import Flags
 
@@ -24,9 +24,17 @@ _ENGINES_OWN = ("OMP_", "KMP_", "TBB_", "ONEDNN_", "DNNL_", "OPENVINO_", "OV_", 
 
 
 def start_ahead(flags: Flags, environ: Mapping[str, str]) -> Started | None:
-    """The first process for a model, where there is to be one. Raises: UsageError."""
+    """The first process for a model, where there is to be one. Raises: UsageError, WorkerError where it does not start."""
     isolation, _ = _choose(flags, environ, _ENCLAVE)
-    return None if isolation is Isolation.NONE else start(_command(environ))
+    if isolation is Isolation.NONE:
+        return None
+    try:
+        return start(_command(environ))
+    except OSError as exc:
+        raise WorkerError(
+            f"the process that loads models cannot be started ({exc.strerror}); give this server room for one more "
+            f"process and its files, or keep models in its own with --isolation={Isolation.NONE}"
+        ) from exc
 
 
 def open_workers(

@@ -55,4 +55,9 @@ class Workers:
 
     def _take(self) -> Worker:
         spare, self._spare = self._spare, None
-        return Worker(spare or start(self._command))
+        started = spare or start(self._command)
+        try:
+            return Worker(started)
+        except BaseException:
+            started.close()
+            raise

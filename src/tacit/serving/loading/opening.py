@@ -67,26 +67,27 @@ class Opener:
             if workers is not None and workers.isolation is Isolation.PROBE:
                 self._try_out(workers, bundle, source, access)
             engine = self._load(bundle, source, access)
-            try:
-                return self._finish(engine, bundle, source, access)
-            except Exception:
-                engine.close()
-                raise
+            return self._finish(engine, bundle, source, access)
 
     def _finish(
         self, engine: Engine, bundle: Bundle, source: Source, access: Access
     ) -> tuple[LoadedModel, Mapping[str, object]]:
-        """Behind its queue, and warm. Raises: Exception."""
+        """Behind its queue, and warm; the engine is closed where that fails. Raises: Exception."""
         loading, quick = self.loading, False
-        calls = self._recorded(bundle, engine)
-        if loading.warm and not calls and not isinstance(engine, SupervisedEngine):
-            # What has recorded requests is not tried on others.
-            single = partial(self.load, bundle, replace(self.options, threads=1))
-            engine, quick = fit(engine, zeros_for, alone=single if self.options.threads is None else None)
-        queueing = loading.queueing
-        if loading.own_rules is not None:
-            queueing = replace(queueing, rules=loading.own_rules(bundle))
-        loaded = LoadedModel(access.model, source.version, engine, queueing=queueing, quick=quick)
+        try:
+            calls = self._recorded(bundle, engine)
+            if loading.warm and not calls and not isinstance(engine, SupervisedEngine):
+                # What has recorded requests is not tried on others.
+                single = partial(self.load, bundle, replace(self.options, threads=1))
+                engine, quick = fit(engine, zeros_for, alone=single if self.options.threads is None else None)
+            queueing = loading.queueing
+            if loading.own_rules is not None:
+                queueing = replace(queueing, rules=loading.own_rules(bundle))
+            loaded = LoadedModel(access.model, source.version, engine, queueing=queueing, quick=quick)
+        except Exception:
+            engine.close()
+            raise
+        # From here on the engine may run, and only `loaded` knows when it does not.
         about = {"engine": engine.platform, "precision": self.options.precision}
         return loaded, {**about, **self._warm(loaded, engine, calls)}
 

@@ -35,9 +35,15 @@ class Worker:
     """One such process. `infer` is never called by two threads at once; `close` and `wait` may be at any time."""
 
     def __init__(self, started: Started) -> None:
+        """Raises: OSError, and then `started` is still the caller's."""
         self._process = started.process
         self._line = Line(started.end)
-        self._asked, self._answered = SharedMemory.create(), SharedMemory.create()
+        self._asked = SharedMemory.create()
+        try:
+            self._answered = SharedMemory.create()
+        except OSError:
+            self._asked.close()
+            raise
         self._staging: Path | None = None
         self._gate = threading.Lock()  # held by who uses the memory
         self._ended = self._closed = False
@@ -90,7 +96,7 @@ class Worker:
         places, contents, size = messages.place_tensors(inputs)
         with self._gate:
             if self._closed:
-                raise EngineCrashedError(_ENDED)
+                raise EngineCrashedError(self._death())
             messages.put_tensors(self._asked.room(size), places, contents)
             reply = self._exchange(messages.Ask(signature, list(outputs), places, size))
             try:
@@ -109,7 +115,8 @@ class Worker:
 
     def close(self) -> None:
         """End it at once, whatever it does: it keeps nothing that is wanted. Gives its memory back."""
-        self._ended = True
+        # One that has died by itself is not ended, and what it died of is still to be told.
+        self._ended = self._ended or self._process.poll() is None
         self._line.close()
         self._kill()
         with self._gate:

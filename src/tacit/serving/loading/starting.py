@@ -57,13 +57,17 @@ def start(command: Command) -> Started:
     """A new process. Raises: OSError."""
     ours, theirs = socket.socketpair()
     with theirs:
-        # What it prints when it dies is the engine's, and goes past our log: the log says what it died of.
-        process = subprocess.Popen(
-            command.argv(theirs.fileno()),
-            env=dict(command.environ),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        try:
+            # What it prints when it dies is the engine's, and goes past our log: the log says what it died of.
+            process = subprocess.Popen(
+                command.argv(theirs.fileno()),
+                env=dict(command.environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except BaseException:
+            ours.close()
+            raise
     return Started(process, ours)

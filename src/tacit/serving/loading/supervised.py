@@ -164,6 +164,8 @@ class SupervisedEngine:
                 with closing(self._reopen()) as bundle:
                     worker = self._open(bundle)
             except Exception as exc:
+                if self._end.is_set():
+                    return None  # it was ended while it started, which is no failure
                 deaths += 1
                 text = str(exc) if isinstance(exc, TacitError) else type(exc).__name__
                 self._tell("worker-failed", message=f"none could be started: {text}", pause=pause_before(deaths))
