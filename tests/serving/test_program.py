@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from fakes.one_line_pem import one_line
 from fakes.programs import make_platform_folder
 from tacit.client.address import parse_address
 from tacit.client.bound.channel import BoundChannel
-from tacit.errors import UsageError
+from tacit.errors import PortInUseError, UsageError
 from tacit.evidence import Role, verify_binding, verify_evidence
 from tacit.evidence.fetch import fetch_collateral, load_anchor
 from tacit.evidence.issue import load_package_info
@@ -100,15 +101,30 @@ async def test_both_ports_answer_over_tls_with_the_certificate_of_the_file(
         np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
 
 
+async def serve_on_one_port(stack: AsyncExitStack, serving: Any, flags: list[str]) -> int:
+    """The port on which a server has both; another one where somebody took it between its choice and the start."""
+    for left in reversed(range(5)):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        try:
+            given = [*flags, f"--port={port}", f"--rest_api_port={port}"]
+            ports = await stack.enter_async_context(serving(given, {}))
+        except PortInUseError:
+            if not left:
+                raise
+        else:
+            assert ports == {"grpc": port, "rest": port}
+            return int(port)
+    raise AssertionError
+
+
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_grpc_and_rest_share_one_port_where_both_are_given_its_number(
     serving: Any, plain: Path, ssl_config: Path, server_identity: KeyPair, secure: bool
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    flags = ["--model_name=m", f"--model_base_path={plain}", f"--port={port}", f"--rest_api_port={port}"]
-    async with serving([*flags, *([f"--ssl_config_file={ssl_config}"] if secure else [])], {}) as ports:
-        assert ports == {"grpc": port, "rest": port}
+    flags = ["--model_name=m", f"--model_base_path={plain}", *([f"--ssl_config_file={ssl_config}"] if secure else [])]
+    async with AsyncExitStack() as stack:
+        port = await serve_on_one_port(stack, serving, flags)
         credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         there = f"localhost:{port}"
         channels = grpc.aio.secure_channel(there, credentials) if secure else grpc.aio.insecure_channel(there)
@@ -120,6 +136,13 @@ async def test_grpc_and_rest_share_one_port_where_both_are_given_its_number(
             answer = await client.post(url, json={"instances": ROWS.tolist()})
         assert answer.http_version == ("HTTP/2" if secure else "HTTP/1.1")
         np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
+
+
+async def test_an_edge_that_does_not_exist_is_refused_for_what_it_is(serving: Any, plain: Path) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--port=9", "--rest_api_port=9", "--edge=foo"]
+    with pytest.raises(UsageError, match="--edge=foo: expected tacit or grpcio"):
+        async with serving(flags, {}):
+            pass
 
 
 async def test_grpcio_shares_no_port(serving: Any, plain: Path) -> None:

@@ -209,7 +209,7 @@ async def listen(server: Server) -> dict[str, Listener]:
 async def _listen_for_both(server: Server, methods: GrpcMethods, http: "HttpHandler", port: int) -> Listener:
     """One port, where each connection is told by ALPN, or by its first bytes, and each request by its type."""
     flags = server.flags
-    if flags.text("edge") != "tacit":
+    if _edge(flags) != "tacit":
         raise UsageError("--edge=grpcio answers gRPC alone; give --port and --rest_api_port different numbers")
     return await serve_both(
         host=flags.text("host"),
@@ -250,7 +250,7 @@ def _rest_options(server: Server) -> RestOptions:
 async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> Listener:
     flags, identity = server.flags, server.identity
     host, limit = flags.text("host"), flags.number("max_message_bytes")
-    if flags.text("edge") == "tacit":
+    if _edge(flags) == "tacit":
         return await serve_grpc(
             methods,
             host=host,
@@ -259,8 +259,6 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
             max_message=limit,
             limits=edge_limits(flags),
         )
-    if flags.text("edge") != "grpcio":
-        raise UsageError(f"--edge={flags.text('edge')}: expected tacit or grpcio")
     if server.plane.callers.ask_for_certificates and not (identity and identity.client_roots):
         raise UsageError(
             "--edge=grpcio sees no client certificate that it does not verify itself, and the manifest's Clients are known "
@@ -276,6 +274,14 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
         client_roots=identity.client_roots() if identity and identity.client_roots else None,
         max_message=limit,
     )
+
+
+def _edge(flags: Flags) -> str:
+    """What serves gRPC. Raises: UsageError."""
+    found = flags.text("edge")
+    if found not in ("tacit", "grpcio"):
+        raise UsageError(f"--edge={found}: expected tacit or grpcio")
+    return found
 
 
 def _tls(server: Server, *protocols: str) -> "ServerContext | None":
