@@ -24,11 +24,18 @@ if command -v npm >/dev/null 2>&1 && ! cmp -s tests/edge/node/package-lock.json 
     (cd "$out/node.part" && npm ci --ignore-scripts --no-audit --no-fund --silent >&2)
     mv "$out/node.part" "$out/node"
 fi
-if command -v mvn >/dev/null 2>&1 && ! cmp -s tests/edge/java/pom.xml "$out/java/pom.xml"; then
+if command -v mvn >/dev/null 2>&1 && ! { cmp -s tests/edge/java/pom.xml "$out/java/pom.xml" \
+    && cmp -s tests/edge/java/jars.sha256 "$out/java/jars.sha256"; }; then
     rm -rf "$out/java" "$out/java.part"
     mkdir "$out/java.part"
-    cp tests/edge/java/pom.xml "$out/java.part"
+    cp tests/edge/java/pom.xml tests/edge/java/jars.sha256 "$out/java.part"
     (cd "$out/java.part" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=jars >&2)
+    # Maven has no lock file: what it got is compared with what was committed, and nothing else may lie beside it.
+    if ! (cd "$out/java.part/jars" && LC_ALL=C sha256sum -- * | cmp - ../jars.sha256 >&2); then
+        echo 'Error: the libraries that Maven got are not those of tests/edge/java/jars.sha256; where pom.xml changed,' \
+            "compare them with (cd $out/java.part/jars && LC_ALL=C sha256sum -- *) and commit that list" >&2
+        exit 1
+    fi
     mv "$out/java.part" "$out/java"
 fi
 echo "$out"
