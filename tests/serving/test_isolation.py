@@ -24,7 +24,7 @@ from tacit.errors import EngineCrashedError, ModelFormatError, RequestError, Sta
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.programs import serve
 from tacit.programs.model_server.isolation import choose_isolation, open_workers, worker_environment
-from tacit.programs.model_server.server import open_log
+from tacit.programs.model_server.telling import open_log
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions

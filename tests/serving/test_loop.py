@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tacit.programs.model_server.loop import fast_loop, run_in_loop
+from tacit.programs.model_server.server import fast_loop, run_in_loop
 
 
 def test_uvloop_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

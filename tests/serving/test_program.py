@@ -521,7 +521,8 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
 
 def test_what_nothing_binds_is_told_after_a_reload_too(plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from tacit.programs.model_server.models import list_entries
-    from tacit.programs.model_server.server import build, open_log
+    from tacit.programs.model_server.server import build
+    from tacit.programs.model_server.telling import open_log
     from tacit.serving.tfs.flags import parse_flags
 
     flags = parse_flags(["--model_name=m", f"--model_base_path={plain}", "--threads=1", "--enable_model_warmup=false"])

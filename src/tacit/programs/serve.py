@@ -60,8 +60,7 @@ def _serve(flags: Flags, environ: Mapping[str, str]) -> None:
     """Run the server; while all of it is imported, the process for the first model gets ready. Raises: TacitError."""
     ahead = start_ahead(flags, environ)
     try:
-        from tacit.programs.model_server.loop import run_in_loop
-        from tacit.programs.model_server.server import serve
+        from tacit.programs.model_server.server import run_in_loop, serve
 
         run_in_loop(serve(flags, environ, ahead))
     finally:

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import signal
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_do
 from tacit.programs.model_server.isolation import open_workers
 from tacit.programs.model_server.models import configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.samples import recorded_samples
+from tacit.programs.model_server.telling import observer, open_log, tell_all, tell_flags, tell_trust
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
@@ -34,7 +34,6 @@ from tacit.serving.repository import Repository
 from tacit.serving.tfs.config import (
     Monitoring,
     SslFile,
-    check_platform_config,
     load_text,
     parse_monitoring_config,
 )
@@ -47,7 +46,6 @@ from tacit.serving.tfs.service import GrpcOptions, Reload, TfsService
 from tacit.wire.release import CLIENTS_ENV
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict
     from structlog.typing import FilteringBoundLogger as Log
 
     from tacit.edge.listener import HttpHandler
@@ -57,7 +55,22 @@ if TYPE_CHECKING:
 
 _DRAIN = 30.0  # seconds for requests that are under way when the program is told to end
 _ANY_PORT = -1
-_SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
+
+
+def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, as `asyncio.run` does."""
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(main)
+
+
+def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes a loop; None for asyncio's own. It is no dependency: nothing needs it but speed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
 
 
 async def serve(flags: Flags, environ: Mapping[str, str], ahead: Started | None = None) -> None:
@@ -67,7 +80,7 @@ async def serve(flags: Flags, environ: Mapping[str, str], ahead: Started | None 
     """
     log = open_log()
     identity = load_identity(flags, environ, log)
-    tell_trust(log, environ.get("TACIT_TEE", ""), identity)
+    tell_trust(log, environ.get("TACIT_TEE", ""), tls=identity is not None)
     tell_flags(log, flags)
     with closing(open_workers(flags, environ, log, ahead=ahead)) as workers:
         await run_server(*build(flags, environ, identity, log, workers), flags, log)
@@ -458,72 +471,3 @@ def load_monitoring(flags: Flags) -> Monitoring:
     if not flags.text("monitoring_config_file"):
         return Monitoring()
     return parse_monitoring_config(load_text(Path(flags.text("monitoring_config_file"))))
-
-
-def tell_flags(log: "Log", flags: Flags) -> None:
-    """Say in the log what of the command line has no effect. Raises: UsageError, for a file that it names."""
-    if flags.text("platform_config_file"):
-        check_platform_config(load_text(Path(flags.text("platform_config_file"))))
-        log.info("flags-without-effect", flags=["platform_config_file"])
-    if flags.accepted:
-        log.info("flags-without-effect", flags=list(flags.accepted))
-    if flags.unknown:
-        log.warning("flags-unknown", flags=list(flags.unknown))
-
-
-def tell_trust(log: "Log", tee: str, identity: Identity | None) -> None:
-    """Say in the log how far this server may be trusted."""
-    told = {
-        **dict.fromkeys(_SIMULATED, "SIMULATED: a simulated TEE protects nothing from who runs this machine"),
-        "unattested": "UNATTESTED: nobody checked what this server is",
-        "": "no TEE: started without attestation",
-    }
-    log.info("trust", tee=tee or "none", tls=identity is not None, message=told.get(tee, f"attested in {tee}"))
-
-
-def tell_all(observers: Sequence[Observer]) -> Observer:
-    """Hands each event to all of these, later ones included."""
-
-    def observe(event: str, /, **fields: object) -> None:
-        for tell in observers:
-            tell(event, **fields)
-
-    return observe
-
-
-def observer(log: "Log") -> Observer:
-    """Writes the repository's events to the log, failures as errors, what works less well as warnings."""
-
-    def observe(event: str, /, **fields: object) -> None:
-        tell = log.error if event.endswith("-failed") else log.warning if event == "model-cold" else log.info
-        tell(event, **fields)
-
-    return observe
-
-
-def open_log(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> "Log":
-    """One JSON object a line on standard error: when, what, and its fields."""
-    structlog = _import_structlog()
-
-    def stamp(_logger: object, _method: str, event: "EventDict") -> "EventDict":
-        return {"ts": clock().isoformat(timespec="milliseconds"), **event}
-
-    log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(sys.stderr),
-        processors=[structlog.processors.add_log_level, stamp, structlog.processors.JSONRenderer(default=str)],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-    )
-    return log
-
-
-def _import_structlog() -> Any:
-    """The library without rich, which it would use for colours: no log of ours has any, and it costs as much as numpy."""
-    modules: dict[str, Any] = sys.modules
-    is_there = "rich" in modules
-    modules.setdefault("rich", None)
-    try:
-        import structlog
-    finally:
-        if not is_there:
-            del modules["rich"]
-    return structlog

@@ -1,0 +1,86 @@
+"""What does the server say of itself and of its models, and to whom?"""
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tacit.serving.loading.opening import Observer
+from tacit.serving.tfs.config import check_platform_config, load_text
+from tacit.serving.tfs.flags import Flags
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
+    from structlog.typing import FilteringBoundLogger as Log
+
+_SIMULATED = ("simulated", "simulated-tdx", "simulated-snp")  # as `evidence` names them, which is not in this process
+
+
+def tell_flags(log: "Log", flags: Flags) -> None:
+    """Say in the log what of the command line has no effect. Raises: UsageError, for a file that it names."""
+    if flags.text("platform_config_file"):
+        check_platform_config(load_text(Path(flags.text("platform_config_file"))))
+        log.info("flags-without-effect", flags=["platform_config_file"])
+    if flags.accepted:
+        log.info("flags-without-effect", flags=list(flags.accepted))
+    if flags.unknown:
+        log.warning("flags-unknown", flags=list(flags.unknown))
+
+
+def tell_trust(log: "Log", tee: str, *, tls: bool) -> None:
+    """Say in the log how far this server may be trusted."""
+    told = {
+        **dict.fromkeys(_SIMULATED, "SIMULATED: a simulated TEE protects nothing from who runs this machine"),
+        "unattested": "UNATTESTED: nobody checked what this server is",
+        "": "no TEE: started without attestation",
+    }
+    log.info("trust", tee=tee or "none", tls=tls, message=told.get(tee, f"attested in {tee}"))
+
+
+def tell_all(observers: Sequence[Observer]) -> Observer:
+    """Hands each event to all of these, later ones included."""
+
+    def observe(event: str, /, **fields: object) -> None:
+        for tell in observers:
+            tell(event, **fields)
+
+    return observe
+
+
+def observer(log: "Log") -> Observer:
+    """Writes the repository's events to the log, failures as errors, what works less well as warnings."""
+
+    def observe(event: str, /, **fields: object) -> None:
+        tell = log.error if event.endswith("-failed") else log.warning if event == "model-cold" else log.info
+        tell(event, **fields)
+
+    return observe
+
+
+def open_log(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> "Log":
+    """One JSON object a line on standard error: when, what, and its fields."""
+    structlog = _import_structlog()
+
+    def stamp(_logger: object, _method: str, event: "EventDict") -> "EventDict":
+        return {"ts": clock().isoformat(timespec="milliseconds"), **event}
+
+    log: Log = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, stamp, structlog.processors.JSONRenderer(default=str)],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+    )
+    return log
+
+
+def _import_structlog() -> Any:
+    """The library without rich, which it would use for colours: no log of ours has any, and it costs as much as numpy."""
+    modules: dict[str, Any] = sys.modules
+    is_there = "rich" in modules
+    modules.setdefault("rich", None)
+    try:
+        import structlog
+    finally:
+        if not is_there:
+            del modules["rich"]
+    return structlog
