@@ -9,7 +9,7 @@ help:
 	@echo 'make bench    speed and memory, as tables; writes docs/benchmarks.md'
 	@echo 'make soak     mixed load with reloads, then many reloads, of the model server; SECONDS=600 RELOADS=200 for long'
 	@echo 'make fuzz     hostile input for every reader, SECONDS=10 for each; a crash fails'
-	@echo 'make mutate   is there a test for each check of evidence? Hours; a whole run writes docs/mutation.md'
+	@echo 'make mutate   is there a test for each check of evidence? An hour or two; writes docs/mutation.md (ARGS=--again: what is left)'
 	@echo 'make slow     the tests that take longer: many kills, several hosts, other environments'
 	@echo 'make clients  the clients that others wrote, against our server'
 	@echo 'make tools    what Gramine and Prometheus themselves say of our files, where gramine-manifest and promtool are installed'
@@ -23,7 +23,7 @@ demo:
 
 test:
 	@scripts/environment.sh test
-	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster and not tools' -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
+	@$(PYTEST) -m 'not slow and not tensorflow and not clients and not cluster and not tools' -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 slow:
 	@scripts/environment.sh test

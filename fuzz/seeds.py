@@ -4,10 +4,11 @@ Usage: python fuzz/seeds.py        (again when a format changes; what fuzzing fo
 """
 
 import base64
+import hashlib
 import json
 import struct
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def main() -> None:
         "rest_body": rest_bodies(),
         "activation": activations(),
         "shares": shares(),
+        "signatures": signatures(),
         "quote": quotes(),
         "snp_table": snp_tables(),
+        "certificate": certificates(),
         "collateral": {"real": (VECTORS / "evidence" / "v3-phala-confighw" / "collateral.json").read_bytes()},
         "bundle": bundles(),
         "service_answer": service_answers(),
@@ -51,6 +54,56 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (folder / name).write_bytes(content)
+
+
+def certificates() -> dict[str, bytes]:
+    """An RA-TLS certificate, its tagged evidence, extensions and certificates of real platforms, and a SIGSTRUCT."""
+    from cryptography.x509 import UnrecognizedExtension
+    from targets.certificate import _KEY, _NOW
+
+    from fakes.ratls import TAGGED, cbor, certificate, new_key, tagged
+    from fakes.sigstruct import Signer
+    from tacit.evidence.anchor.certificates import parse_chain
+    from tacit.evidence.intel.pck import PCK_EXTENSION
+    from tacit.evidence.intel.quote import parse_quote
+    from tacit.evidence.snp.collateral import AmdCollateral
+    from tacit.evidence.verify import parse_collateral
+
+    key = new_key()
+    claims = cbor({"pubkey-hash": cbor([1, hashlib.sha256(_KEY).digest()]), "nonce": b"a nonce"})
+    whole = certificate(key, {TAGGED: tagged(lambda data: data, key)}, begin=_NOW, end=_NOW + timedelta(days=1))
+    quote = parse_quote((VECTORS / "evidence" / "v3-phala-confighw" / "quote.bin").read_bytes())
+    extension = parse_chain(quote.pck_chain_pem)[0].extensions.get_extension_for_oid(PCK_EXTENSION).value
+    assert isinstance(extension, UnrecognizedExtension)
+    found = {
+        "ratls": b"r" + whole,
+        "tagged": b"t" + cbor((60000, [b"quote", claims])),
+        "pck": b"p" + extension.value,
+        "sigstruct": b"s" + Signer().sign(),
+    }
+    for name in ("snp-v5-genoa-lunal", "snp-v3-milan-vlek-aws-vmpl1"):
+        amd = parse_collateral((VECTORS / "evidence" / name / "collateral.json").read_bytes())
+        assert isinstance(amd, AmdCollateral)
+        found[name] = b"a" + amd.leaf
+    return found
+
+
+def signatures() -> dict[str, bytes]:
+    """A file of each kind of key's signatures, and signers' keys."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from tacit.pki.detached import sign_detached
+
+    keys = (ec.derive_private_key(7, ec.SECP256R1()), ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    pem = [key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    lines = [sign_detached("a", b"text", key) for key in keys]
+    return {
+        "of-two": b"".join(lines),
+        "of-another-text": sign_detached("a", b"other", keys[1]),
+        "signer-ec": b"k" + pem[0],
+        "signer-ed25519": b"k" + pem[1],
+    }
 
 
 def bundles() -> dict[str, bytes]:

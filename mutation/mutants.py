@@ -7,8 +7,9 @@ messages (f-strings, words with blanks, all that stands in a `raise`), annotatio
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Is: "is not",
@@ -21,18 +22,23 @@ _OPERATORS: dict[type[ast.operator], str] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """`source` is the whole module with one change: in `function` (dotted; empty at the top), `before` became `after`."""
+    """`source` is the whole module with one change: in `function` (dotted; empty at the top), `before` became `after`.
+
+    `twin` counts the same changes of the same words in one function: what is said of one is not said of the others.
+    """
 
     function: str
     line: int
     before: str
     after: str
     source: str
+    twin: int = 1
 
     @property
     def name(self) -> str:
         """The same for as long as these lines are: it names no line number."""
-        return f"{self.function or 'the module'}: {self.before} -> {self.after}"
+        told = f"{self.function or 'the module'}: {self.before} -> {self.after}"
+        return told if self.twin == 1 else f"{told} (no. {self.twin})"
 
 
 class _Finder(ast.NodeVisitor):
@@ -154,6 +160,7 @@ def mutants_of(source: str) -> Iterator[Mutant]:
     for line in lines:
         starts.append(starts[-1] + len(line))
     raw = source.encode()
+    twins: Counter[str] = Counter()
     for function, node, text in finder.found:
         begin = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
         end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
@@ -163,5 +170,19 @@ def mutants_of(source: str) -> Iterator[Mutant]:
             compile(changed, "mutant", "exec")
         except (SyntaxError, ValueError):
             continue
-        one_line = " ".join(before.split())
-        yield Mutant(function, node.lineno, one_line, " ".join(text.split()), changed.decode())  # type: ignore[attr-defined]
+        mutant = Mutant(function, node.lineno, _one_line(before), _one_line(text), changed.decode())  # type: ignore[attr-defined]
+        twins[mutant.name] += 1
+        yield replace(mutant, twin=twins[mutant.name])
+
+
+def unchanged(source: str) -> Iterator[Mutant]:
+    """Each function put in its own place, and the module's top: what fails with these is no test's finding."""
+    finder = _Finder(source)
+    finder.visit(ast.parse(source))
+    lines = {function: node.lineno for function, node, _ in reversed(finder.found)}  # type: ignore[attr-defined]
+    for function, line in lines.items():
+        yield Mutant(function, line, "nothing", "nothing", source)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,12 +1,23 @@
 """Is there a test for each check? Change the checks one by one, and see whether a test notices.
 
-Usage: python mutation/run.py [--seconds N] [MODULE...]     all modules below, or those whose path has one of the words
+Usage: python mutation/run.py [--seconds N] [--again] [MODULE...]
+
+All modules below, or those whose path has one of the words, in the order of the words. With `--again` only what survived
+or was not tried when the same text of a module ran last.
 
 The tests run once, and which of them runs which line is written down. Then each mutant (`mutants`) gets a process of
-its own, forked from this one, in which the function is exchanged and the tests of its line run, the quick ones first,
-until one fails. A mutant that no test notices has survived: a test is missing, or the change changes nothing, and then
-`accepted.txt` says why. The result is written to docs/mutation.md; the exit code is 1 where something survived that is
-not accepted, or where accepted.txt has a line of something that did not survive.
+its own, forked from this one, in which the function is exchanged (`exchange`) and the tests of its line run, the quick
+ones first, until one fails. A mutant that no test notices has survived: a test is missing, or the change changes
+nothing, and then `accepted.txt` says why.
+
+Nothing but a test that fails, or a module that does not load, counts as noticed at once. First each function is put in
+its own place, unchanged: if a test fails then, the exchange did it, and the module is given up. A process that ends
+otherwise, or does not end, is tried once more with nothing beside it, and its time is that of the processor: a busy
+machine makes no mutant look stuck.
+
+Results are kept for each module as it ends (`results.json`, `results`), and docs/mutation.md is written from all of
+them. The exit code is 1 where something survived that is not accepted, or was not tried, or where accepted.txt has a
+line of something that is no mutant any more.
 
 mutmut and cosmic-ray start Python, pytest and every fixture anew for each mutant: a second or more, for thousands.
 """
@@ -19,21 +30,24 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 import coverage
 import pytest
-from mutants import Mutant, mutants_of
+from exchange import exchange, forget_all
+from mutants import Mutant, mutants_of, unchanged
+from results import BROKEN, NOTICED, STUCK, SURVIVED, UNLOADABLE, UNTRIED, Results
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SOURCE = ROOT / "src" / "tacit"
 MODULES = (
-    "evidence/verify/*.py", "evidence/intel/*.py", "evidence/sgx/*.py", "evidence/tdx/*.py", "evidence/snp/*.py",
+    "evidence/intel/*.py", "evidence/verify/*.py", "evidence/sgx/*.py", "evidence/tdx/*.py", "evidence/snp/*.py",
     "evidence/anchor/*.py", "manifest/appraise.py",
 )  # fmt: skip
 TESTS = (
@@ -43,14 +57,16 @@ TESTS = (
     "tests/evidence/test_verification.py", "tests/manifest/test_appraise.py", "tests/evidence/test_amd_certificates.py",
     "tests/cli/test_package_info.py", "tests/evidence/test_cbor_and_binding.py",
 )  # fmt: skip
-STUCK = 60  # seconds without a test that ends: a mutant that never ends is noticed by whoever waits for it
+STUCK_AFTER = 60  # seconds of the processor for one test; the slowest takes two
+ASLEEP_AFTER = 900  # seconds by the clock, for one that waits and computes nothing
 QUICKLY = 4.0  # seconds of tests for each mutant at first; those that are left then get more
 _FIRST = 12  # tests of each of two kinds
 _QUICK = 0.3  # seconds
 _NEAR = 4  # lines: a condition, and what is done where it holds
 AT_MOST = 20.0  # seconds of tests for each of those
+_AT_ONCE = 2  # processes
 ACCEPTED = HERE / "accepted.txt"
-REPORT = ROOT / "docs" / "mutation.md"
+_PASSED, _FAILED, _NOT_LOADED, _OURS = 10, 11, 12, 13  # exit codes; Python's own are others
 
 
 class Suite:
@@ -112,87 +128,56 @@ class Suite:
         return list(dict.fromkeys((*near[:_FIRST], *broad[:_FIRST], *near)))
 
 
-def forget_all() -> None:
-    """What functions remember of calls before would hide what became of them."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("tacit."):
-            for value in list(vars(module).values()):
-                if callable(getattr(value, "cache_clear", None)):
-                    value.cache_clear()
+@dataclass(frozen=True)
+class Job:
+    """A mutant, and the tests that run its line."""
+
+    mutant: Mutant
+    module: ModuleType
+    file: str
+    items: list[pytest.Item]
 
 
-def code_of(source: str, file: str, function: str) -> CodeType | None:
-    """The code of a function by its dotted name."""
-    found = compile(source, file, "exec")
-    for name in function.split("."):
-        inner = [one for one in found.co_consts if isinstance(one, CodeType) and one.co_name == name]
-        if len(inner) != 1:
-            return None
-        found = inner[0]
-    return found
-
-
-def plain(value: Any) -> FunctionType | None:
-    """The function under what decorators made of it."""
-    while not isinstance(value, FunctionType):
-        value = getattr(value, "fget", None) or getattr(value, "__func__", None) or getattr(value, "__wrapped__", None)
-        if value is None:
-            return None
-    return plain(value.__wrapped__) if hasattr(value, "__wrapped__") else value
-
-
-def exchange(module: ModuleType, mutant: Mutant, file: str) -> None:
-    """Put the mutant in place of what it was made of, in this process."""
-    forget_all()
-    names = mutant.function.split(".") if mutant.function else []
-    owner: Any = module
-    for at, name in enumerate(names):
-        owner = vars(owner).get(name)
-        function = plain(owner)
-        if function is not None:
-            code = code_of(mutant.source, file, ".".join(names[: at + 1]))
-            if code is not None and code.co_freevars == function.__code__.co_freevars:
-                function.__code__ = code
-                return
-            break
-    fresh = anew(module, mutant, file)
-    for name, value in list(fresh.items()):
-        old = vars(module).get(name)
-        if name.startswith("__") or old is None or isinstance(value, FunctionType | type) or plain(value):
-            continue
-        if old != value:
-            for other in [m for n, m in sys.modules.items() if n.startswith(("tacit.", "fakes")) or "test_" in n]:
-                if vars(other).get(name) is old or (name in vars(other) and vars(other)[name] == old):
-                    setattr(other, name, value)
-
-
-def anew(module: ModuleType, mutant: Mutant, file: str) -> dict[str, Any]:
-    """What the mutated module would define."""
-    fresh: dict[str, Any] = {"__name__": module.__name__, "__file__": file, "__package__": module.__package__}
-    exec(compile(mutant.source, file, "exec"), fresh)
-    return fresh
-
-
-def survives(
-    session: pytest.Session, items: list[pytest.Item], module: ModuleType, mutant: Mutant, file: str, *, seconds: float
-) -> bool:
-    """Whether no test notices within this time of tests: in a process of its own."""
+def attempt(session: pytest.Session, job: Job, *, seconds: float) -> str:
+    """What becomes of a mutant within this time of tests, in a process of its own."""
+    if not job.items:
+        return SURVIVED
     child = os.fork()
     if child == 0:
-        code = 1
+        _in_child(session, job, seconds)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return STUCK if os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM) else BROKEN
+    ends = {_PASSED: SURVIVED, _FAILED: NOTICED, _NOT_LOADED: UNLOADABLE}
+    return ends.get(os.WEXITSTATUS(status), BROKEN)
+
+
+def _in_child(session: pytest.Session, job: Job, seconds: float) -> NoReturn:
+    code = _OURS
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        _limit()
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-            code = 0 if _passes(session, items, module, mutant, file, seconds=seconds) else 1
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1] == 0
+            exchange(job.module, job.mutant, job.file)
+        except Exception:
+            code = _NOT_LOADED
+        else:
+            code = _PASSED if _passes(session, job.items, seconds=seconds) else _FAILED
+    finally:
+        os._exit(code)
 
 
-def _passes(
-    session: pytest.Session, items: list[pytest.Item], module: ModuleType, mutant: Mutant, file: str, *, seconds: float
-) -> bool:
+def _limit() -> None:
+    """From now: one test's time."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, STUCK_AFTER)
+    signal.alarm(ASLEEP_AFTER)
+
+
+def _passes(session: pytest.Session, items: list[pytest.Item], *, seconds: float) -> bool:
     seen: list[pytest.TestReport] = []
 
     class Watch:
@@ -200,16 +185,79 @@ def _passes(
             seen.append(report)
 
     session.config.pluginmanager.register(Watch())
-    exchange(module, mutant, file)
+    session.config.pluginmanager.unregister(name="terminalreporter")
     session._setupstate.teardown_exact(items[0])
+    began = time.process_time()
     for item, following in zip(items, [*items[1:], None], strict=True):
-        signal.alarm(STUCK)
+        _limit()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if any(report.failed for report in seen):
             return False
-        if sum(report.duration for report in seen) > seconds:
+        if time.process_time() - began > seconds:
             break
     return True
+
+
+class Work:
+    """All mutants of these files, and what became of them."""
+
+    def __init__(self, files: list[Path], seconds: float, results: Results, *, again: bool) -> None:
+        self._files, self._seconds, self._results, self._again = files, seconds, results, again
+        self._end = 0.0
+
+    def __call__(self, suite: Suite, session: pytest.Session) -> None:
+        self._end = time.monotonic() + self._seconds
+        items = {item.nodeid: item for item in session.items}
+        for path in self._files:
+            if time.monotonic() > self._end:
+                break
+            self._module(path, suite, session, items)
+
+    def _module(self, path: Path, suite: Suite, session: pytest.Session, items: dict[str, pytest.Item]) -> None:
+        source, where = path.read_text(), str(path.relative_to(SOURCE))
+        module = importlib.import_module(module_name(path))
+
+        def jobs(mutants: Iterable[Mutant]) -> list[Job]:
+            return [
+                Job(one, module, str(path), [items[name] for name in suite.pick(str(path), one) if name in items])
+                for one in mutants
+            ]
+
+        spoiled = [job.mutant for job in jobs(unchanged(source)) if attempt(session, job, seconds=1) != SURVIVED]
+        for one in spoiled:
+            say(f"{where}: {one.function or 'the module'} fails its tests when put in its own place")
+        if spoiled:
+            return
+        wanted = [one for one in mutants_of(source) if self._results.wants(where, source, one, again=self._again)]
+        found = self._all(session, jobs(wanted), where)
+        self._results.add(where, source, found, again=self._again)
+
+    def _all(self, session: pytest.Session, jobs: list[Job], where: str) -> dict[str, str]:
+        """What became of each mutant, by its name."""
+        found = {job.mutant.name: UNTRIED for job in jobs}
+
+        def rest(*outcomes: str) -> list[Job]:
+            return [job for job in jobs if found[job.mutant.name] in outcomes]
+
+        for limit, outcome in ((QUICKLY, UNTRIED), (AT_MOST, SURVIVED)):
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                due = rest(outcome)
+                for job, became in zip(due, pool.map(lambda one: self._try(session, one, limit), due), strict=True):  # noqa: B023
+                    found[job.mutant.name] = became
+        for job in rest(STUCK, BROKEN):  # once more, alone
+            found[job.mutant.name] = attempt(session, job, seconds=AT_MOST)
+        for job in rest(SURVIVED, STUCK, BROKEN):
+            mutant = job.mutant
+            say(f"{found[mutant.name]}: {where}:{mutant.line} {mutant.name} ({len(job.items)} tests run it)")
+        return found
+
+    def _try(self, session: pytest.Session, job: Job, limit: float) -> str:
+        return UNTRIED if time.monotonic() > self._end else attempt(session, job, seconds=limit)
+
+
+def say(line: str) -> None:
+    """To the person who waits, past pytest's capture."""
+    print(line, file=sys.__stderr__, flush=True)
 
 
 def module_name(path: Path) -> str:
@@ -218,116 +266,28 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def read_accepted() -> dict[tuple[str, str], str]:
-    """(module, name of the mutant) -> why it changes nothing."""
-    found = {}
-    for line in ACCEPTED.read_text().splitlines() if ACCEPTED.exists() else ():
-        if line.strip() and not line.startswith("#"):
-            where, name, why = line.split(" | ")
-            found[where.strip(), name.strip()] = why.strip()
-    return found
-
-
-Job = tuple[str, ModuleType, Mutant, str, list[pytest.Item]]
-
-
-class Work:
-    """All mutants of these files, and what became of them."""
-
-    def __init__(self, files: list[Path], seconds: float, accepted: dict[tuple[str, str], str]) -> None:
-        self._files, self._seconds, self._accepted = files, seconds, accepted
-        self.made: dict[str, int] = {}
-        self.excused: dict[str, int] = {}
-        self.left: dict[str, int] = {}
-        self.survivors: list[tuple[str, Mutant, int]] = []
-        self.met: set[tuple[str, str]] = set()
-
-    def __call__(self, suite: Suite, session: pytest.Session) -> None:
-        end = time.monotonic() + self._seconds
-        jobs = list(self._jobs(suite, session))
-        for limit in (QUICKLY, AT_MOST):
-            with ThreadPoolExecutor(2) as pool:
-                found = list(pool.map(lambda job: self._try(session, job, end, limit), jobs))  # noqa: B023
-            jobs = [job for job, survived in zip(jobs, found, strict=True) if survived]
-            print(f"{len(jobs)} are left after {limit:.0f} s of tests each", file=sys.__stderr__, flush=True)
-        self.survivors = [(where, mutant, len(items)) for where, _, mutant, _, items in jobs]
-
-    def _jobs(self, suite: Suite, session: pytest.Session) -> Iterator[Job]:
-        by_id = {item.nodeid: item for item in session.items}
-        for path in self._files:
-            where = str(path.relative_to(SOURCE))
-            module = importlib.import_module(module_name(path))
-            for mutant in mutants_of(path.read_text()):
-                self.made[where] = self.made.get(where, 0) + 1
-                if (where, mutant.name) in self._accepted:
-                    self.met.add((where, mutant.name))
-                    self.excused[where] = self.excused.get(where, 0) + 1
-                    continue
-                names = suite.pick(str(path), mutant)
-                yield where, module, mutant, str(path), [by_id[name] for name in names if name in by_id]
-
-    def _try(self, session: pytest.Session, job: Job, end: float, limit: float) -> bool:
-        where, module, mutant, file, items = job
-        if time.monotonic() > end:
-            self.left[where] = self.left.get(where, 0) + 1
-            return False
-        survived = not items or survives(session, items, module, mutant, file, seconds=limit)
-        if survived:
-            print(f"passes {where}:{mutant.line} {mutant.name} ({len(items)})", file=sys.__stderr__, flush=True)
-        return survived
-
-
-def write_report(work: Work) -> None:
-    """docs/mutation.md, from a run of everything."""
-    survived: dict[str, int] = defaultdict(int)
-    for where, _, _ in work.survivors:
-        survived[where] += 1
-    lines = [INTRODUCTION, "| module | mutants | noticed | change nothing | survived |", "|---|---|---|---|---|"]
-    for where, count in sorted(work.made.items()):
-        excused = work.excused.get(where, 0)
-        lines.append(f"| `{where}` | {count} | {count - excused - survived[where]} | {excused} | {survived[where]} |")
-    total, excused, lost = sum(work.made.values()), sum(work.excused.values()), len(work.survivors)
-    lines.append(f"| all | {total} | {total - excused - lost} | {excused} | {lost} |")
-    REPORT.write_text("\n".join(lines) + "\n")
-
-
-INTRODUCTION = """# Mutation testing
-
-`make mutate` changes the checks of evidence and appraisal one at a time, and runs the tests of each change until one
-fails: a comparison turned round, a condition that never or always holds, a `raise` left out, a number one higher, a word
-with a letter more. What no test notices is a check without a test, or a change that changes nothing; the latter stand
-in `mutation/accepted.txt`, each with its reason. The last run, written by `mutation/run.py`:
-"""
-
-
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=1500)
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-    every = sorted(path for pattern in MODULES for path in SOURCE.glob(pattern))
-    files = [path for path in every if not options.words or any(word in str(path) for word in options.words)]
-    accepted = read_accepted()
-    work = Work(files, options.seconds, accepted)
+    every = [path for pattern in MODULES for path in sorted(SOURCE.glob(pattern))]
+    named = [path for word in options.words for path in every if word in str(path)]
+    files = list(dict.fromkeys(named)) if options.words else every
+    results = Results(HERE / "results.json", ACCEPTED, SOURCE, every)
+    work = Work(files, options.seconds, results, again=options.again)
     tests = [one for one in TESTS if Path(one).exists()]
     code = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], plugins=[Suite(files, work)])
     if code != 0:
         return int(code)
-    stale = [one for one in accepted if one not in work.met and one[0] in work.made]
-    for where, mutant, count in work.survivors:
-        print(f"SURVIVED {where}:{mutant.line}: {mutant.name} ({count} tests run it)")
-    for where, name in stale:
-        print(f"NO SUCH MUTANT any more, and accepted.txt has it: {where} | {name}")
-    left = sum(work.left.values())
-    print(
-        f"{sum(work.made.values())} mutants, {len(work.survivors)} survived, {len(work.met)} accepted, {left} not tried"
-    )
-    good = not work.survivors and not stale and not left
-    if not options.words and not left:
-        write_report(work)
-    return 0 if good else 1
+    (ROOT / "docs" / "mutation.md").write_text(results.page())
+    wrong = results.wrong([str(path.relative_to(SOURCE)) for path in files])
+    for line in wrong:
+        print(line)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

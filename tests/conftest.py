@@ -1,8 +1,12 @@
 """What every test may use."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# Whoever starts the tests in the background may have SIGINT ignored, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,11 @@ import pytest
 from fakes.command_line import run_main
 from fakes.manifests import MINIMAL, raw
 from fakes.programs import make_platform_folder
+from fakes.tee import NOW
+from tacit.client.connect import MANIFEST_LABEL
 from tacit.client.trust import TrustStore
+from tacit.pki import issue_self_signed
+from tacit.pki.detached import parse_signatures, verify_detached
 
 ID = "ab" * 32
 HOST = "coordinator.example.org:4433"
@@ -189,3 +193,51 @@ def test_package_info_prints_what_a_manifest_needs(store: TrustStore) -> None:
     values = json.loads(run_main("package-info", "--output", "json").out)
     assert list(rows) == list(values) == ["TEE", "UniqueID", "SignerID", "ProductID", "SecurityVersion"]
     assert [rows[name].strip() for name in rows] == [str(value) for value in values.values()]
+
+
+def test_t15_signers_of_manifests_are_told_listed_and_sign(store: TrustStore, tmp_path: Path) -> None:
+    officer = issue_self_signed(["officer"], common_name="officer", now=NOW)
+    key, certificate, folder = tmp_path / "key.pem", tmp_path / "officer.pem", tmp_path / "signatures"
+    key.write_bytes(officer.key_pem)
+    certificate.write_bytes(officer.certificate_pem)
+    folder.mkdir()
+    told = ("trust", HOST, "--tee", "simulated", "--signer", str(certificate), "--signatures", str(folder))
+    assert run_main(*told).code == 0
+    assert store.load_expectation(HOST).signers == (officer.public_der,)
+    digest = hashlib.sha256(officer.public_der).hexdigest()
+    assert f"\tManifest: signed by {digest}, in {folder}" in run_main("trust").out.splitlines()
+    assert json.loads(run_main("trust", "--output", "json").out)[HOST]["ManifestSigners"] == [digest]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(raw(MINIMAL))
+    for count in (1, 2):
+        assert run_main("manifest", "sign", str(manifest), "--key", str(key), "-o", str(folder)).code == 0
+        (file,) = folder.iterdir()
+        assert file.name == f"{hashlib.sha256(raw(MINIMAL)).hexdigest()}.sig"
+        given = parse_signatures(file.read_bytes())
+        assert len(given) == count
+        assert verify_detached(MANIFEST_LABEL, raw(MINIMAL), given[-1:], [officer.public_der]) == officer.public_der
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("--signatures", "/s"), "give both"),
+        (("--signer", "officer.pem"), "give both"),
+        (("--signer", "officer.pem", "--signatures", "/s", "--manifest", "cd" * 32), "give one of them"),
+    ],
+)
+def test_signers_that_would_say_nothing_are_refused(store: TrustStore, more: tuple[str, ...], reason: str) -> None:
+    done = run_main("trust", HOST, "--tee", "simulated", *more)
+    assert (done.code, store.load_hosts()) == (2, {})
+    assert reason in done.err
+
+
+def test_a_file_that_is_no_signatures_is_not_added_to(store: TrustStore, tmp_path: Path) -> None:
+    officer = issue_self_signed(["officer"], common_name="officer", now=NOW)
+    key, manifest, place = tmp_path / "key.pem", tmp_path / "manifest.json", tmp_path / "notes.txt"
+    key.write_bytes(officer.key_pem)
+    manifest.write_bytes(raw(MINIMAL))
+    place.write_bytes(b"my notes")
+    done = run_main("manifest", "sign", str(manifest), "--key", str(key), "-o", str(place))
+    assert (done.code, place.read_bytes()) == (1, b"my notes")
+    assert "a file of signatures" in done.err

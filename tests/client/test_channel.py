@@ -48,3 +48,14 @@ async def test_connections_go_another_way_and_the_name_is_still_that_of_the_addr
         await asyncio.to_thread(ask)
     finally:
         await listener.close(1)
+
+
+def test_ways_may_be_open_at_once_and_end_in_any_order() -> None:
+    first, second = through(NAME, Address("127.0.0.1", 1)), through(NAME, Address("127.0.0.1", 2))
+    first.__enter__()
+    second.__enter__()
+    assert way_to(NAME).port == 2
+    first.__exit__(None, None, None)
+    assert way_to(NAME).port == 2
+    second.__exit__(None, None, None)
+    assert way_to(NAME) == NAME

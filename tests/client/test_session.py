@@ -5,7 +5,7 @@ import gc
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from fakes.coordinator import FakeCoordinator
 from fakes.pccs import wait_until
 from fakes.tee import NOW, FakeTee
 from fakes.tls_server import Server, running, server_leaf
+from tacit.client.address import Address
+from tacit.client.channel import through
 from tacit.client.connect import AttestedCoordinator, attest_coordinator
 from tacit.client.coordinator import fingerprint
 from tacit.client.session.renewal import Renewal
@@ -88,7 +90,14 @@ class Sessions:
 Place = tuple[Server, Sessions]
 
 
-def over_http(session: tacit.Session, server: Server) -> Callable[[], bytes]:
+@dataclass(frozen=True)
+class Elsewhere:
+    """A server's name, where nobody answers by itself."""
+
+    address: str
+
+
+def over_http(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     def ask() -> bytes:
         with httpx.Client(transport=session.http_transport(), base_url=f"https://{server.address}") as client:
             return client.post("/v1", content=b"x").content
@@ -96,7 +105,7 @@ def over_http(session: tacit.Session, server: Server) -> Callable[[], bytes]:
     return ask
 
 
-def over_async_http(session: tacit.Session, server: Server) -> Callable[[], bytes]:
+def over_async_http(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     async def ask() -> bytes:
         transport = session.async_http_transport()
         async with httpx.AsyncClient(transport=transport, base_url=f"https://{server.address}") as client:
@@ -105,12 +114,12 @@ def over_async_http(session: tacit.Session, server: Server) -> Callable[[], byte
     return lambda: asyncio.run(ask())
 
 
-def over_grpc(session: tacit.Session, server: Server) -> Callable[[], bytes]:
+def over_grpc(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     stub = session.grpc_channel(server.address).unary_unary("/a.Service/Do")
     return lambda: bytes(stub(b"x", timeout=10))
 
 
-def over_grpc_aio(session: tacit.Session, server: Server) -> Callable[[], bytes]:
+def over_grpc_aio(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     async def ask() -> bytes:
         async with session.grpc_aio_channel(server.address) as channel:
             return bytes(await channel.unary_unary("/a.Service/Do")(b"x", timeout=10))
@@ -141,6 +150,31 @@ def test_t40_a_drop_in_takes_no_other_server(way: str, place: Place, monkeypatch
     with sessions.open() as session, pytest.raises((httpx.ConnectError, grpc.RpcError)):
         WAYS[way](session, server)()
     assert server.calls == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_drop_in_goes_another_way_where_one_is_open_and_judges_by_the_name(way: str, place: Place) -> None:
+    server, sessions = place
+    there = Address("127.0.0.1", server.port)
+    named, other = Elsewhere("localhost:8499"), Elsewhere("another.shop:8499")
+    with sessions.open() as session:
+        for _ in range(2):
+            with through(Address("localhost", 8499), there):
+                assert WAYS[way](session, named)().endswith(b": x")
+        with through(Address("another.shop", 8499), there), pytest.raises((httpx.ConnectError, grpc.RpcError)):
+            WAYS[way](session, other)()
+    assert server.calls == 2
+
+
+def test_httpx_keeps_no_connection_that_was_judged_by_another_name(place: Place) -> None:
+    server, sessions = place
+    there = Address("127.0.0.1", server.port)
+    with sessions.open() as session, httpx.Client(transport=session.http_transport()) as client:
+        with through(Address("localhost", 8499), there):
+            answer = client.get("https://localhost:8499/v1")
+            assert (answer.status_code, str(answer.url)) == (200, "https://localhost:8499/v1")
+        with through(Address("another.shop", 8499), there), pytest.raises(httpx.ConnectError):
+            client.get("https://another.shop:8499/v1")
 
 
 @pytest.mark.parametrize("way", WAYS)

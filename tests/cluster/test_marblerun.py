@@ -82,6 +82,8 @@ def test_its_command_line_speaks_of_what_ours_installed_and_takes_it_away(theirs
         assert f"Coordinator Version: {__version__}" in marblerun(theirs, ours, "version")
         assert "SGX" in marblerun(theirs, ours, "precheck")
         assert "successfully removed" in marblerun(theirs, ours, "uninstall")
+        # What is left is the namespace that ours made for it.
+        assert f"Namespace {ours.name} taken away" in ours.tacit("uninstall").out
         assert "nothing is installed" in ours.tacit("uninstall", code=1).err
 
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from fakes.stage import KEY, PROGRAMS
 from tacit.client.address import Address
 from tacit.client.channel import through
 from tacit.client.inference import ServingClient
-from tacit.errors import TacitError
 from tacit.pki import issue_self_signed
 from tacit.vault import seal_folder
 
@@ -303,44 +301,3 @@ def test_a_model_is_pushed_through_the_same_pod(served: Served) -> None:
     in_pod = kubectl("exec", "-n", served.home.name, "tf-server", "--", "sha256sum", "/encrypted/other.capsule")
     assert in_pod.split()[0] == hashlib.sha256(file.read_bytes()).hexdigest()
     kubectl("exec", "-n", served.home.name, "tf-server", "--", "rm", "/encrypted/other.capsule")
-
-
-def test_a_rolling_update_and_scaling_lose_no_request(served: Served) -> None:
-    name, stop = served.home.name, threading.Event()
-    failed: list[str] = []
-    answered = 0
-
-    def ask() -> None:
-        nonlocal answered
-        x = np.ones((1, 4), np.float32)
-        while not stop.is_set():
-            try:
-                with served.client() as client:
-                    for _ in range(50):
-                        client.predict("m", {"x": x})
-                        answered += 1
-                        time.sleep(0.01)
-                        if stop.is_set():
-                            break
-            except TacitError as exc:
-                failed.append(str(exc))
-
-    until(lambda: served.ready() == 1, seconds=120)
-    askers = [threading.Thread(target=ask) for _ in range(2)]
-    for one in askers:
-        one.start()
-    try:
-        for replicas in (2, 1):
-            kubectl("scale", "deployment/tf-server", "--replicas", str(replicas), "-n", name)
-            kubectl("rollout", "status", "deployment/tf-server", "-n", name, "--timeout", "180s")
-        kubectl("rollout", "restart", "deployment/tf-server", "-n", name)
-        kubectl("rollout", "status", "deployment/tf-server", "-n", name, "--timeout", "180s")
-        until(
-            lambda: len(found("pods", "-n", name, "-l", "app.kubernetes.io/component=server")["items"]) == 1, seconds=90
-        )
-    finally:
-        stop.set()
-        for one in askers:
-            one.join()
-    assert failed == []
-    assert answered > 100

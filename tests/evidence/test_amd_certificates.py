@@ -1,19 +1,21 @@
 """AMD's certificates, read by our own walk: each thing that is looked at, and what happens where it is another."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fakes.tee_kinds import shared_chip
 from tacit.errors import CollateralError, UntrustedRootError
-from tacit.evidence.snp.certificates import parse_amd_certificate, verify_issued
-from tacit.evidence.snp.collateral import parse_amd_collateral, read_chain, render_amd_collateral
+from tacit.evidence.anchor.der import SEQUENCE, parse_one
+from tacit.evidence.snp.certificates import parse_amd_certificate, parse_identity, verify_issued
+from tacit.evidence.snp.collateral import parse_amd_collateral, pem, read_chain, render_amd_collateral
 
 CHIP = shared_chip()
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -104,6 +106,60 @@ def test_a_signature_is_whole_bytes() -> None:
         parse_amd_certificate(bytes(bent))
 
 
+def tlv(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    head = bytes((size,)) if size < 128 else bytes((0x82, size >> 8, size & 0xFF))
+    return bytes((tag,)) + head + content
+
+
+def with_fields(change: Callable[[list[bytes]], list[bytes]], whole: bytes | None = None) -> bytes:
+    """A certificate whose fields behind the key (unique ids, extensions) are others."""
+    tbs, *rest = parse_one(made() if whole is None else whole).elements()
+    fields = [one.raw for one in tbs.elements()]
+    inner = tlv(SEQUENCE, b"".join([*fields[:7], *change(fields[7:])]))
+    return tlv(SEQUENCE, inner + b"".join(one.raw for one in rest))
+
+
+def test_extensions_are_one_field_and_are_there() -> None:
+    whole = parse_amd_certificate(with_fields(lambda fields: fields))
+    assert whole.extensions == parse_amd_certificate(made()).extensions
+    unique_id = tlv(0xA1, b"\x03\x02\x00\x01")
+    assert parse_amd_certificate(with_fields(lambda fields: [unique_id, *fields])).extensions == whole.extensions
+    for change in (lambda fields: [], lambda fields: fields * 2, lambda fields: [unique_id]):
+        with pytest.raises(CollateralError, match="no extensions"):
+            parse_amd_certificate(with_fields(change))
+
+
+def test_an_unknown_extension_that_says_that_it_is_not_critical_is_taken() -> None:
+    whole = made(more=x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]))
+    oid = bytes.fromhex("0603551d25")
+    assert parse_amd_certificate(whole.replace(oid + b"\1\1\xff", oid + b"\1\1\0", 1)).extension(oid[2:])
+
+
+def test_a_serial_number_is_read_with_its_sign() -> None:
+    serial = b"\xa0\x03\x02\x01\x02\x02\x01"
+    for byte, number in ((b"\x01", 1), (b"\x00", 0), (b"\x7f", 127), (b"\xff", -1)):
+        assert parse_amd_certificate(made().replace(serial + b"\x01", serial + byte, 1)).serial == number
+
+
+def test_a_key_that_may_only_encipher_signs_no_certificates() -> None:
+    usage, only_enciphers = bytes.fromhex("040403020780"), bytes.fromhex("040403020001")
+    whole = made(ca=True, signs=False)
+    assert whole.count(usage) == 1
+    assert not parse_amd_certificate(whole.replace(usage, only_enciphers)).is_ca
+
+
+def test_what_is_no_chips_certificate_says_why() -> None:
+    for der, message in ((made(ca=True, signs=True), "it is a CA"), (made(), "it names no product")):
+        with pytest.raises(CollateralError, match=message):
+            parse_identity(parse_amd_certificate(der))
+
+
+def test_pem_is_as_the_certificate_library_writes_it() -> None:
+    whole = made()
+    assert pem(whole).encode() == x509.load_der_x509_certificate(whole).public_bytes(Encoding.PEM)
+
+
 ARK, ASK, VCEK = (parse_amd_certificate(one) for one in (CHIP.ark, CHIP.ask, CHIP.vcek))
 
 
@@ -123,6 +179,17 @@ def test_an_issuer_that_is_no_ca_or_signs_otherwise_is_refused() -> None:
     elliptic = parse_amd_certificate(made(ca=True, signs=True))
     with pytest.raises(UntrustedRootError, match="not signed with RSA-PSS by a key of 4096 bits"):
         verify_issued(elliptic, elliptic)
+    short = rsa.generate_private_key(65537, 2048).public_key()
+    spki = short.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for one, issuer in (
+        (ASK, replace(ARK, key_der=spki)),
+        (ASK, replace(ARK, key_der=elliptic.key_der)),
+        (replace(ASK, algorithm=bytes.fromhex("2a864886f70d01010c")), ARK),
+    ):
+        with pytest.raises(UntrustedRootError, match="not signed with RSA-PSS by a key of 4096 bits"):
+            verify_issued(one, issuer)
+    with pytest.raises(CollateralError, match="has a key that cannot be used"):
+        verify_issued(ASK, replace(ARK, key_der=b"no key"))
 
 
 # ---- the file that they come in

@@ -18,7 +18,7 @@ from tacit.evidence.anchor.der import BOOLEAN, ENUMERATED, INTEGER, SEQUENCE, SE
 from tacit.evidence.anchor.roots import AMD, AMD_ROOT_KEYS, check_chain_kind, parse_anchor
 from tacit.evidence.anchor.strict_json import MAX_JSON_DEPTH, MAX_JSON_SIZE, parse_strict_json
 from tacit.evidence.intel.library import verify_with_library
-from tacit.evidence.intel.pck import PCK_EXTENSION, parse_pck_extension
+from tacit.evidence.intel.pck import PCK_EXTENSION, _values, parse_pck_extension
 from tacit.evidence.intel.quote import parse_header, parse_quote
 from tacit.evidence.simulated import authority
 from tacit.evidence.tdx.report import SIZE_10, SIZE_15, SIZE_15EX
@@ -109,6 +109,32 @@ def test_a_sequence_has_256_elements_at_most() -> None:
 def test_one_element_is_one(der: bytes) -> None:
     with pytest.raises(ValueError, match="where one belongs"):
         parse_one(der)
+
+
+OID_OF_PCK = bytes.fromhex("2a864886f84d010d01")
+
+
+def tlv(tag: int, content: bytes) -> bytes:
+    return bytes((tag, len(content))) + content
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        b"",
+        tlv(6, OID_OF_PCK + b"\1"),
+        tlv(6, OID_OF_PCK + b"\1") + tlv(2, b"\0") + tlv(2, b"\0"),
+        tlv(6, bytes.fromhex("2a864886f84d010d02") + b"\1") + tlv(2, b"\0"),
+    ],
+    ids=["nothing", "one", "three", "another-prefix"],
+)
+def test_t13_what_is_no_pair_of_intels_oid_and_a_value_is_refused(pair: bytes) -> None:
+    good = tlv(6, OID_OF_PCK + b"\2") + tlv(2, b"\0")
+    assert _values(parse_one(tlv(0x30, tlv(0x30, good)))).keys() == {b"\2"}
+    with pytest.raises(ValueError, match="not a sequence of"):
+        _values(parse_one(tlv(0x30, tlv(0x30, good) + tlv(0x30, pair))))
+    with pytest.raises(ValueError, match="stands twice"):
+        _values(parse_one(tlv(0x30, tlv(0x30, good) * 2)))
 
 
 def test_an_element_is_only_what_its_tag_says() -> None:

@@ -89,13 +89,47 @@ def test_a_hosts_table_may_be_in_any_order_with_holes_and_in_pem() -> None:
         host_table(ask=CHIP.ask, ark=CHIP.ark),
         host_table(vcek=b"no certificate", ask=CHIP.ask, ark=CHIP.ark),
         host_table(vcek=b"-----BEGIN CERTIFICATE-----\n*\n", ask=CHIP.ask, ark=CHIP.ark),
-        host_table(vcek=b"\x30" + bytes(9000), ask=CHIP.ask, ark=CHIP.ark),
+        host_table(vcek=b"-----BEGIN CERTIFICATE-----\nMDAwM\n-----END CERTIFICATE-----", ask=CHIP.ask, ark=CHIP.ark),
+        host_table(vcek=b"\x30" + bytes(8192), ask=CHIP.ask, ark=CHIP.ark),
         UUID(GUIDS["vcek"]).bytes + struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF),
         host_table(**{name: b"\x30" for name in ("other",)}) + host_table(vcek=CHIP.vcek, ask=CHIP.ask, ark=CHIP.ark),
     ],
 )
 def test_a_hosts_table_that_lacks_something_is_none(table: bytes) -> None:
     assert read_table(table) is None
+
+
+def entries(*given: tuple[str | None, int, int]) -> bytes:
+    """The head of a table: name (None for the end), offset, length."""
+    return b"".join(
+        (bytes(16) if name is None else UUID(GUIDS[name]).bytes) + struct.pack("<II", at, size)
+        for name, at, size in given
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8192])
+def test_a_certificate_of_any_length_that_is_read_is_read_whole(size: int) -> None:
+    leaf = b"\x30" + bytes(size - 1)
+    for given in (leaf, pem(leaf).encode()) if size < 8192 else (leaf,):
+        read = read_table(host_table(vcek=given, ask=CHIP.ask, ark=CHIP.ark))
+        assert read is not None
+        assert read.leaf == leaf
+
+
+def test_the_first_of_two_certificates_of_a_kind_counts_and_what_follows_the_end_does_not() -> None:
+    given = [("vcek", 1000, 2), ("ask", 1000, 2), ("ark", 1000, 2)]
+    content = b"\x30\1" + b"\x30\2"
+    first = entries(*given, ("vcek", 1002, 2), ("other", 1002, 2), ("ark", 1002, 2), (None, 0, 0))
+    read = read_table(first.ljust(1000, b"\0") + content)
+    assert read == CarriedCertificates(b"\x30\1", b"\x30\1", b"\x30\1", of_cloud=False)
+    ended = entries(*given[:2], (None, 0, 0), given[2])
+    assert read_table(ended.ljust(1000, b"\0") + content) is None
+
+
+@pytest.mark.parametrize(("before", "read"), [(13, True), (14, False)])
+def test_a_table_has_at_most_sixteen_entries(before: int, read: bool) -> None:
+    head = entries(*[("other", 0, 0)] * before, ("vcek", 1000, 1), ("ask", 1000, 1), ("ark", 1000, 1), (None, 0, 0))
+    assert (read_table(head.ljust(1000, b"\0") + b"\x30") is not None) is read
 
 
 @pytest.mark.parametrize(

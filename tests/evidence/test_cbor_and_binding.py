@@ -5,9 +5,13 @@ from hashlib import sha256
 import pytest
 
 from fakes.tee import NOW, FakeTee
-from tacit.errors import BindingError
+from tacit.errors import BindingError, CollateralError, EvidenceFormatError
 from tacit.evidence import Claims, Role, report_data, verify_binding, verify_evidence
+from tacit.evidence.intel.quote import MAX_EVIDENCE_SIZE
+from tacit.evidence.verify import parse_collateral
+from tacit.evidence.verify.binding import CHANNEL_BINDING, CHANNEL_LABEL, CHANNEL_SIZE
 from tacit.evidence.verify.cbor import Tagged, parse_cbor
+from tacit.evidence.verify.envelope import unwrap, wrap
 
 KEY, NONCE, CHANNEL = b"a certificate", b"n" * 32, b"c" * 32
 
@@ -35,6 +39,8 @@ READ = {
     b"\x90" + b"\x00" * 16: [0] * 16,
     b"\xb0" + b"".join(b"\x61" + bytes((97 + at, at)) for at in range(16)): {chr(97 + at): at for at in range(16)},
     b"\x81\x81\x81\x81\x00": [[[[0]]]],
+    b"\xc1\xc1\xc1\xc1\x00": Tagged(1, Tagged(1, Tagged(1, Tagged(1, 0)))),
+    b"\xa1\x61a" * 4 + b"\x00": {"a": {"a": {"a": {"a": 0}}}},
 }
 
 
@@ -54,12 +60,17 @@ def test_a_value_has_one_form(raw: bytes) -> None:
         (b"\x1a\x00\x00\xff\xff", "longer than it need be"),
         (b"\x18", "cut, or longer"),
         (b"\x19\x01", "cut, or longer"),
+        (b"\x1a\x01\x00\x00", "cut, or longer"),
         (b"\x1b" + bytes(8), "indefinite or has more than 4 bytes"),
         (b"\x5f", "indefinite or has more than 4 bytes"),
         (b"\x42a", "cut CBOR string"),
         (b"\x62a", "cut CBOR string"),
         (b"\x81\x81\x81\x81\x81\x00", "nested too deep"),
         (b"\xc1\xc1\xc1\xc1\xc1\x00", "nested too deep"),
+        (b"\xa1\x61a" * 5 + b"\x00", "nested too deep"),
+        (b"\xa1" * 5000, "nested too deep"),
+        (b"\xa1\x61a" * 5000, "nested too deep"),
+        (b"\xa1\xa1\xa1\x61a\x00\x00\x00", "a key that is no text"),
         (b"\x91" + b"\x00" * 17, "too many items"),
         (b"\xb1" + b"\x61a\x00" * 17, "too many items"),
         (b"\xa1\x01\x01", "a key that is no text"),
@@ -74,7 +85,38 @@ def test_t13_any_other_form_is_refused(raw: bytes, message: str) -> None:
         parse_cbor(raw)
 
 
+# ---- the envelope, and a collateral's file
+
+
+def test_an_envelope_is_as_long_as_it_says() -> None:
+    assert unwrap(wrap(b"quote")) == b"quote"
+    assert unwrap(wrap(b"")) == b""
+    for evidence, message in (
+        (wrap(b"")[:-1], "ends inside its 16-byte"),
+        (wrap(b"quote")[:-1], "promises a quote of 5 bytes, 4 follow"),
+        (wrap(b"quote") + b"!", "promises a quote of 5 bytes, 6 follow"),
+    ):
+        with pytest.raises(EvidenceFormatError, match=message):
+            unwrap(evidence)
+
+
+def test_t13_evidence_that_is_too_large_is_not_read() -> None:
+    assert unwrap(b"\3" * MAX_EVIDENCE_SIZE) == b"\3" * MAX_EVIDENCE_SIZE
+    with pytest.raises(EvidenceFormatError, match="no quote is larger than"):
+        unwrap(b"\3" * (MAX_EVIDENCE_SIZE + 1))
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"1", b'"leaf"', b"null"])
+def test_t13_collateral_that_is_no_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(CollateralError, match="collateral is a JSON object"):
+        parse_collateral(raw)
+
+
 # ---- report data
+
+
+def test_both_ends_bind_what_the_documentation_says() -> None:
+    assert (CHANNEL_BINDING, CHANNEL_LABEL, CHANNEL_SIZE) == ("tls-exporter-v1", b"EXPORTER-tacit-evidence-v1", 32)
 
 
 def test_report_data_is_what_the_documentation_says() -> None:

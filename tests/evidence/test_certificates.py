@@ -3,9 +3,11 @@
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fakes.tee import shared_platform
 from tacit.errors import CollateralError, PlatformError, UntrustedRootError
+from tacit.evidence.anchor.certificates import parse_chain
 from tacit.evidence.intel.evaluator import _check_revocation, _verify_chain
 from tacit.evidence.issue import program as issuing
 from tacit.evidence.simulated.authority import Signer
@@ -33,9 +35,9 @@ def test_a_root_that_does_not_say_it_is_a_ca_vouches_for_nobody(platform: Simula
 
 def test_a_certificate_whose_issuer_has_no_list_is_refused(platform: SimulatedPlatform) -> None:
     nobody = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Nobody")])
-    chains = (platform.pck_chain, (bare(platform, nobody), platform.root))
+    chain = (bare(platform, nobody), *platform.pck_chain[1:])
     with pytest.raises(CollateralError, match="revocation cannot be checked"):
-        _check_revocation(chains, platform.collateral, platform.root)
+        _check_revocation(chain, platform.collateral, platform.root)
 
 
 def test_t24_a_signer_shows_its_name_and_never_its_key(platform: SimulatedPlatform) -> None:
@@ -47,3 +49,12 @@ def test_a_program_that_is_not_installed_cannot_be_measured(monkeypatch: pytest.
     monkeypatch.setattr(issuing, "_find_module", lambda _name: None)
     with pytest.raises(PlatformError, match="not installed"):
         issuing.load_inventory("coordinator")
+
+
+def test_a_chain_is_the_tuple_of_its_certificates(platform: SimulatedPlatform) -> None:
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in platform.pck_chain)
+    chain = parse_chain(pem)
+    assert chain == platform.pck_chain
+    assert hash(chain) == hash(tuple(platform.pck_chain)) == hash(chain)
+    assert {chain: 1}[platform.pck_chain] == 1
+    assert chain != parse_chain(pem + platform.root.public_bytes(Encoding.PEM))

@@ -128,12 +128,33 @@ def test_t01_claims_without_the_keys_hash_are_refused() -> None:
         cbor(sha256(key_der(KEY)).digest()),
         b"",
         b"\xff",
+        cbor(1),
+        cbor([[1], sha256(key_der(KEY)).digest()]),
+        1,
     ],
-    ids=["other", "short", "wrong-size", "unknown", "three", "one", "bare", "empty", "no-cbor"],
-)
-def test_t01_a_hash_of_another_key_or_form_is_refused(entry: bytes) -> None:
+    ids=[
+        "other", "short", "wrong-size", "unknown", "three", "one", "bare", "empty", "no-cbor", "number", "list", "no-bytes",
+    ],
+)  # fmt: skip
+def test_t01_a_hash_of_another_key_or_form_is_refused(entry: Any) -> None:
     refused = refusal_of(certificate(KEY, {TAGGED: tagged(issue, KEY, {"pubkey-hash": entry})}))
     assert isinstance(refused, BindingError)
+
+
+def test_t01_claims_that_are_no_map_or_name_no_key_are_told_as_that() -> None:
+    quote = issue(sha256(cbor(1)).digest() + bytes(32))
+    for value in (cbor((60000, [quote, cbor(1)])), cbor((60000, [quote, cbor([])])), tagged(issue, KEY, {})):
+        refused = refusal_of(certificate(KEY, {TAGGED: value}))
+        assert isinstance(refused, BindingError)
+        assert "do not name the certificate's key" in str(refused)
+
+
+@pytest.mark.parametrize("nonce", [1, "text", [b"n"]])
+def test_t13_a_nonce_that_is_no_byte_string_is_refused(nonce: Any) -> None:
+    claims = {"pubkey-hash": cbor([1, sha256(key_der(KEY)).digest()]), "nonce": nonce}
+    refused = refusal_of(certificate(KEY, {TAGGED: tagged(issue, KEY, claims)}))
+    assert isinstance(refused, BindingError)
+    assert "a nonce that is no byte string" in str(refused)
 
 
 def test_t01_a_quote_in_another_certificate_is_refused() -> None:
@@ -171,6 +192,9 @@ def test_t03_a_certificate_binds_no_role_and_no_other_connection() -> None:
     assert isinstance(refusal_of(GOOD, binding=Binding(Role.MARBLE, GOOD)), BindingError)
     other = certificate(KEY, {TAGGED: tagged(issue, KEY)})
     assert isinstance(refusal_of(GOOD, binding=Binding(None, other)), BindingError)
+    bound = refusal_of(GOOD, binding=Binding(None, GOOD, channel=b"c" * 32))
+    assert isinstance(bound, BindingError)
+    assert "RA-TLS binds no connection" in str(bound)
 
 
 def test_t07_a_simulated_certificate_is_refused_under_intels_anchor() -> None:

@@ -109,7 +109,7 @@ def outcomes(case: Case) -> list[Any]:
     found: list[Any] = []
     for evaluate in (
         lambda: verify_with_library(parsed.raw, collateral, case.anchor.root_der, now=case.now),
-        lambda: evaluate_quote(parsed, chain, collateral, root, Checklist(steps.TDX_STEPS)),
+        lambda: evaluate_quote(parsed, chain, collateral, root, Checklist(steps.TDX_STEPS))[0],
     ):
         try:
             found.append(evaluate())

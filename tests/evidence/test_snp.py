@@ -43,6 +43,7 @@ from tacit.evidence import (
 )
 from tacit.evidence.anchor import AMD
 from tacit.evidence.anchor.roots import AMD_ROOT_KEYS
+from tacit.evidence.claims import REGISTERS
 from tacit.evidence.simulated import snp as simulated_snp
 from tacit.evidence.simulated.snp import chip_extensions, issue_amd_crl, issue_ca, issue_leaf
 from tacit.evidence.snp.certificates import load_key, parse_amd_certificate, parse_identity, verify_issued
@@ -163,6 +164,7 @@ def test_claims_say_what_the_guest_is(version: int) -> None:
     assert claims.tee is Tee.SIMULATED_SNP
     assert claims.measurement == claims.registers["MEASUREMENT"] == b"\x51" * 48
     assert claims.registers["HOST_DATA"] == b"\x61" * 32
+    assert {name: len(value) for name, value in claims.registers.items()} == REGISTERS[Tee.SNP]
     assert (claims.security_version, claims.report_data) == (3, bytes(range(64)))
     assert (claims.debug, claims.weaknesses, claims.product_line) == (False, frozenset(), "Milan")
     assert claims.tcb_versions == {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}
@@ -196,7 +198,7 @@ def refusal_of(report: bytes, using: Collateral | None = None, anchor: TrustAnch
 def test_t08_each_policy_bit_is_known_or_refused(bit: int) -> None:
     report = snp_report(policy=(1 << 17) ^ (1 << bit))
     if bit == 17 or bit > 25:
-        with pytest.raises(EvidenceFormatError, match="POLICY"):
+        with pytest.raises(EvidenceFormatError, match=r"POLICY (has|is) "):
             verify(report)
         return
     claims = verify(report)
@@ -210,13 +212,13 @@ def test_t08_each_bit_of_platform_info_is_known_or_refused(bit: int) -> None:
     if bit <= 5:
         verify(report)
     else:
-        with pytest.raises(EvidenceFormatError, match="PLATFORM_INFO"):
+        with pytest.raises(EvidenceFormatError, match="PLATFORM_INFO has "):
             verify(report)
 
 
 @pytest.mark.parametrize("flags", [1 << bit for bit in range(5, 32)])
 def test_t08_unknown_flags_are_refused(flags: int) -> None:
-    with pytest.raises(EvidenceFormatError, match="flags"):
+    with pytest.raises(EvidenceFormatError, match="flags has "):
         verify(snp_report(flags=flags))
 
 

@@ -4,6 +4,7 @@ Defects are shown twice: to the library (`debug=False`) and to our own evaluator
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,13 +42,16 @@ from tacit.evidence import (
 )
 from tacit.evidence.anchor.certificates import parse_crl
 from tacit.evidence.anchor.roots import parse_anchor
+from tacit.evidence.claims import REGISTERS
+from tacit.evidence.intel import steps as intel_steps
 from tacit.evidence.intel import verify as intel_verify
 from tacit.evidence.intel.collateral import IntelCollateral
 from tacit.evidence.intel.evaluator import Verdict
-from tacit.evidence.intel.levels import converge
+from tacit.evidence.intel.levels import State, converge
 from tacit.evidence.intel.library import refusal
 from tacit.evidence.simulated import authority
 from tacit.evidence.simulated.quote import QUOTING_ENCLAVE, Enclave, QuotingKeys, issue_quote
+from tacit.evidence.snp import steps as snp_steps
 from tacit.evidence.verify import parse_collateral
 from tacit.evidence.verify.envelope import unwrap, wrap
 
@@ -330,7 +334,7 @@ def test_t08_each_attribute_bit_is_known_or_refused(bit: int) -> None:
     elif bit in KNOWN_BITS:
         assert verify(tee).debug is (bit == 1)
     else:
-        with pytest.raises(EvidenceFormatError, match="ATTRIBUTES"):
+        with pytest.raises(EvidenceFormatError, match=r"ATTRIBUTES(\.INIT is| has) "):
             verify(tee)
 
 
@@ -340,7 +344,7 @@ def test_t08_each_xfrm_bit_is_known_or_refused(bit: int) -> None:
     if bit in {2, 3, 4, 5, 6, 7, 9, 11, 12, 17, 18}:
         verify(tee)
     else:
-        with pytest.raises(EvidenceFormatError, match="XFRM"):
+        with pytest.raises(EvidenceFormatError, match=r"XFRM (has|is) "):
             verify(tee)
 
 
@@ -692,13 +696,64 @@ def test_revoked_never_converges_to_anything(platform: str) -> None:
         converge(platform, "Revoked")
 
 
+def test_the_steps_are_those_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
+    numbers = [
+        word for row in re.findall(r"^\| ([IA]\d+(?:, [IA]\d+)*) \|", page, re.MULTILINE) for word in row.split(", ")
+    ]
+    assert numbers == [*(f"I{at}" for at in range(1, 14)), *(f"A{at}" for at in range(1, 11))]
+    assert [one.number for one in intel_steps.TDX_STEPS] == numbers[:13]
+    assert [one.number for one in intel_steps.SGX_STEPS] == [*numbers[:11], "I13"]
+    assert [one.number for one in snp_steps.STEPS] == numbers[13:]
+
+
 @both
 def test_t63_status_that_an_evaluator_invents_is_refused(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     invented = Verdict("Splendid", frozenset(), 1, bytes(16))
-    for name in ("evaluate_quote", "verify_with_library"):
-        monkeypatch.setattr(intel_verify, name, lambda *_, **__: invented)
-    with pytest.raises(TcbError, match="Splendid"):
+    state = State("Splendid", frozenset(), 1, None)
+    monkeypatch.setattr(intel_verify, "evaluate_quote", lambda *_, **__: (invented, state))
+    monkeypatch.setattr(intel_verify, "verify_with_library", lambda *_, **__: invented)
+    monkeypatch.setattr(intel_verify, "find_state", lambda *_, **__: state)
+    with pytest.raises(TcbError, match=r"'Splendid' is not one that is known"):
         verify(FakeTee(debug=debug))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tcb_status": "SWHardeningNeeded"},
+        {"advisories": frozenset({"INTEL-SA-00334"})},
+    ],
+)
+def test_t63_two_evaluators_that_disagree_are_neither_believed(
+    other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = intel_verify.verify_with_library
+
+    def another(*words: Any, **named: Any) -> Verdict:
+        return replace(asked(*words, **named), **other)
+
+    tee = FakeTee()
+    verify(tee)
+    monkeypatch.setattr(intel_verify, "verify_with_library", another)
+    with pytest.raises(TcbError, match="two evaluators disagree") as refused:
+        verify(tee)
+    assert refused.value.step.startswith("I13")
+
+
+def test_registers_have_the_makers_names_and_sizes() -> None:
+    claims = verify(FakeTee())
+    assert {name: len(value) for name, value in claims.registers.items()} == REGISTERS[Tee.SGX]
+
+
+def test_the_library_is_asked_wherever_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise AssertionError("our own evaluator was asked alone")
+
+    monkeypatch.setattr(intel_verify, "evaluate_quote", fail)
+    verify(FakeTee())
+    with pytest.raises(AssertionError):
+        verify(FakeTee(debug=True))
 
 
 def test_refusal_without_causes_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,28 @@ def test_claims_that_fit_are_allowed(package: Package) -> None:
     assert (appraisal.claims, appraisal.package) == (CLAIMS, package)
 
 
+def test_a_refusal_shows_both_sides() -> None:
+    other, register = b"\x10" * 32, {"MRTD": b"\x11" * 48}
+    td = replace(CLAIMS, tee=Tee.SIMULATED_TDX, registers=register)
+    for claims, package, told in (
+        (CLAIMS, replace(BY_MEASUREMENT, unique_id=other), f"measurement is {'11' * 32}, the package's UniqueID is {'10' * 32}"),
+        (CLAIMS, replace(BY_MEASUREMENT, unique_id=other[1:]), "UniqueID is no digest (64 hexadecimal digits are needed)"),
+        (CLAIMS, replace(BY_SIGNER, signer_id=other), f"signer is {'22' * 32}, the package's SignerID is {'10' * 32}"),
+        (td, Package(tee="simulated-tdx", measurements={"MRTD": b"\x12" * 48}), f"the package's Measurements say {'12' * 48}"),
+        (td, Package(tee="simulated-tdx", measurements={"MRTD": b""}), "the package's Measurements say no hexadecimal text"),
+    ):  # fmt: skip
+        with pytest.raises(AppraisalError) as refused:
+            appraise(claims, package)
+        assert told in str(refused.value)
+
+
+def test_what_is_never_accepted_is_not_offered() -> None:
+    package = replace(BY_SIGNER, accepted_tcb_statuses=("Revoked", "SWHardeningNeeded"))
+    for status in ("Revoked", "OutOfDate"):
+        with pytest.raises(TcbStatusError, match=r"accepts UpToDate, SWHardeningNeeded$"):
+            appraise(replace(CLAIMS, tcb_status=status), package)
+
+
 def test_a_newer_security_version_is_allowed() -> None:
     assert appraise(replace(CLAIMS, security_version=4), BY_SIGNER)
 

@@ -44,25 +44,27 @@ class Answer:
     exporter: Exporter | None = None
 
 
-_ways: dict[Address, Address] = {}
+_ways: list[tuple[Address, Address]] = []  # from where and where to; the newest is last
 
 
 @contextlib.contextmanager
 def through(address: Address, way: Address) -> Iterator[None]:
     """For the length of the block, connections to `address` are made to `way`, which leads there.
 
-    Nothing else changes: whoever answers is judged by the name and the evidence of `address`.
+    Nothing else changes: whoever answers is judged by the name and the evidence of `address`. Several may open ways at
+    once, in threads too; the newest counts.
     """
-    _ways[address] = way
+    opened = (address, way)
+    _ways.append(opened)
     try:
         yield
     finally:
-        del _ways[address]
+        _ways.remove(opened)
 
 
 def way_to(address: Address) -> Address:
     """Where a connection to `address` is to be made: there, unless somebody opened another way."""
-    return _ways.get(address, address)
+    return next((way for known, way in reversed(_ways) if known == address), address)
 
 
 class HttpsChannel:

@@ -13,7 +13,8 @@ Attesting it takes these steps, and the numbers stand over the code that does th
     other than the one expected is refused. Where that connection ends, the next one is attested before it is used.
 8.  The root is the one that was seen first, and the state no older than any seen (`trust`): the log that it shows goes
     on from the one that was seen, entry by entry, by the digests of what was written since (`log`).
-9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key.
+9.  If a manifest is pinned, the coordinator holds exactly that one, signed by the root key; if its signers are, one that
+    one of them signed, and the root key.
 10. Remember what was seen.
 
 Whoever reaches a coordinator first may set its manifest, and evidence says nothing about that. So nothing secret goes to
@@ -35,7 +36,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tacit.client.address import COORDINATOR_PORT, Address, parse_address
@@ -51,6 +52,7 @@ from tacit.errors import (
     NotTrustedError,
     PeerError,
     PinMismatchError,
+    PkiError,
     TlsError,
     WrongTeeError,
 )
@@ -59,15 +61,19 @@ from tacit.evidence.claims import PackageInfo
 from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.manifest import Appraisal, Package, Unattested
 from tacit.pki import KeyPair
+from tacit.pki.detached import parse_signatures, verify_detached
 from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.pki.tls import unverified_client_context
 from tacit.wire.log import LogPosition
 from tacit.wire.rest import state_mark_message
 
 NONCE_SIZE = 32  # bytes
+MANIFEST_LABEL = "tacit manifest v1"
+"""Under which a manifest's signers sign (`tacit.pki.detached`)."""
 ACCEPTS_MARBLES = 3
 _WAITS_FOR_MANIFEST = 2
 _IN_RECOVERY = 1
+_MAX_SIGNATURES = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ class AttestedCoordinator:
 
     TLS to it is verified against `root_pem`, to its servers against `intermediate_pem`.
     `claims` is None and `appraisal` an `Unattested` if it was trusted without evidence.
-    `manifest` is the one in force if the client pinned it, else None.
+    `manifest` is the one in force if the client pinned it or its signers, else None; `signer` is who signed it (public key,
+    DER), None where it is pinned itself.
     `epoch` and `head` are 0 and empty for a MarbleRun coordinator. `evidence` is what it showed, as it came.
     """
 
@@ -91,6 +98,7 @@ class AttestedCoordinator:
     head: bytes
     evidence: bytes = b""
     proof: "Proof | None" = None
+    signer: bytes | None = None
 
     @property
     def channel_bound(self) -> bool:
@@ -174,7 +182,7 @@ def attest_expected(
             forget = trust.forgetting(address)
             _verify_pinned_root(address, expectation, status, proof.root_der, forget=forget)  # (8)
             _verify_descent(address, trust.load_sighting(proof.root_der), sighting, client, forget=forget)
-            manifest = _verify_manifest(address, expectation, status, client, root)  # (9)
+            manifest, signer = _verify_manifest(address, expectation, status, client, root)  # (9)
     # Nothing is stored there yet, or nothing open: started again, or recovered, it will have another root.
     if status.code in (_WAITS_FOR_MANIFEST, _IN_RECOVERY):
         trust.verify_sighting(address, sighting)
@@ -192,6 +200,7 @@ def attest_expected(
         sighting.head,
         shown.quote.evidence,
         proof,
+        signer,
     )
 
 
@@ -296,10 +305,47 @@ def verify_manifest(address: str, manifest: StoredManifest, root: x509.Certifica
             f"{expected.hex()}): read it with `tacit manifest get {address}`, and if it is meant, "
             f"pin it with `tacit trust {address} --manifest ...`"
         )
-    digest = Hash(SHA256())
-    digest.update(manifest.raw)
+    _verify_by_root(address, manifest, root)
+
+
+def verify_signed_manifest(
+    address: str, manifest: StoredManifest, root: x509.Certificate, expectation: Expectation
+) -> bytes:
+    """Which of the trusted signers (public key, DER) signed the manifest that the root key signed.
+
+    Raises:
+        PinMismatchError: none of them did, or there is no signature for this manifest.
+        PeerError: the root key did not.
+    """
+    digest = fingerprint(manifest.raw)
     try:
-        _public_key(root).verify(manifest.signature, digest.finalize(), ec.ECDSA(Prehashed(SHA256())))
+        given = _load_signatures(expectation.signatures, digest)
+        signer = verify_detached(MANIFEST_LABEL, manifest.raw, given, expectation.signers)
+    except (PkiError, OSError) as exc:
+        raise PinMismatchError(
+            f"the coordinator at {address} holds a manifest for which no trusted signer stands ({digest.hex()}; {exc}): "
+            f"read it with `tacit manifest get {address}`; one who may says it is meant by `tacit manifest sign`, into "
+            f"{expectation.signatures}"
+        ) from exc
+    _verify_by_root(address, manifest, root)
+    return signer
+
+
+def _load_signatures(where: str | None, digest: bytes) -> tuple[bytes, ...]:
+    """Raises: OSError, PkiError."""
+    if where is None:
+        return ()
+    path = Path(where)
+    if path.is_dir():
+        path = path / f"{digest.hex()}.sig"
+    with path.open("rb") as file:
+        return parse_signatures(file.read(_MAX_SIGNATURES))
+
+
+def _verify_by_root(address: str, manifest: StoredManifest, root: x509.Certificate) -> None:
+    digest = Prehashed(SHA256())
+    try:
+        _public_key(root).verify(manifest.signature, fingerprint(manifest.raw), ec.ECDSA(digest))
     except InvalidSignature as exc:
         raise PeerError(f"the manifest of {address} is not signed by its root key; nothing is trusted") from exc
 
@@ -368,17 +414,19 @@ def _verify_pinned_root(
 
 def _verify_manifest(
     address: str, expectation: Expectation, status: CoordinatorStatus, client: CoordinatorClient, root: x509.Certificate
-) -> StoredManifest | None:
-    """Step 9."""
-    if expectation.manifest_fingerprint is None or status.code == _WAITS_FOR_MANIFEST:
-        return None
+) -> tuple[StoredManifest | None, bytes | None]:
+    """Step 9: the manifest, where something is pinned of it, and the signer, where that is who signs."""
+    if status.code == _WAITS_FOR_MANIFEST or not (expectation.manifest_fingerprint or expectation.signers):
+        return None, None
     if status.code == _IN_RECOVERY:
         raise InRecoveryError(
             f"the coordinator at {address} is in recovery mode and holds no manifest until it is recovered, and one is pinned"
         )
     manifest = client.manifest()
+    if expectation.manifest_fingerprint is None:
+        return manifest, verify_signed_manifest(address, manifest, root, expectation)
     verify_manifest(address, manifest, root, expectation.manifest_fingerprint)
-    return manifest
+    return manifest, None
 
 
 def _parse_chain(address: str, quote: Quote) -> tuple[x509.Certificate, x509.Certificate]:

@@ -1,7 +1,7 @@
 """What this client expects of each coordinator, and what it has seen of it, in one file (`trust.json`).
 
 Expected, told once by `tacit trust`: the kind of TEE by its exact name, the root that its evidence must end at, the
-package that it must be, and if wanted the manifest. Seen: its root certificate, the newest state (epoch and head), and
+package that it must be, and if wanted the manifest or who signs it. Seen: its root certificate, the newest state (epoch and head), and
 where its audit log stood.
 What was seen is kept by the coordinator's root key and not by host name, so one that is reached under two names has one
 memory, and a copy of its state that is older than any that this client saw is refused under each of them.
@@ -49,6 +49,8 @@ class Expectation:
     `root_der` is the root certificate that was attested first; None until then.
     `collateral` is where a real TEE's comes from: an address or a bundle's file, None for the maker's own service.
     `key_bound` is for MarbleRun's own coordinator, which cannot bind evidence to a connection, only to its key.
+    `signers` (public keys, DER) are those of whom one has to have signed the manifest, where no fingerprint is pinned;
+    `signatures` is where those lie: a file, or a folder in which each is named by the manifest's fingerprint.
     """
 
     tee: str
@@ -58,6 +60,8 @@ class Expectation:
     root_der: bytes | None = None
     collateral: str | None = None
     key_bound: bool = False
+    signers: tuple[bytes, ...] = ()
+    signatures: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ class _HostJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     root: str | None = None
     collateral: str | None = None
     key_bound: bool = False
+    signers: tuple[str, ...] = ()
+    signatures: str | None = None
 
 
 class _SeenJson(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -338,6 +344,8 @@ class TrustStore:
 
 def check_expectation(expectation: Expectation) -> None:
     """Refuse an expectation that would allow anything. Raises: InputError."""
+    if expectation.signers and expectation.signatures is None:
+        raise InputError("signers of the manifest are trusted, and nothing says where their signatures lie")
     if expectation.tee == UNATTESTED:
         return
     if expectation.tee not in tuple(Tee):
@@ -458,6 +466,8 @@ def _host_json(value: Expectation) -> _HostJson:
         root=None if value.root_der is None else base64.b64encode(value.root_der).decode(),
         collateral=value.collateral,
         key_bound=value.key_bound,
+        signers=tuple(base64.b64encode(one).decode() for one in value.signers),
+        signatures=value.signatures,
     )
 
 
@@ -502,6 +512,8 @@ def _expectation(entry: _HostJson) -> Expectation:
             root_der=None if entry.root is None else base64.b64decode(entry.root, validate=True),
             collateral=entry.collateral,
             key_bound=entry.key_bound,
+            signers=tuple(base64.b64decode(one, validate=True) for one in entry.signers),
+            signatures=entry.signatures,
         )
     except ValueError as exc:
         raise FileInputError(f"{_FILE_NAME} is damaged ({exc}); remove it and run `tacit trust` again") from exc

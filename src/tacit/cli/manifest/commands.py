@@ -15,6 +15,7 @@ from tacit.cli.files import (
     check_output,
     load_manifest,
     parse_fingerprint,
+    read_input,
     say,
     write_output,
 )
@@ -22,9 +23,12 @@ from tacit.cli.manifest import check, review, update
 from tacit.cli.manifest.display import show_updated
 from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, keep_certificates, open_store, reach, while_doing
+from tacit.client.connect import MANIFEST_LABEL
 from tacit.client.coordinator import CoordinatorClient, fingerprint
 from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError
 from tacit.manifest import parse_manifest, parse_manifest_strict
+from tacit.pki.detached import parse_signatures, sign_detached
+from tacit.pki.keys import parse_private_key
 
 app = typer.Typer(
     no_args_is_help=True, help="The manifest: which packages may run as which marble, and what each gets."
@@ -147,6 +151,29 @@ def signature(file: FileArgument, output: FormatOption = "text") -> None:
     check_format(output)
     digest = hashlib.sha256(load_manifest(file)).hexdigest()
     typer.echo(json.dumps({"ManifestSignature": digest}) if output == "json" else digest)
+
+
+@app.command("sign")
+def sign(
+    file: FileArgument,
+    key: Annotated[Path, typer.Option("--key", "-k", help="Private key of one who may sign manifests (PEM).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of signatures, or a folder with one for each manifest.")
+    ],
+) -> None:
+    """Sign a manifest for clients that trust its signer (`tacit trust --signer`); other signatures in the file stay.
+
+    Example: tacit manifest sign manifest.json --key officer.key -o signatures/
+    """
+    raw, signer = load_manifest(file), parse_private_key(read_input(key))
+    place = output / f"{fingerprint(raw).hex()}.sig" if output.is_dir() else output
+    before = read_input(place) if place.exists() else b""
+    after = (
+        before + (b"" if before.endswith(b"\n") or not before else b"\n") + sign_detached(MANIFEST_LABEL, raw, signer)
+    )
+    parse_signatures(after)
+    write_output(place, after)
+    typer.echo(f"Signed {fingerprint(raw).hex()} in {place}")
 
 
 @app.command("log")

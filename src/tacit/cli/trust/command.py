@@ -23,6 +23,7 @@ from tacit.evidence.anchor import MAKERS
 from tacit.manifest import Package, parse_manifest
 from tacit.manifest.check import check_manifest
 from tacit.manifest.codec import parse_package
+from tacit.pki.detached import parse_signer
 
 
 def trust(
@@ -63,6 +64,14 @@ def trust(
     manifest: Annotated[
         str | None, typer.Option("--manifest", help="Pin this manifest: a file, or its SHA-256 as 64 hex digits.")
     ] = None,
+    signers: Annotated[
+        list[Path] | None,
+        typer.Option("--signer", help="Any manifest will do that this key signed: a public key or certificate (PEM)."),
+    ] = None,
+    signatures: Annotated[
+        Path | None,
+        typer.Option("--signatures", help="Where its signatures lie (`tacit manifest sign`): a file, or a folder."),
+    ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Drop what was told and seen of this coordinator.")] = False,
     output: FormatOption = "text",
 ) -> None:
@@ -92,6 +101,7 @@ def trust(
             named = _load_package(package_file, tee, beside=named)
         expectation = _expectation(tee, named, platform, None if manifest is None else _pin(manifest))
         expectation = replace(_with_collateral(expectation, collateral), key_bound=key_bound)
+        expectation = _with_signers(expectation, signers or [], signatures)
     if forget:
         _forget(store, address, missing_is_fine=expectation is not None)
     if expectation is None:
@@ -138,14 +148,20 @@ def _list_known(output: str) -> None:
         if expected.package is not None:
             for name, value in expected.package.measurements.items():
                 typer.echo(f"\t{name}: {value.hex()}")
-        if expected.key_bound:
-            typer.echo("\tKey-bound: its evidence is not bound to the connection")
-        if expected.collateral is not None:
-            typer.echo(f"\tCollateral: {expected.collateral}")
-        if expected.manifest_fingerprint is not None:
-            typer.echo(f"\tManifest: {expected.manifest_fingerprint.hex()}")
+        _list_settings(expected)
         if expected.root_der is not None:
             typer.echo(f"\tRoot:     {hashlib.sha256(expected.root_der).hexdigest()} (seen)")
+
+
+def _list_settings(expected: Expectation) -> None:
+    if expected.key_bound:
+        typer.echo("\tKey-bound: its evidence is not bound to the connection")
+    if expected.collateral is not None:
+        typer.echo(f"\tCollateral: {expected.collateral}")
+    if expected.manifest_fingerprint is not None:
+        typer.echo(f"\tManifest: {expected.manifest_fingerprint.hex()}")
+    for signer in expected.signers:
+        typer.echo(f"\tManifest: signed by {hashlib.sha256(signer).hexdigest()}, in {expected.signatures}")
 
 
 def _fields(expected: Expectation) -> Mapping[str, object]:
@@ -162,6 +178,8 @@ def _fields(expected: Expectation) -> Mapping[str, object]:
         "Collateral": expected.collateral,
         "KeyBound": expected.key_bound,
         "ManifestSignature": _hex(expected.manifest_fingerprint),
+        "ManifestSigners": [hashlib.sha256(signer).hexdigest() for signer in expected.signers],
+        "Signatures": expected.signatures,
         "Root": None if root is None else hashlib.sha256(root).hexdigest(),
     }
 
@@ -218,6 +236,18 @@ def _with_collateral(expectation: Expectation, collateral: str | None) -> Expect
     if expectation.anchor is None or expectation.anchor.tee.is_simulated:
         raise UsageError("--collateral is for real TEEs; a simulated platform has its own, and unattested needs none")
     return replace(expectation, collateral=check_place(collateral))
+
+
+def _with_signers(expectation: Expectation, signers: list[Path], signatures: Path | None) -> Expectation:
+    """The expectation with who signs manifests. Raises: UsageError, FileInputError, PkiError."""
+    if not signers and signatures is None:
+        return expectation
+    if not signers or signatures is None:
+        raise UsageError("--signer says who signs manifests, and --signatures where that lies: give both")
+    if expectation.manifest_fingerprint is not None:
+        raise UsageError("--manifest pins one manifest, and --signer all that are signed: give one of them")
+    keys = tuple(parse_signer(read_input(file)) for file in signers)
+    return replace(expectation, signers=keys, signatures=str(signatures.absolute()))
 
 
 def _digest(text: str, option: str) -> bytes:

@@ -14,7 +14,9 @@ from typing import Any
 
 import grpc
 
+from tacit.client.address import GRPC_PORT, parse_address
 from tacit.client.connect import AttestedCoordinator
+from tacit.client.inference.grpc import secure, way_of
 from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
 
@@ -35,7 +37,7 @@ def credentials(used: AttestedCoordinator) -> grpc.ChannelCredentials:
 
     A channel is bound to the chain of its credentials: after the coordinator's rotation it takes a new one.
     """
-    return grpc.ssl_channel_credentials(root_certificates=used.intermediate_pem)
+    return secure(used.intermediate_pem, None)
 
 
 class AttestedChannel(grpc.Channel):  # type: ignore[misc]  # grpcio has no types
@@ -115,5 +117,5 @@ class _Call:
 
 
 def _open_channel(address: str, chain_pem: bytes) -> Any:
-    secured = grpc.ssl_channel_credentials(root_certificates=chain_pem)
-    return grpc.secure_channel(address, secured, options=OPTIONS)
+    way, named = way_of(parse_address(address, default_port=GRPC_PORT))
+    return grpc.secure_channel(way, secure(chain_pem, None), options=[*OPTIONS, *named])

@@ -14,7 +14,7 @@ unless a caller says `manifest=None`.
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +51,7 @@ from tacit.errors import InputError, NotSetError
 from tacit.evidence import Tee
 from tacit.evidence.anchor import MAKERS
 from tacit.manifest.codec import parse_package
+from tacit.pki.detached import parse_signer
 from tacit.pki.tls import client_context
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def connect(
     *,
     manifest: Literal["pinned"] | Path | bytes | None = "pinned",
     package: Path | Mapping[str, Any] | None = None,
+    signers: Sequence[Path | bytes] = (),
+    signatures: Path | None = None,
     config: Path | None = None,
     platform: Path | None = None,
     timeout: float = 30.0,
@@ -81,11 +84,15 @@ def connect(
     `manifest` may be the manifest itself, a file or its bytes as they were set: the coordinator has to hold it, whatever
     was pinned. `package` may be the coordinator's package, a file of `tacit package-info coordinator --output json` or
     what stands in it: then nothing has to be told to `tacit trust`, and what was seen is remembered by the returned object alone.
+    `signers` are files (or PEM texts) of public keys or certificates, and `signatures` a file, or a folder that has a file
+    for each manifest, as `tacit manifest sign` writes them: then any manifest will do that one of them signed. They are
+    read again with each attestation, so an update that is signed ends no session.
     With `manifest=None` a coordinator will do of which no manifest is pinned: its servers are whatever the one who set
     its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
     Raises:
-        InputError: a file that is not there, or a package that would allow anything.
+        InputError: a file that is not there, a package that would allow anything, or signers beside a manifest.
+        PkiError: a signer's file holds no key.
         NotTrustedError: nothing says what to expect (`tacit trust HOST` does), or no manifest is pinned
             (`tacit manifest verify FILE HOST` does that).
         EvidenceError: its evidence is not authentic, or not of this connection.
@@ -102,11 +109,14 @@ def connect(
     else:
         memory = Recollection(expectation_of(package, platform))
     held = None if manifest in ("pinned", None) else fingerprint(_bytes_of(manifest))
+    signed = _signers_of(signers, signatures, manifest)
 
     def attest() -> AttestedCoordinator:
         expected = memory.load_expectation(address)
         if held is not None:
             expected = replace(expected, manifest_fingerprint=held)
+        elif signed:
+            expected = replace(expected, manifest_fingerprint=None, signers=signed, signatures=str(signatures))
         nonce = os.urandom(NONCE_SIZE)
         attested = attest_expected(
             address, expected, memory, now=_now(), nonce=nonce, platform=platform, timeout=timeout
@@ -141,6 +151,19 @@ def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = No
         expectation = Expectation(str(found.tee or tee), found, MAKERS[tee])
     check_expectation(expectation)
     return expectation
+
+
+def _signers_of(
+    signers: Sequence[Path | bytes], signatures: Path | None, manifest: Path | bytes | str | None
+) -> tuple[bytes, ...]:
+    """Their public keys, DER. Raises: InputError, PkiError."""
+    if not signers and signatures is None:
+        return ()
+    if manifest != "pinned":
+        raise InputError("`manifest` says itself which one will do, so signers would say nothing: give one of them")
+    if not signers or signatures is None:
+        raise InputError("`signers` say who signs manifests, and `signatures` where that lies: give both")
+    return tuple(parse_signer(_bytes_of(one)) for one in signers)
 
 
 def _bytes_of(given: object) -> bytes:

@@ -1,7 +1,7 @@
 """Certificates and revocation lists as they come from outside: parsed whole, so that no error waits behind them."""
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,6 +24,21 @@ _PEM_CHAIN = re.compile(
 )
 
 
+class Chain(tuple[x509.Certificate, ...]):
+    """Certificates, leaf first: a tuple that takes its hash once.
+
+    A certificate hashes all its bytes each time it is asked, and what is remembered of a chain is looked up by it many times
+    in one verification. Chains are equal as tuples are, certificate by certificate.
+    """
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+
 @lru_cache(maxsize=KEPT)
 def parse_chain(pem: bytes, refuse: type[EvidenceError] = EvidenceFormatError) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM chain, as they stand.
@@ -38,7 +53,7 @@ def parse_chain(pem: bytes, refuse: type[EvidenceError] = EvidenceFormatError) -
     if pem.count(b"-----BEGIN") > MAX_CHAIN:
         raise refuse(f"a certificate chain of {pem.count(b'-----BEGIN')}; at most {MAX_CHAIN} are read")
     try:
-        chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
+        chain = Chain(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
         for one in chain:
             # The library parses these when they are first asked for, so that is done here, where its errors are caught.
             _ = one.subject, one.issuer, one.not_valid_before_utc, one.not_valid_after_utc

@@ -10,7 +10,6 @@ Source: Intel SGX and TDX PCS API v4 (TCB info version 3, QE identity version 2)
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import lru_cache
@@ -166,6 +165,10 @@ def _digest(over: bytes) -> Digested:
 
 
 @lru_cache(maxsize=KEPT)
+def _chain_windows(chain: tuple[x509.Certificate, ...]) -> tuple[tuple[str, datetime, datetime], ...]:
+    return tuple(map(certificate_window, chain))
+
+
 def certificate_window(certificate: x509.Certificate) -> tuple[str, datetime, datetime]:
     """Name, begin and end of a certificate."""
     name = f"the certificate '{certificate.subject.rfc4514_string()[:100]}'"
@@ -190,7 +193,7 @@ def check_signers(read: ReadCollateral) -> None:
 
 
 def check_validity(
-    pck_chain: Sequence[x509.Certificate], root: x509.Certificate, collateral: IntelCollateral, *, now: datetime
+    pck_chain: tuple[x509.Certificate, ...], root: x509.Certificate, collateral: IntelCollateral, *, now: datetime
 ) -> datetime:
     """The earliest end of everything that a verdict rests on, all of it in force at `now` (UTC).
 
@@ -198,7 +201,7 @@ def check_validity(
         CollateralTimeError: something is not in force; the message names it.
         CollateralError: something has no readable dates.
     """
-    windows = [*read_collateral(collateral).windows, *map(certificate_window, (root, *pck_chain))]
+    windows = (*read_collateral(collateral).windows, *_chain_windows((root,)), *_chain_windows(pck_chain))
     for name, begin, end in windows:
         check_window(name, begin, end, now=now)
     return min(end for _, _, end in windows)

@@ -17,7 +17,7 @@ parsed the quote, checked that its chain ends at the anchor's root, and that all
 Source: Intel SGX DCAP ECDSA Orientation, "quote verification"; Intel SGX PCK certificate profile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -37,7 +37,7 @@ from tacit.evidence.claims import Checklist, Digested, Tee
 from tacit.evidence.intel import steps
 from tacit.evidence.intel.collateral import IntelCollateral, read_collateral
 from tacit.evidence.intel.fields import check_text_kind, take, take_hex
-from tacit.evidence.intel.levels import check_tdx_module, find_state
+from tacit.evidence.intel.levels import State, check_tdx_module, find_state
 from tacit.evidence.intel.pck import PckExtension, parse_pck_extension
 from tacit.evidence.intel.quote import Quote
 from tacit.evidence.sgx.report import SgxReport
@@ -107,12 +107,18 @@ def _verify_crl(der: bytes, issuer: x509.Certificate, name: str) -> None:
         raise CollateralError(f"the {name} CRL is not its issuer's: {exc}") from exc
 
 
+@lru_cache(maxsize=KEPT)
 def _check_revocation(
-    chains: Sequence[Sequence[x509.Certificate]], collateral: IntelCollateral, root: x509.Certificate
+    pck_chain: tuple[x509.Certificate, ...], collateral: IntelCollateral, root: x509.Certificate
 ) -> None:
-    """(I6) Each certificate below the root is looked up in the list of its own issuer."""
-    pck_ca = chains[0][1]
+    """(I6) Each certificate below the root is looked up in the list of its own issuer.
+
+    Remembered for one chain and one collateral: what stands on a list does not depend on the time, and whether the list
+    is in force is asked each time (I4). A refusal is not remembered.
+    """
+    pck_ca = pck_chain[1]
     read, lists = read_collateral(collateral), {}
+    chains = (pck_chain, read.tcb_info_chain, read.qe_identity_chain)
     for name, der, crl, issuer in (
         ("root", collateral.root_ca_crl, read.root_crl, root),
         ("PCK", collateral.pck_crl, read.pck_crl, pck_ca),
@@ -205,8 +211,10 @@ def evaluate_quote(
     collateral: IntelCollateral,
     root: x509.Certificate,
     done: Checklist,
-) -> Verdict:
+) -> tuple[Verdict, State]:
     """The verdict on a quote whose dates were checked; debug and other weaknesses are evaluated like any other.
+
+    With the state that it was made of, which says since when a level is outdated.
 
     Raises:
         EvidenceError: the subclass that says why, with its step.
@@ -226,7 +234,7 @@ def evaluate_quote(
     pck = parse_pck_extension(chain[0])
     with done.doing(steps.LEVELS, read.both_texts):
         state = find_state(quote, read, pck)
-    return Verdict(state.tcb_status, state.advisories, state.tcb_evaluation_number, pck.ppid)
+    return Verdict(state.tcb_status, state.advisories, state.tcb_evaluation_number, pck.ppid), state
 
 
 def _evaluate_collateral(
@@ -242,7 +250,7 @@ def _evaluate_collateral(
         for one, name in zip(chains, ("PCK", "TCB info's", "QE identity's"), strict=True):
             _verify_chain(one, root, name)
     with done.doing(steps.REVOCATION, read.lists):
-        _check_revocation(chains, collateral, root)
+        _check_revocation(chain, collateral, root)
     with done.doing(steps.TCB_INFO, read.tcb_info_text):
         _verify_text(collateral.tcb_info, collateral.tcb_info_signature, read.tcb_info_chain[0], "TCB info")
         check_tcb_info_fits(read.tcb_info, parse_pck_extension(chain[0]), quote.tee)

@@ -74,16 +74,11 @@ def verify_quote(raw: bytes, collateral: IntelCollateral, anchor: TrustAnchor, *
     if answers(quote):
         verdict, state = _by_library(quote, chain, collateral, anchor, now=now, done=done)
     else:
-        verdict = evaluate_quote(quote, chain, collateral, root, done)
-        state = _find_state(quote, chain, collateral)
+        verdict, state = evaluate_quote(quote, chain, collateral, root, done)
     if verdict.tcb_status not in TCB_STATUSES:
         raise TcbError(f"the TCB status {verdict.tcb_status[:40]!r} is not one that is known here")
     fmspc = parse_pck_extension(chain[0]).fmspc
     return _claims(quote, verdict, state, fmspc=fmspc, anchor=anchor, expires=expires, now=now, checks=done.checks())
-
-
-def _find_state(quote: Quote, chain: tuple[x509.Certificate, ...], collateral: IntelCollateral) -> State:
-    return find_state(quote, read_collateral(collateral), parse_pck_extension(chain[0]))
 
 
 def _by_library(
@@ -97,12 +92,12 @@ def _by_library(
 ) -> tuple[Verdict, State]:
     """(I5) to (I13) by the library, with what it leaves out."""
     verdict = verify_with_library(quote.raw, collateral, anchor.root_der, now=now)
-    read = read_collateral(collateral)
+    read, pck = read_collateral(collateral), parse_pck_extension(chain[0])
     # The library did these; a refusal of any of them came out as an error above.
     done.tick(steps.CHAIN, chain_digest(chain))
     done.tick(steps.REVOCATION, read.lists)
     with done.doing(steps.TCB_INFO, read.tcb_info_text):
-        check_tcb_info_fits(read.tcb_info, parse_pck_extension(chain[0]), quote.tee)
+        check_tcb_info_fits(read.tcb_info, pck, quote.tee)
     done.tick(steps.QE_IDENTITY, read.qe_identity_text)
     done.tick(steps.QE_REPORT, quote.qe_report.raw)
     done.tick(steps.KEY_BINDING, quote.attestation_key + quote.qe_auth_data)
@@ -110,7 +105,7 @@ def _by_library(
     if isinstance(quote.report, TdReport):
         done.tick(steps.TDX_MODULE, quote.report.raw[:128])
     with done.doing(steps.LEVELS, read.both_texts):
-        state = _find_state(quote, chain, collateral)
+        state = find_state(quote, read, pck)
         if (state.tcb_status, state.advisories) != (verdict.tcb_status, verdict.advisories):
             raise TcbError(
                 f"two evaluators disagree about the platform ({verdict.tcb_status[:40]!r} and {state.tcb_status!r}, or "
