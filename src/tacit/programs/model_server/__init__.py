@@ -1,6 +1,6 @@
 """What does `tacit-serve` put together?
 
 `models` is what it serves and how requests wait for it, `doors` is which handlers its ports have and what stands before
-them, `private` the folder in memory in which activation left its keys, `telling` what its log says. `server` builds the whole
-from them, and `programs/serve.py` is the program around it.
+them, `private` the folder in memory in which activation left its keys, `telling` what its log says. `server` builds the
+process from them, and `programs/serve.py` starts it, after the process for the first model (`isolation`).
 """
