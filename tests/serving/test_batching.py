@@ -536,8 +536,12 @@ def test_a_model_that_is_slow_several_times_in_a_row_is_attempted_no_more(
             return super().infer(signature, inputs, outputs)
 
     queue = ModelQueue("m", Slow(), quick=True)
-    for seconds in (0.006, 0.006, 0, *[0.006] * most):
-        assert queue.attempt("s", rows(seconds), ("y",)) is not None
+    for _ in range(2):
+        assert queue.attempt("s", rows(0.006), ("y",)) is not None
+    while queue._late:  # on a machine at its limit a quick one may be late as well
+        assert queue.attempt("s", rows(0), ("y",)) is not None
+    for _ in range(most):
+        assert queue.attempt("s", rows(0.006), ("y",)) is not None
     assert queue.attempt("s", rows(0), ("y",)) is None
     queue.close()
 
