@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ from tacit.evidence.simulated import snp as simulated_snp
 from tacit.evidence.simulated.snp import chip_extensions, issue_amd_crl, issue_ca, issue_leaf
 from tacit.evidence.snp.certificates import load_key, parse_amd_certificate, parse_identity, verify_issued
 from tacit.evidence.snp.collateral import AmdCollateral, pem, read_chain, render_amd_collateral
+from tacit.evidence.snp.report import parse_snp_report
+from tacit.evidence.snp.verify import _check_product, _verify_crl
 from tacit.evidence.verify import parse_collateral
 
 CLASSES: dict[str, tuple[type[EvidenceError], ...]] = {
@@ -170,6 +173,40 @@ def test_claims_say_what_the_guest_is(version: int) -> None:
     assert claims.tcb_versions == {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}
     assert claims.hardware_id == CHIP_ID
     assert [check.number for check in claims.checks if not check.made] == ["B1"]
+
+
+def test_each_check_says_what_it_was_made_over() -> None:
+    raw = snp_report()
+    collateral = shared_chip().collateral
+    leaf, intermediate, root = (one.raw for one in read_chain(collateral))
+    report = parse_snp_report(raw)
+    over = {
+        "A1": raw, "A2": raw[:0x50], "A3": root, "A4": NOW.isoformat().encode(), "A5": leaf + intermediate + root,
+        "A6": collateral.crl, "A7": leaf + raw[0x48:0x4C], "A8": report.reported_tcb, "A9": report.chip_id,
+        "A10": raw[:0x2A0],
+    }  # fmt: skip
+    checks = verify(raw, collateral).checks
+    assert (verify(raw).product_id, verify(raw).tcb_evaluation_number) == (0, 0)
+    assert {one.number: one.input_sha256 for one in checks if one.made} == {
+        number: sha256(content).digest() for number, content in over.items()
+    }
+
+
+def test_a_product_line_that_is_not_known_is_refused() -> None:
+    chain = read_chain(shared_chip().collateral)
+    naples = replace(parse_identity(chain[0]), product="Naples")
+    for version in (2, 5):
+        with pytest.raises(EvidenceFormatError, match="the product line 'Naples' is not known here"):
+            _check_product(parse_snp_report(snp_report(version=version)), naples, chain)
+
+
+def test_t09_a_list_is_the_roots_by_name_and_by_a_key_for_lists() -> None:
+    collateral = shared_chip().collateral
+    leaf, _, root = read_chain(collateral)
+    _verify_crl(collateral.crl, root)
+    for other in (replace(root, subject=leaf.subject), replace(root, key_der=leaf.key_der)):
+        with pytest.raises(CollateralError, match="another CA issued it"):
+            _verify_crl(collateral.crl, other)
 
 
 def test_turin_has_other_places_for_its_tcb_and_short_chip_ids() -> None:
