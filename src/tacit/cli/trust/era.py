@@ -55,6 +55,8 @@ class ThisOnce:
             self._era or known,
             root_der=known.root_der if self._rooted else None,
             manifest_fingerprint=known.manifest_fingerprint if self._pinned else None,
+            signers=known.signers if self._pinned else (),
+            signatures=known.signatures,
         )
         return _accepting(pins, self._flags)
 
