@@ -19,6 +19,7 @@ import psutil
 from grpclib.client import Channel, UnaryUnaryMethod
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "digits"))
+from installed import compile_sources
 from train import train
 
 from tacit.cli.up.command import release, trust_own
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     count = 20 if options.quick else 300
+    compile_sources()
     with (
         tempfile.TemporaryDirectory(prefix="tacit-bench-") as place,
         Ports.reserved() as ports,

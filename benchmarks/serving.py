@@ -20,6 +20,7 @@ from pathlib import Path
 
 import grpc.aio
 import numpy as np
+from installed import compile_sources
 
 from tacit.graph import build_saved_model, parse_graph
 from tacit.graph.resnet50 import iter_resnet50
@@ -201,6 +202,7 @@ def main() -> None:
     cells = QUICK if options.quick else CELLS
     if options.cells:
         cells = [tuple(map(int, cell.split("x"))) for cell in options.cells.split(",")]
+    compile_sources()
     seconds, rounds = (1.0, 1) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

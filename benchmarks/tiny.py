@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import psutil
+from installed import compile_sources
 from onnx import TensorProto, helper, numpy_helper
 
 from edge import RawClient
@@ -176,6 +177,14 @@ class Server:
         self.process.wait(60)
 
 
+def started() -> float:
+    """Seconds until a server is ready, with its model tried out in another process first, as it is by default."""
+    with tempfile.TemporaryDirectory() as name:
+        server = Server(Path(name))
+        server.stop()
+        return server.start
+
+
 def alone(seconds: float) -> float:
     """Microseconds of the engine's fastest run, with one thread."""
     engine = load_openvino(MemoryBundle({"model.onnx": perceptron()}), EngineOptions(threads=1))
@@ -196,6 +205,8 @@ def main() -> None:
     options = parser.parse_args()
     seconds, rounds = (0.3, 1) if options.quick else (options.seconds, options.rounds)
     best: dict[str, dict[int, tuple[float, float, float]]] = {}
+    compile_sources()
+    start = statistics.median(started() for _ in range(max(rounds, 5)))
     with tempfile.TemporaryDirectory() as name:
         server = Server(Path(name))
         try:
@@ -216,11 +227,9 @@ def main() -> None:
     for way, cells in best.items():
         one, many = cells[1], cells[16]
         print(f"| {way} | {one[0]:.0f} | {one[1]:.2f} | {many[0]:.0f} | {many[1]:.2f} | {many[2]:.0f} |")
-    print(
-        f"\nThe engine alone needs {engine:.0f} µs. Ready {server.start:.1f} s after its start. Best of {rounds} rounds."
-    )
+    print(f"\nThe engine alone needs {engine:.0f} µs. Ready {start:.2f} s after its start. Best of {rounds} rounds.")
     if options.json:
-        options.json.write_text(json.dumps({"engine_us": engine, "start_seconds": server.start, "best": best}) + "\n")
+        options.json.write_text(json.dumps({"engine_us": engine, "start_seconds": start, "best": best}) + "\n")
 
 
 if __name__ == "__main__":

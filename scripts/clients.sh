@@ -14,4 +14,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     .venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r lock/clients-alone.txt
     echo "$wanted" > "$stamp"
 fi
+if perf=$(scripts/perf_analyzer.sh); then
+    export TACIT_PERF_ANALYZER="$perf"
+fi
 TACIT_CLIENTS_PYTHON="$PWD/.venv-clients/bin/python" .venv/bin/python -m pytest -m clients tests/interop "$@"

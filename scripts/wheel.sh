@@ -36,4 +36,4 @@ try coordinator 'import tacit.programs.coordinator' "$heavy grpcio typer rich nu
 try kube 'from tacit.kube.cluster import KubernetesCluster; import tacit.kube.helm as h; h.chart_folder("tacit")' "$heavy $servers"
 try injector 'import tacit.programs.injector, tacit.kube.cluster' "$heavy grpcio typer rich numpy dcap-qvl"
 try premain 'import tacit.programs.premain' "$heavy httptools grpcio httpx typer rich numpy"
-try serve 'import tacit.programs.serve, tacit.serving.engines.openvino' 'scikit-learn tensorflow onnxruntime typer rich grpclib dcap-qvl'
+try serve 'import tacit.programs.serve, tacit.programs.model_server.server, tacit.serving.engines.openvino' 'scikit-learn tensorflow onnxruntime typer rich grpclib dcap-qvl'

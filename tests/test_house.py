@@ -38,6 +38,7 @@ WORLD = (
     "coordinator/api/",
     "marble/premain.py",
     "marble/place.py",
+    "serving/bundle.py",
     "serving/repository.py",
     "serving/sources.py",
     "serving/engines/",
@@ -178,7 +179,7 @@ PROGRAMS = {
         "grpc",
         "dcap_qvl",
     },
-    "tacit.programs.serve": {
+    "tacit.programs.model_server.server": {
         "tacit.kube",
         "tacit.cli",
         "tacit.coordinator",
@@ -189,6 +190,16 @@ PROGRAMS = {
         "grpc",
         "grpclib",
         "uvicorn",
+    },
+    # It starts the process for the first model before anything large is read.
+    "tacit.programs.serve": {
+        "numpy",
+        "structlog",
+        "google.protobuf",
+        "cryptography",
+        "asyncio",
+        "tacit.edge",
+        "msgspec",
     },
     "tacit.programs.injector": {
         *("tacit.cli", "tacit.coordinator", "tacit.serving", "tacit.marble", "tacit.client", "tacit.evidence"),

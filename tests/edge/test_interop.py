@@ -1,4 +1,4 @@
-"""Programs that others wrote against our ports: grpcio's blocking client, httpx, curl, gRPC for Go, and h2spec."""
+"""Programs that others wrote against our ports: grpcio's blocking client, httpx, curl, gRPC for Go, Node and Java, and h2spec."""
 
 import asyncio
 import functools
@@ -205,6 +205,32 @@ async def test_grpc_for_go_gets_every_kind_of_call(mesh: Any, secure: bool, tmp_
     async with serving(tls_of(mesh) if secure else None) as port:
         command = [program, f"localhost:{port}", *([roots] if secure else [])]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "wrong" in done.stdout) == (0, False), done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "afterwards: right"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(("language", "needed"), [("node", "npm"), ("java", "mvn")])
+async def test_grpc_for_node_and_java_gets_every_kind_of_call(
+    mesh: Any, language: str, needed: str, secure: bool, tmp_path: Path
+) -> None:
+    if (shutil.which(needed) is None or shutil.which(language) is None) and os.environ.get("TACIT_CI") != "1":
+        pytest.skip(f"needs {language} and {needed} for a client that others wrote")
+    libraries = await asyncio.to_thread(lambda: outsiders() / language)
+    start = {
+        "node": ["node", str(ROOT / "tests/edge/node/main.js")],
+        "java": ["java", "-Xmx1g", "-cp", f"{libraries}/jars/*", str(ROOT / "tests/edge/java/Client.java")],
+    }
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(mesh.root.certificate_pem)
+    async with serving(tls_of(mesh) if secure else None) as port:
+        command = [*start[language], f"localhost:{port}", *([str(roots)] if secure else [])]
+        environ = os.environ | {"NODE_PATH": str(libraries / "node_modules")}
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environ, capture_output=True, text=True, check=False
+        )
     assert (done.returncode, "wrong" in done.stdout) == (0, False), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "afterwards: right"
 

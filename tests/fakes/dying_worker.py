@@ -1,5 +1,5 @@
-"""A worker whose engine dies as a native one does: of a file called `dies.txt` when it loads, of a 13 when it runs. With
-`hangs.txt` it never answers.
+"""A worker whose engine dies as a native one does: of a file called `dies.txt` when it loads, of a 13 when it runs. Of a
+17 it never answers, and with `hangs.txt` of anything.
 
 `python -m fakes.dying_worker DESCRIPTOR`, in the place of `tacit.programs.model_server.worker`.
 """
@@ -19,11 +19,11 @@ from tacit.serving.loading.line import Line
 from tacit.serving.loading.worker import work
 from tacit.wire.tensor import Tensor
 
-FATAL = 13.0
+FATAL, ENDLESS = 13.0, 17.0
 
 
 class Dying:
-    """An engine that a number kills."""
+    """An engine that a number kills, and another keeps."""
 
     def __init__(self, engine: Engine, *, of_zero: bool, hangs: bool) -> None:
         self._hangs = hangs
@@ -35,7 +35,7 @@ class Dying:
         return self._engine.signatures
 
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
-        if self._hangs:
+        if self._hangs or any((tensor.array == ENDLESS).any() for tensor in inputs.values()):
             time.sleep(3600)
         if any((tensor.array == self._fatal).any() for tensor in inputs.values()):
             os.kill(os.getpid(), signal.SIGSEGV)

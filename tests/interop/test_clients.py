@@ -118,6 +118,32 @@ def test_a_client_that_others_wrote_gets_its_answers(ports: dict[str, int], prog
     drive(os.environ["TACIT_CLIENTS_PYTHON"], program, kind, f"127.0.0.1:{ports[port]}")
 
 
+@pytest.mark.clients
+@pytest.mark.skipif(
+    "TACIT_PERF_ANALYZER" not in os.environ,
+    reason="TACIT_PERF_ANALYZER names no perf_analyzer; `make clients` fetches it where it can",
+)
+@pytest.mark.parametrize(
+    ("kind", "protocol", "port"),
+    [("triton", "grpc", "grpc"), ("triton", "http", "rest"), ("tfserving", "grpc", "grpc")],
+)
+def test_perf_analyzer_measures_to_its_end(ports: dict[str, int], kind: str, protocol: str, port: str) -> None:
+    program = Path(os.environ["TACIT_PERF_ANALYZER"])
+    asked = ["-m", "m", "-u", f"127.0.0.1:{ports[port]}", "-i", protocol, "--service-kind", kind, "--shape", "x:4"]
+    # A few windows of a few hundred requests, however much their times differ: this machine is not what is measured.
+    often = ["-b", "2", "--concurrency-range", "2", "--measurement-mode", "count_windows", "-s", "99", "-r", "3"]
+    done = subprocess.run(
+        [program, *asked, *often, "--measurement-request-count", "200"],
+        env=os.environ | {"LD_LIBRARY_PATH": str(program.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Throughput: 0 " not in done.stdout
+    assert "Throughput: " in done.stdout
+
+
 @pytest.mark.tensorflow
 @pytest.mark.skipif(
     "TACIT_TENSORFLOW_PYTHON" not in os.environ,

@@ -55,7 +55,7 @@ Serving = Callable[[Sequence[str], Mapping[str, str]], Any]
 @pytest.fixture
 def serving(tmp_path: Path) -> Serving:
     """`async with serving(flags, environ) as ports`: the program's own `serve`, on free ports, in this process."""
-    from tacit.programs import serve as program
+    from tacit.programs.model_server import server as program
     from tacit.serving.tfs.flags import parse_flags
 
     @asynccontextmanager

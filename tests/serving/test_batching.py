@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from tacit.errors import RequestError, Status, UsageError
+from tacit.graph.signature import Signature
 from tacit.serving.batching import BatchRules, ModelQueue, QueueClosedError
+from tacit.serving.batching.loaded import LoadedModel, Queueing
 from tacit.serving.batching.pace import measure_pace
 from tacit.wire.tensor import Tensor
 
@@ -46,6 +48,20 @@ class Runner:
         return {"y": Tensor(1, array.sum() * np.ones(1, np.float32) if signature == "whole" else array * 2)}
 
 
+class Held(Runner):
+    """The same as an engine that says when it was closed."""
+
+    platform = "held"
+    signatures: Mapping[str, Signature] = {}
+
+    def __init__(self) -> None:
+        super().__init__(held=True)
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
 def ask(
     queue: ModelQueue, inputs: Mapping[str, Tensor], signature: str = "s", **more: Any
 ) -> Future[dict[str, Tensor]]:
@@ -73,6 +89,33 @@ def test_requests_run_one_after_another_in_their_order() -> None:
     assert [answer(future) for future in futures] == [[2 * number] for number in range(50)]
     assert (runner.most, runner.runs) == (1, [[[number]] for number in range(50)])
     queue.close()
+
+
+def test_a_queue_that_is_given_up_runs_what_it_is_at_and_nothing_more() -> None:
+    runner = Runner(held=True)
+    queue = ModelQueue("m", runner)
+    first, second = busy(runner, queue), ask(queue, rows(1))
+    assert not queue.close(0.05)
+    queue.give_up()
+    runner.gate.set()
+    assert answer(first) == [0]
+    with pytest.raises(RequestError, match="unloaded and hangs: m") as refused:
+        second.result(10)
+    assert refused.value.status is Status.UNAVAILABLE
+    assert queue.close(10)
+    assert len(runner.runs) == 1
+
+
+def test_a_model_of_this_process_that_hangs_gives_its_memory_back_when_it_returns() -> None:
+    engine = Held()
+    loaded = LoadedModel("m", 1, engine, queueing=Queueing(patience=0.05))
+    first = loaded.submit("s", rows(3), ("y",))
+    assert engine.started.wait(5)
+    assert not loaded.close()
+    assert not engine.closed.is_set()
+    engine.gate.set()
+    assert answer(first) == [6]
+    assert engine.closed.wait(10)
 
 
 def test_an_error_reaches_only_its_own_caller() -> None:

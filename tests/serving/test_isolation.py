@@ -21,16 +21,18 @@ from fakes import dying_worker, models
 from tacit.errors import EngineCrashedError, ModelFormatError, RequestError, Status, UsageError, WorkerError
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.programs.model_server.isolation import choose_isolation, open_workers, worker_environment
-from tacit.programs.serve import open_log
+from tacit.programs.model_server.server import open_log
+from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.loading import messages, warmup
-from tacit.serving.loading.isolation import Isolation, Workers
+from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.opening import Loading
-from tacit.serving.loading.process import Command, Worker, _sweep
+from tacit.serving.loading.process import Worker, _sweep
+from tacit.serving.loading.starting import Command, Isolation, start
 from tacit.serving.loading.supervised import pause_before
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
@@ -69,11 +71,17 @@ def make(events: Any) -> Iterator[Make]:
     made: list[Repository] = []
 
     def start(
-        base: Path, isolation: Isolation, *, module: str = DYING, access: Access | None = None, latest: int = 1
+        base: Path,
+        isolation: Isolation,
+        *,
+        module: str = DYING,
+        access: Access | None = None,
+        latest: int = 1,
+        patience: float = 30.0,
     ) -> Repository:
         workers = Workers(isolation, command(module))
         config = ModelConfig(base, access or Access("m", Format.PLAIN), VersionPolicy(latest))
-        loading = Loading(workers=workers)
+        loading = Loading(workers=workers, queueing=Queueing(patience=patience))
         found = Repository([config], load=load_openvino, options=ONE, observe=events, loading=loading)
         made.append(found)
         return found
@@ -276,6 +284,107 @@ def test_an_unloaded_version_takes_its_process_along(tmp_path: Path, make: Make)
     assert not children()
 
 
+# ---- a model that hangs
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, make: Make) -> tuple[Repository, list[Any]]:
+    """A model that never answers the first of the requests that wait for it."""
+    put(tmp_path, 1)
+    repository = make(tmp_path, Isolation.PROCESS, patience=0.5)
+    repository.poll()
+    return repository, [ask(repository, dying_worker.ENDLESS), *(ask(repository) for _ in range(3))]
+
+
+def check_unavailable(pending: list[Any]) -> None:
+    """Each has been answered, or is within a moment."""
+    for one in pending:
+        with pytest.raises(RequestError, match="unloaded") as failed:
+            one.result(5)
+        assert failed.value.status is Status.UNAVAILABLE
+
+
+def test_t43_a_model_that_hangs_is_unloaded_all_the_same(
+    tmp_path: Path, hanging: tuple[Repository, list[Any]], events: Any
+) -> None:
+    repository, pending = hanging
+    begin = time.monotonic()
+    repository.unload_model("m")
+    assert time.monotonic() - begin < 10
+    check_unavailable(pending)
+    assert not children()
+    assert "did not answer" in str(events.named("model-unloaded")[0]["message"])
+    assert not events.named("worker-failed"), "it was ended, and nobody takes its place"
+
+
+def test_t43_a_model_that_hangs_gives_way_to_its_next_version(
+    tmp_path: Path, hanging: tuple[Repository, list[Any]]
+) -> None:
+    repository, pending = hanging
+    put(tmp_path, 2)
+    begin = time.monotonic()
+    repository.poll()
+    assert time.monotonic() - begin < 30
+    check_unavailable(pending)
+    assert [status.state for status in repository.statuses("m")] == [State.AVAILABLE, State.END]
+    np.testing.assert_allclose(ask(repository).result(10)["y"].array, [models.WEIGHTS.sum(0)], rtol=1e-6)
+
+
+def test_t43_a_model_that_hangs_gives_way_to_another_configuration(
+    tmp_path: Path, hanging: tuple[Repository, list[Any]]
+) -> None:
+    repository, pending = hanging
+    put(tmp_path / "other", 1)
+    begin = time.monotonic()
+    repository.reload([ModelConfig(tmp_path / "other", Access("other", Format.PLAIN))])
+    assert time.monotonic() - begin < 30
+    check_unavailable(pending)
+    assert repository.names() == ("other",)
+    assert len(children()) == 1
+
+
+def test_t43_a_model_that_hangs_does_not_keep_the_server_from_its_end(hanging: tuple[Repository, list[Any]]) -> None:
+    repository, pending = hanging
+    begin = time.monotonic()
+    repository.close()
+    assert time.monotonic() - begin < 10
+    check_unavailable(pending)
+    assert not children()
+
+
+_SERVER = f"""
+from fakes import dying_worker
+from tacit.programs import serve
+from tacit.programs.model_server import isolation, server
+server._DRAIN, server.load_engine, isolation._MODULE = 1.0, dying_worker.load, {DYING!r}
+serve.main()
+"""
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+def test_t43_the_program_ends_in_time_though_a_model_hangs(tmp_path: Path, isolation: str) -> None:
+    put(tmp_path / "models", 1)
+    ports = tmp_path / "ports.json"
+    flags = ["--host=127.0.0.1", "--port=0", "--rest_api_port=-1", f"--isolation={isolation}", f"--port_file={ports}"]
+    # Without a warmup the model counts as slow, and has a thread of its own in every process.
+    flags += ["--model_name=m", f"--model_base_path={tmp_path / 'models'}", "--enable_model_warmup=false"]
+    environ = {**os.environ, "PYTHONPATH": str(TESTS)}
+    process = subprocess.Popen([sys.executable, "-c", _SERVER, *flags], env=environ)
+    try:
+        until(ports.exists, "it listens")
+        address = f"http://127.0.0.1:{json.loads(ports.read_text())['rest']}"
+        with httpx.Client(trust_env=False, base_url=address, timeout=10) as client:
+            until(lambda: client.get("/v2/health/ready").status_code == 200, "it is ready")
+            body = {"instances": [[dying_worker.ENDLESS] * 4]}
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/models/m:predict", json=body, timeout=1)
+            process.terminate()
+            assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_version_that_dies_in_its_warmup_is_not_served(tmp_path: Path, make: Make) -> None:
     put(tmp_path, 1, "dies-of-zero.txt")
     repository = make(tmp_path, Isolation.PROCESS)
@@ -306,7 +415,7 @@ def test_t46_a_process_for_a_model_knows_no_secret_of_the_server() -> None:
 
 
 def test_t50_nobody_else_can_be_the_process_of_a_model() -> None:
-    worker = Worker(command())
+    worker = Worker(start(command()))
     try:
         worker.load(MemoryBundle({"model.onnx": models.onnx_model()}), ONE, fit=False)
         kinds = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}

@@ -261,6 +261,9 @@ async def test_statistics_count_what_was_done() -> None:
         (row,) = wire.ModelStatisticsResponse.FromString(await call("ModelStatistics", asked, models)).model_stats
         assert (row.name, row.version, row.inference_count, row.execution_count) == ("half_plus_two", "123", 4, 1)
         assert (row.inference_stats.success.count, row.inference_stats.success.ns) == (1, 2000)
+        parts = row.inference_stats
+        for part in (parts.queue, parts.compute_input, parts.compute_infer, parts.compute_output):
+            assert part.count == 1, "a request has each part once: who measures checks that"
         assert (row.batch_stats[0].batch_size, row.batch_stats[0].compute_infer.ns) == (4, 1000)
     status, _ = await refused("ModelStatistics", wire.ModelRequest(name="no"), models)
     assert status is Status.NOT_FOUND

@@ -17,9 +17,9 @@ from tacit.programs.model_server.samples import recorded_samples
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino, open_core
-from tacit.serving.loading.isolation import Isolation, Workers
+from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.opening import Loading
-from tacit.serving.loading.process import Command
+from tacit.serving.loading.starting import Command, Isolation
 from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.sources import Access, Format
 from tacit.serving.tfs.records import NAME

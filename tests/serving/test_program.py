@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -97,6 +98,35 @@ async def test_both_ports_answer_over_tls_with_the_certificate_of_the_file(
                 f"https://localhost:{ports['rest']}/v1/models/m:predict", json={"instances": ROWS.tolist()}
             )
         np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_grpc_and_rest_share_one_port_where_both_are_given_its_number(
+    serving: Any, plain: Path, ssl_config: Path, server_identity: KeyPair, secure: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--port={port}", f"--rest_api_port={port}"]
+    async with serving([*flags, *([f"--ssl_config_file={ssl_config}"] if secure else [])], {}) as ports:
+        assert ports == {"grpc": port, "rest": port}
+        credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+        there = f"localhost:{port}"
+        channels = grpc.aio.secure_channel(there, credentials) if secure else grpc.aio.insecure_channel(there)
+        async with channels as channel:
+            np.testing.assert_allclose(await predict(channel, message()), EXPECTED, rtol=1e-6)
+        trusted = ssl.create_default_context(cadata=server_identity.certificate_pem.decode())
+        async with httpx.AsyncClient(verify=trusted, trust_env=False, http2=secure) as client:
+            url = f"{'https' if secure else 'http'}://{there}/v1/models/m:predict"
+            answer = await client.post(url, json={"instances": ROWS.tolist()})
+        assert answer.http_version == ("HTTP/2" if secure else "HTTP/1.1")
+        np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
+
+
+async def test_grpcio_shares_no_port(serving: Any, plain: Path) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", "--port=1", "--rest_api_port=1", "--edge=grpcio"]
+    with pytest.raises(UsageError, match="different numbers"):
+        async with serving(flags, {}):
+            pass
 
 
 async def test_an_attested_server_opens_its_capsule_with_the_key_from_activation(
@@ -307,7 +337,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_nam=m"], {}, 2, "did you mean --model_name?"),
         ([], {}, 2, "model_base_path and server_options.model_config_file are empty"),
         (["--model_base_path=/m", "--port=0"], {}, 2, "both ports are off"),
-        (["--model_base_path=/m", "--port=9", "--rest_api_port=9"], {}, 2, "both 9"),
+        (["--model_base_path=/m", "--port=9", "--rest_api_port=9", "--edge=grpcio"], {}, 2, "different numbers"),
         (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
         (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
         (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16, int8"),
@@ -437,14 +467,15 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
     ports = tmp_path / "ports.json"
     script = (
         "import time\n"
-        "from tacit.programs import serve\n"
-        "load, serve._DRAIN, loads = serve.load_engine, 0.2, []\n"
+        "from tacit.programs.model_server import server\n"
+        "from tacit.programs.serve import main\n"
+        "load, server._DRAIN, loads = server.load_engine, 0.2, []\n"
         "def slow(bundle, options):\n"
         "    loads.append(bundle)\n"
         "    if len(loads) > 1: time.sleep(60)\n"
         "    return load(bundle, options)\n"
-        "serve.load_engine = slow\n"
-        "serve.main()"
+        "server.load_engine = slow\n"
+        "main()"
     )
     flags = ["--host=127.0.0.1", "--port=0", "--rest_api_port=-1", "--model_name=m", f"--model_base_path={plain}"]
     flags += [f"--port_file={ports}", "--threads=1", "--enable_model_warmup=false"]
@@ -467,7 +498,7 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
 
 def test_what_nothing_binds_is_told_after_a_reload_too(plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from tacit.programs.model_server.models import list_entries
-    from tacit.programs.serve import build, open_log
+    from tacit.programs.model_server.server import build, open_log
     from tacit.serving.tfs.flags import parse_flags
 
     flags = parse_flags(["--model_name=m", f"--model_base_path={plain}", "--threads=1", "--enable_model_warmup=false"])

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from typing import Protocol, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tacit.edge.calls import Multiplexer
 from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
 from tacit.edge.listener import FAREWELL, LINGER, UNIX, GrpcMethods, HttpHandler, Listener, bind, until
 from tacit.edge.service import Budget, Limits, Peer, Service
-from tacit.edge.tls import Buffers, Tls
-from tacit.pki.tls import ServerContext, TlsPeer
+
+if TYPE_CHECKING:
+    from tacit.pki.tls import ServerContext, TlsPeer
 
 _LOG = logging.getLogger("tacit.edge")
 
@@ -79,7 +82,7 @@ class _Connection(asyncio.Protocol):
         else:
             transport.abort()
 
-    def secured(self, peer: TlsPeer) -> None:
+    def secured(self, peer: "TlsPeer") -> None:
         """A client with TLS has shaken hands."""
         transport = self.transport
         if transport is None:
@@ -164,22 +167,25 @@ class Port:
         self._timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
-    async def open(self, host: str, port: int, tls: ServerContext | None) -> None:
+    async def open(self, host: str, port: int, tls: "ServerContext | None") -> None:
         """Listen. Raises: PortInUseError, InputError."""
         sock = bind(host, port)
-        buffers = Buffers()
-
-        def connect() -> asyncio.BaseProtocol:
-            connection = _Connection(self)
-            return connection if tls is None else Tls(tls, connection, buffers)
-
+        connect: Callable[[], asyncio.BaseProtocol] = partial(_Connection, self)
         if tls is not None:
+            connect = self._behind(tls)
             self.patience = self.service.limits.handshake_time
         if host.startswith(UNIX):
             self._server = await self.loop.create_unix_server(connect, sock=sock)
         else:
             self._server = await self.loop.create_server(connect, sock=sock)
             self.port = sock.getsockname()[1]
+
+    def _behind(self, tls: "ServerContext") -> Callable[[], asyncio.BaseProtocol]:
+        """What makes a connection behind TLS, whose libraries a port in the clear does without."""
+        from tacit.edge.tls import Buffers, Tls
+
+        buffers = Buffers()
+        return lambda: Tls(tls, _Connection(self), buffers)
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there is room for one more; there is none at the end, when one may still have been on its way."""
@@ -232,7 +238,7 @@ async def serve(
     *,
     host: str,
     port: int,
-    tls: ServerContext | None,
+    tls: "ServerContext | None",
     http: HttpHandler | None = None,
     grpc: GrpcMethods | None = None,
     max_body: int = 0,
@@ -269,7 +275,7 @@ async def serve_http(
     *,
     host: str,
     port: int,
-    tls: ServerContext | None,
+    tls: "ServerContext | None",
     max_body: int,
     limits: Limits | None = None,
 ) -> Listener:
@@ -282,7 +288,7 @@ async def serve_grpc(
     *,
     host: str,
     port: int,
-    tls: ServerContext | None,
+    tls: "ServerContext | None",
     max_message: int,
     limits: Limits | None = None,
 ) -> Listener:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from tacit.errors import ModelFormatError
+from tacit.errors import FileInputError, ModelFormatError
 
 
 class Kind(StrEnum):
@@ -44,6 +44,33 @@ class Bundle(Protocol):
 
     def close(self) -> None:
         """Nothing will be read any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderBundle:
+    """Plain files, read in place."""
+
+    place: Path
+    names: tuple[str, ...]
+
+    def read(self, name: str) -> bytes:
+        """One file's content."""
+        return (self.place / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        """One file's size in bytes."""
+        return (self.place / name).stat().st_size
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """One file's content into memory of its size. Raises: FileInputError when it has changed meanwhile."""
+        with (self.place / name).open("rb") as file:
+            if file.readinto(target) != len(target) or file.read(1):
+                raise FileInputError(
+                    f"{self.place / name} changed while it was read; it is read again once it is whole"
+                )
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 @dataclass(frozen=True, slots=True)

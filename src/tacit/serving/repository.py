@@ -33,7 +33,7 @@ from tacit.serving.loading.opening import Loading, Observer, Opener
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources
 
-_PATIENCE = 1.0  # seconds that the end waits for a change under way
+_PATIENCE = 1.0  # seconds that the end waits for a change under way, and for each model
 _MAX_ENDED = 32  # versions that ended and are still told of
 
 
@@ -303,9 +303,9 @@ class Repository:
             self._follow(config, config.policy.choose(sources))
 
     def close(self, patience: float = _PATIENCE) -> None:
-        """Unload everything; what waits in the queues is answered first.
+        """Unload everything; what waits in the queues is answered first, if it takes no longer than `patience` seconds.
 
-        Where a change takes longer than `patience` seconds, nothing is unloaded: the process ends with it.
+        Where a change takes longer, nothing is unloaded: the process ends with it.
         """
         if not self._busy.acquire(timeout=patience):
             return
@@ -314,7 +314,7 @@ class Repository:
                 self._tables[name] = MappingProxyType({})
                 for entry in table.values():
                     if entry.loaded:
-                        entry.loaded.close()
+                        entry.loaded.close(patience)
         finally:
             self._busy.release()
 
@@ -388,9 +388,9 @@ class Repository:
             return
         # First nobody finds it, then it finishes what it was asked before.
         self._publish(name, _Entry(VersionStatus(version, State.UNLOADING)))
-        loaded.close()
+        late = {} if loaded.close() else {"message": "it did not answer what waited for it, and was not waited for"}
         self._publish(name, _Entry(VersionStatus(version, State.END)))
-        self._observe("model-unloaded", model=name, version=version)
+        self._observe("model-unloaded", model=name, version=version, **late)
 
     def _publish(self, name: str, entry: _Entry) -> None:
         table = {**self._tables[name], entry.status.version: entry}

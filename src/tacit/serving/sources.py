@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
-from tacit.serving.bundle import Bundle, MemoryBundle
+from tacit.serving.bundle import Bundle, FolderBundle, MemoryBundle
 from tacit.vault import Capsule, CapsuleInfo, decrypt_ctr, open_capsule, parse_key
 from tacit.vault.files import list_plain_files
 from tacit.vault.plain import plain_id
@@ -196,33 +196,6 @@ def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 # ---- opening
-
-
-@dataclass(frozen=True, slots=True)
-class FolderBundle:
-    """Plain files, read in place."""
-
-    place: Path
-    names: tuple[str, ...]
-
-    def read(self, name: str) -> bytes:
-        """One file's content."""
-        return (self.place / name).read_bytes()
-
-    def size(self, name: str) -> int:
-        """One file's size in bytes."""
-        return (self.place / name).stat().st_size
-
-    def read_into(self, name: str, target: memoryview) -> None:
-        """One file's content into memory of its size. Raises: FileInputError when it has changed meanwhile."""
-        with (self.place / name).open("rb") as file:
-            if file.readinto(target) != len(target) or file.read(1):
-                raise FileInputError(
-                    f"{self.place / name} changed while it was read; it is read again once it is whole"
-                )
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,13 @@ ELEMENT_TYPES = {
 }
 
 # Packed repeated fields whose payload is the array's own bytes: tag of the field, wire type 2.
-_PACKED_TAGS = {"float_val": 0x2A, "double_val": 0x32, "scomplex_val": 0x4A, "bool_val": 0x5A, "dcomplex_val": 0x62}
+PACKED_TAGS = {
+    "float_val": b"\x2a",
+    "double_val": b"\x32",
+    "scomplex_val": b"\x4a",
+    "bool_val": b"\x5a",
+    "dcomplex_val": b"\x62",
+}
 _VALUE_FIELDS = frozenset(kind.field for kind in ELEMENT_TYPES.values())
 
 
@@ -127,12 +133,12 @@ def encode_tensor(tensor: Tensor, into: TensorProto, *, as_content: bool = False
     array = np.ascontiguousarray(tensor.array, dtype=kind.memory)
     if as_content:
         into.tensor_content = array.tobytes()
-    elif kind.field in _PACKED_TAGS:
+    elif kind.field in PACKED_TAGS:
         # A packed field is its tag, its length and the little-endian values: parsing that is one copy, where
         # extending from a list makes a Python object per value.
         payload = array.tobytes()
         if payload:
-            into.MergeFromString(bytes([_PACKED_TAGS[kind.field]]) + _varint(len(payload)) + payload)
+            into.MergeFromString(PACKED_TAGS[kind.field] + encode_varint(len(payload)) + payload)
     else:
         bits = array.view(np.uint16) if kind.field == "half_val" else array
         getattr(into, kind.field).extend(bits.ravel().tolist())
@@ -141,6 +147,18 @@ def encode_tensor(tensor: Tensor, into: TensorProto, *, as_content: bool = False
 def float32_of_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """The values of bfloat16 bits: the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def encode_varint(number: int) -> bytes:
+    """A length as protobuf writes it."""
+    if number <= 0x7F:
+        return bytes((number,))
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 # ---- parsing
@@ -154,15 +172,16 @@ def _shape(proto: TensorProto, kind: ElementType) -> tuple[tuple[int, ...], int]
     """Dimensions and number of elements, both checked before anything is allocated."""
     if proto.tensor_shape.unknown_rank:
         raise _refusal("a tensor's rank is known; unknown_rank belongs into signatures")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    shape = tuple([dim.size for dim in proto.tensor_shape.dim])
     if len(shape) > MAX_RANK:
         raise _refusal(f"rank {len(shape)} is above {MAX_RANK}")
-    if any(size < 0 for size in shape):
+    if shape and min(shape) < 0:
         raise _refusal(f"shape {list(shape)} has a negative dimension")
+    count = math.prod(shape)
     # Zeroes do not excuse the other dimensions: numpy multiplies those all the same.
-    if math.prod(size for size in shape if size) > _MAX_ELEMENTS // max(kind.memory.itemsize, 1):
+    if (count or math.prod(filter(None, shape))) > _MAX_ELEMENTS // max(kind.memory.itemsize, 1):
         raise _refusal(f"shape {list(shape)} has more elements than memory has addresses")
-    return shape, math.prod(shape)
+    return shape, count
 
 
 def _parse_content(content: bytes, kind: ElementType, count: int) -> NDArray[Any]:
@@ -241,12 +260,3 @@ def _array_of(values: Sequence[Any], kind: ElementType) -> NDArray[Any]:
     if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
         raise _refusal(f"{kind.field} has a number outside {limits.min}..{limits.max}, the range of {kind.name}")
     return wide.astype(stored).view(kind.memory)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

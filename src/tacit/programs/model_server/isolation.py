@@ -1,14 +1,17 @@
-"""Whether models get processes of their own, and what is told to those."""
+"""Whether models get processes of their own, and what is told to those. It is read before the rest of the server is."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tacit.errors import UsageError
-from tacit.programs.model_server.models import Log
-from tacit.serving.engines.select import prepare
-from tacit.serving.loading.isolation import Isolation, Workers
-from tacit.serving.loading.process import Command
+from tacit.serving.loading.starting import Command, Isolation, Started, start
 from tacit.serving.tfs.flags import Flags
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger as Log
+
+    from tacit.serving.loading.isolation import Workers
 
 AUTO = "auto"
 _SGX = "sgx"  # as TACIT_TEE says it
@@ -20,13 +23,30 @@ _HANDED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHON
 _ENGINES_OWN = ("OMP_", "KMP_", "TBB_", "ONEDNN_", "DNNL_", "OPENVINO_", "OV_", "TF_", "ORT_", "MALLOC_", "LC_")
 
 
-def open_workers(flags: Flags, environ: Mapping[str, str], log: "Log", *, enclave: Path = _ENCLAVE) -> Workers:
+def start_ahead(flags: Flags, environ: Mapping[str, str]) -> Started | None:
+    """The first process for a model, where there is to be one. Raises: UsageError."""
+    isolation, _ = _choose(flags, environ, _ENCLAVE)
+    return None if isolation is Isolation.NONE else start(_command(environ))
+
+
+def open_workers(
+    flags: Flags, environ: Mapping[str, str], log: "Log", *, ahead: Started | None = None, enclave: Path = _ENCLAVE
+) -> "Workers":
     """Processes for models as `--isolation` wants them. Raises: UsageError."""
-    isolation, why = choose_isolation(
-        flags.text("isolation"), in_sgx=environ.get("TACIT_TEE") == _SGX or enclave.exists()
-    )
+    from tacit.serving.engines.select import prepare
+    from tacit.serving.loading.isolation import Workers
+
+    isolation, why = _choose(flags, environ, enclave)
     log.info("isolation", isolation=str(isolation), message=why)
-    return Workers(isolation, Command(_MODULE, worker_environment(environ)), prepare)
+    return Workers(isolation, _command(environ), prepare, ahead)
+
+
+def _choose(flags: Flags, environ: Mapping[str, str], enclave: Path) -> tuple[Isolation, str]:
+    return choose_isolation(flags.text("isolation"), in_sgx=environ.get("TACIT_TEE") == _SGX or enclave.exists())
+
+
+def _command(environ: Mapping[str, str]) -> Command:
+    return Command(_MODULE, worker_environment(environ))
 
 
 def choose_isolation(asked: str, *, in_sgx: bool) -> tuple[Isolation, str]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import structlog
+from typing import TYPE_CHECKING
 
 from tacit.errors import ModelNotAllowedError, UsageError
 from tacit.serving.batching import BatchRules
@@ -16,7 +15,8 @@ from tacit.wire.release import MODELS_ENV
 
 OWN_BATCHING = "batching_params.pbtxt"
 
-Log = structlog.typing.FilteringBoundLogger
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger as Log
 
 
 def configure_models(entries: Sequence[ModelEntry], flags: Flags, environ: Mapping[str, str]) -> list[ModelConfig]:

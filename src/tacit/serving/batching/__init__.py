@@ -4,11 +4,12 @@ In: requests for one model, from any number of callers. Out: their futures. `que
 what a batch may be, `rows` joins tensors and takes them apart again, `statistics` counts.
 """
 
-from tacit.serving.batching.queue import MAX_WAITING, ModelQueue, QueueClosedError
+from tacit.serving.batching.queue import ENGINE_THREAD, MAX_WAITING, ModelQueue, QueueClosedError
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Duration, Statistics
 
 __all__ = [
+    "ENGINE_THREAD",
     "MAX_WAITING",
     "BatchRules",
     "Duration",

@@ -1,11 +1,12 @@
 """A version in memory: its engine behind a queue that suits it."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tacit.graph.signature import SERVING_DEFAULT, Signature
 from tacit.serving.batching.pace import QUICK_NS, measure_pace
-from tacit.serving.batching.queue import MAX_WAITING, ModelQueue
+from tacit.serving.batching.queue import ENGINE_THREAD, MAX_WAITING, ModelQueue
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
 from tacit.serving.engines.interface import Engine, MayBeAway
@@ -18,10 +19,14 @@ _SMALL_NS = (
 
 @dataclass(frozen=True, slots=True)
 class Queueing:
-    """How requests wait: joined by `rules` or one by one, and `max_waiting` of them per version at most."""
+    """How requests wait: joined by `rules` or one by one, and `max_waiting` of them per version at most.
+
+    Those that still wait `patience` seconds after their version was unloaded are answered with UNAVAILABLE.
+    """
 
     rules: BatchRules | None = None
     max_waiting: int = MAX_WAITING
+    patience: float = 30.0
 
 
 class LoadedModel:
@@ -37,6 +42,7 @@ class LoadedModel:
         self.platform = engine.platform
         joinable = [key for key, signature in engine.signatures.items() if is_by_rows(signature)]
         self.max_batch = queueing.rules.max_batch if queueing.rules and joinable else 0
+        self._patience = queueing.patience
         self._engine = engine
         self._queue = ModelQueue(
             f"{name}/{version}",
@@ -59,8 +65,24 @@ class LoadedModel:
         """Whether it would answer now; an engine in a process of its own may be away for a while."""
         return not isinstance(self._engine, MayBeAway) or self._engine.works
 
-    def close(self) -> None:
-        """Answer what waits, then give the memory back."""
+    def close(self, patience: float | None = None) -> bool:
+        """Answer what waits, then give the memory back; whether that was done in time.
+
+        A model that hangs is ended, if it has a process of its own. In this one nothing can end it: it keeps its thread
+        and its memory until it returns.
+        """
+        if in_time := self._queue.close(self._patience if patience is None else patience):
+            self._engine.close()
+            return in_time
+        self._queue.give_up()
+        if isinstance(self._engine, MayBeAway):
+            self._engine.close()
+            self._queue.close()
+        else:
+            threading.Thread(target=self._close_late, name=f"{ENGINE_THREAD} ends", daemon=True).start()
+        return in_time
+
+    def _close_late(self) -> None:
         self._queue.close()
         self._engine.close()
 

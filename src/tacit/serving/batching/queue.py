@@ -30,6 +30,7 @@ from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
 from tacit.wire.tensor import Tensor
 
+ENGINE_THREAD = "engine"  # how the names of threads that run models begin
 MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is far below what a queue could take
 _ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more rows take longer than one
 _ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
@@ -110,8 +111,8 @@ class ModelQueue:
         self._gate = threading.Lock()
         self._running = threading.Lock()
         self._waiting = self._rows = 0
-        self._closed = self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
+        self._closed = self._ended = self._given_up = False
+        self._thread = threading.Thread(target=self._run, name=f"{ENGINE_THREAD} {name}", daemon=True)
         self._thread.start()
 
     def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Outputs | None:
@@ -192,15 +193,21 @@ class ModelQueue:
         item.future.add_done_callback(self._leaver(item))
         return item.future
 
-    def close(self) -> None:
-        """Take no more requests, run those that wait, and return when the last one is done."""
+    def close(self, patience: float = -1) -> bool:
+        """Take no more requests and run those that wait; whether the last one is done after `patience` seconds (-1: waits)."""
         with self._gate:
             if not self._closed:
                 self._closed = True
                 self._items.put(None)
-        self._thread.join()
-        with self._running:  # an attempt may still run
-            pass
+        self._thread.join(None if patience < 0 else patience)
+        if self._thread.is_alive() or not self._running.acquire(timeout=patience):  # an attempt may still run
+            return False
+        self._running.release()
+        return True
+
+    def give_up(self) -> None:
+        """Answer with UNAVAILABLE what still waits, once the one that runs lets go."""
+        self._given_up = True
 
     # ---- joining the queue
 
@@ -330,12 +337,10 @@ class ModelQueue:
         if not item.future.set_running_or_notify_cancel():
             return False
         if item.deadline is not None and time.monotonic() >= item.deadline:
-            self._fail(
-                item,
-                RequestError(
-                    Status.DEADLINE_EXCEEDED, f"the deadline passed while the request waited for {self._name}"
-                ),
-            )
+            self._refuse(item, Status.DEADLINE_EXCEEDED, "the deadline passed while the request waited for")
+            return False
+        if self._given_up:
+            self._refuse(item, Status.UNAVAILABLE, "the request was sent to a version that is unloaded and hangs:")
             return False
         self.statistics.queue.add(time.perf_counter_ns() - item.since)
         return True
@@ -355,6 +360,9 @@ class ModelQueue:
         for item, answer in zip(items, answers, strict=True):
             self.statistics.success.add(now - item.since)
             item.future.set_result(answer)
+
+    def _refuse(self, item: _Waiting, status: Status, why: str) -> None:
+        self._fail(item, RequestError(status, f"{why} {self._name}"))
 
     def _fail(self, item: _Waiting, exc: BaseException) -> None:
         self.statistics.fail.add(time.perf_counter_ns() - item.since)

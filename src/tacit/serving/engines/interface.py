@@ -58,7 +58,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class MayBeAway(Protocol):
-    """An engine that at times answers nothing, such as one in a process that died."""
+    """An engine in a process of its own, which may have died; `close` ends it whatever it does."""
 
     @property
     def works(self) -> bool:

@@ -114,8 +114,8 @@ class OpenVinoEngine:
         try:
             for alias, tensor in inputs.items():
                 self._fill(binding.inputs[alias], _with_ones(tensor, added[alias]))
-            self._request.infer(share_outputs=True, decode_strings=False)  # nothing is copied: `_take` does that once
-            taken = {alias: self._take(binding, alias) for alias in outputs}
+            found = self._request.infer(share_outputs=True, decode_strings=False).to_tuple()  # nothing is copied yet
+            taken = {alias: _take(binding, alias, found) for alias in outputs}
             return _without_ones(taken, added.values()) if any(added.values()) else taken
         except RuntimeError as exc:
             # The request may be left half-filled: a fresh one serves the next call.
@@ -149,11 +149,12 @@ class OpenVinoEngine:
         # OpenVINO shows types that numpy lacks under others of the same width: the bits are what is copied.
         np.copyto(target.view(tensor.array.dtype) if target.dtype != tensor.array.dtype else target, tensor.array)
 
-    def _take(self, binding: "_Binding", alias: str) -> Tensor:
-        dtype = binding.signature.outputs[alias].dtype
-        found: NDArray[Any] = self._request.get_output_tensor(binding.outputs[alias].index).data
-        memory = ELEMENT_TYPES[dtype].memory
-        return Tensor(dtype, (found.view(memory) if found.dtype != memory else found).copy())
+
+def _take(binding: "_Binding", alias: str, outputs: Sequence[NDArray[Any]]) -> Tensor:
+    """An output as the caller's own; the engine's memory is for the next run."""
+    dtype, found = binding.signature.outputs[alias].dtype, outputs[binding.outputs[alias].index]
+    memory = ELEMENT_TYPES[dtype].memory
+    return Tensor(dtype, (found.view(memory) if found.dtype != memory else found).copy())
 
 
 # ---- ranks

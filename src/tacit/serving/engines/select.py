@@ -60,11 +60,10 @@ def is_installed(name: str) -> bool:
 
 
 def prepare() -> None:
-    """Import what most models need, before there is one."""
-    _openvino()
-    from tacit.serving.engines.openvino import import_library
+    """Read what most models need, before there is one."""
+    from tacit.serving.engines.openvino import open_core
 
-    import_library()
+    open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # with the plugin for this processor
 
 
 def load_model(bundle: Bundle, options: EngineOptions) -> Engine:

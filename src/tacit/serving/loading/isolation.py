@@ -1,44 +1,35 @@
-"""Whose process an engine runs in. What a hostile or broken model does to a native engine is then done to that one.
-
-    none      this one
-    probe     another one loads and warms each version first, and may die of it; then this one
-    process   another one for as long as the version is served; when it dies, the next takes its place
-
-It keeps a crash from the server, and is no sandbox: such a process may do what the user may that it runs as.
-"""
+"""The processes that the models of a server get, as far as they are to be kept from it."""
 
 from collections.abc import Callable
-from enum import StrEnum
 
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import EngineOptions
-from tacit.serving.loading.process import Command, Worker
+from tacit.serving.loading.process import Worker
+from tacit.serving.loading.starting import Command, Isolation, Started, start
 from tacit.serving.loading.supervised import SupervisedEngine, Teller, WorkerEngine
 
 
-class Isolation(StrEnum):
-    """How far a model is kept from the server."""
-
-    NONE = "none"
-    PROBE = "probe"
-    PROCESS = "process"
-
-
 class Workers:
-    """Starts processes for models, where `isolation` wants them.
+    """Starts processes for models, where `isolation` wants them. The first one may run already: `ahead`.
 
     `meanwhile` is what this process can do while another tries a model out.
     """
 
-    def __init__(self, isolation: Isolation, command: Command, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        isolation: Isolation,
+        command: Command,
+        meanwhile: Callable[[], None] = lambda: None,
+        ahead: Started | None = None,
+    ) -> None:
         self.isolation = isolation
         self._command, self._meanwhile = command, meanwhile
-        self._spare: Worker | None = None
+        self._spare = ahead
 
     def prepare(self) -> None:
         """Start the first one now: until its model is there, it has read what it needs."""
-        if self.isolation is not Isolation.NONE:
-            self._spare = Worker(self._command)
+        if self.isolation is not Isolation.NONE and self._spare is None:
+            self._spare = start(self._command)
 
     def close(self) -> None:
         """End the one that nobody needed."""
@@ -64,4 +55,4 @@ class Workers:
 
     def _take(self) -> Worker:
         spare, self._spare = self._spare, None
-        return spare or Worker(self._command)
+        return Worker(spare or start(self._command))

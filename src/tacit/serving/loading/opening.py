@@ -17,7 +17,8 @@ from tacit.serving.batching import BatchRules
 from tacit.serving.batching.loaded import LoadedModel, Queueing, fit
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
-from tacit.serving.loading.isolation import Isolation, Workers
+from tacit.serving.loading.isolation import Workers
+from tacit.serving.loading.starting import Isolation
 from tacit.serving.loading.supervised import SupervisedEngine, WorkerEngine
 from tacit.serving.loading.warmup import Call, Recorded, run_recorded, warm_up, zeros_for
 from tacit.serving.sources import Access, Source, open_source, reopen_source

@@ -8,13 +8,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.errors import EngineCrashedError, ModelFormatError, PlaintextError, RequestError, Status, WorkerError
@@ -24,47 +21,26 @@ from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.loading import messages
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
+from tacit.serving.loading.starting import Started
 from tacit.wire.tensor import Tensor
 
 _STAGING = "tacit-worker-"  # then the server's process, and a word of chance
 _LOADING = 900.0  # seconds that a worker may take to load a model; others wait for that
 _PATIENCE = 5.0  # seconds for a worker that said nothing more to have ended
+_ENDED = "the process that runs the model was ended, because the model is unloaded"
 _FILES_ALIGNED = 4096  # bytes; a page
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """How a worker is started: its module, and its whole environment."""
-
-    module: str
-    environ: Mapping[str, str]
-
-    def argv(self, descriptor: int) -> list[str]:
-        """The command line. The folder that this process was started in is no place for modules."""
-        isolated = ["-I"] if sys.flags.isolated else []
-        return [sys.executable, "-P", *isolated, "-m", self.module, str(descriptor)]
 
 
 class Worker:
     """One such process. `infer` is never called by two threads at once; `close` and `wait` may be at any time."""
 
-    def __init__(self, command: Command) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # What it prints when it dies is the engine's, and goes past our log: the log says what it died of.
-            self._process = subprocess.Popen(
-                command.argv(theirs.fileno()),
-                env=dict(command.environ),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        self._line = Line(ours)
+    def __init__(self, started: Started) -> None:
+        self._process = started.process
+        self._line = Line(started.end)
         self._asked, self._answered = SharedMemory.create(), SharedMemory.create()
         self._staging: Path | None = None
         self._gate = threading.Lock()  # held by who uses the memory
-        self._closed = False
+        self._ended = self._closed = False
         self.platform = ""
         self.signatures: Mapping[str, Signature] = {}
 
@@ -114,7 +90,7 @@ class Worker:
         places, contents, size = messages.place_tensors(inputs)
         with self._gate:
             if self._closed:
-                raise EngineCrashedError("the process that runs the model was ended")
+                raise EngineCrashedError(_ENDED)
             messages.put_tensors(self._asked.room(size), places, contents)
             reply = self._exchange(messages.Ask(signature, list(outputs), places, size))
             try:
@@ -133,6 +109,7 @@ class Worker:
 
     def close(self) -> None:
         """End it at once, whatever it does: it keeps nothing that is wanted. Gives its memory back."""
+        self._ended = True
         self._line.close()
         self._kill()
         with self._gate:
@@ -164,6 +141,8 @@ class Worker:
 
     def _death(self) -> str:
         """What the process died of, which it has or is about to."""
+        if self._ended:
+            return _ENDED
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:

@@ -104,6 +104,8 @@ class SupervisedEngine:
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
         """The outputs asked for. Raises: RequestError, UNAVAILABLE while there is no worker."""
         engine = self._engine
+        if self._end.is_set():
+            raise RequestError(Status.UNAVAILABLE, "this version of the model is unloaded; send the request again")
         if engine is None or not engine.works:
             raise RequestError(
                 Status.UNAVAILABLE, "the process that runs this model died and is started again; send the request again"
@@ -125,7 +127,10 @@ class SupervisedEngine:
 
     def _open(self, bundle: Bundle) -> Worker:
         """A worker with the model. Raises: what loading raises."""
-        worker = self._starting = self._start()
+        with self._gate:  # either `close` sees it, or it is not started
+            if self._end.is_set():
+                raise EngineCrashedError("the model is unloaded")
+            worker = self._starting = self._start()
         try:
             worker.load(bundle, self._options, fit=True)
         except BaseException:

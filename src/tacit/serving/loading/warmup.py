@@ -9,7 +9,7 @@ meant to take.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
 from tacit.serving.bundle import Bundle
-from tacit.serving.plane import Served
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
+
+if TYPE_CHECKING:
+    from tacit.serving.plane import Served
 
 MAX_INPUTS = 64 << 20  # bytes of zeros; far above one image, far below what a hostile signature can spell
 PATIENCE = 60.0  # seconds; a version that takes longer for one row answers while it is still at it
@@ -37,7 +39,7 @@ Recorded = Callable[[Bundle, Mapping[str, Signature]], Sequence[Call]]
 """The requests among a model's files; empty where there are none. Raises: ModelFormatError, RequestError."""
 
 
-def run_recorded(served: Served, calls: Sequence[Call], iterations: int) -> None:
+def run_recorded(served: "Served", calls: Sequence[Call], iterations: int) -> None:
     """Run what was recorded, `iterations` times over. Raises: RequestError at the first that fails."""
     for _ in range(iterations if calls else 0):
         for place, call in enumerate(calls):
@@ -51,7 +53,7 @@ def run_recorded(served: Served, calls: Sequence[Call], iterations: int) -> None
                 ) from exc
 
 
-def warm_up(served: Served) -> str:
+def warm_up(served: "Served") -> str:
     """Run a version once on zeros, by its default signature if it has one; what went wrong, empty if nothing."""
     keys = sorted(served.signatures, key=lambda key: (key != SERVING_DEFAULT, key))
     if not keys:

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from tacit.errors import RequestError, TacitError
 from tacit.serving.batching.loaded import fit
-from tacit.serving.bundle import Bundle, MemoryBundle
+from tacit.serving.bundle import Bundle, FolderBundle, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions, Samples
 from tacit.serving.loading import messages
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.warmup import zeros_for
-from tacit.serving.sources import FolderBundle
 
 _MEMORIES = 3  # that come with the model: for what is asked, for what is answered, and the model's files
 

@@ -5,7 +5,6 @@ Source: open-inference-protocol; Triton's extension_{model_configuration,model_r
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 from tacit.errors import RequestError, Status
@@ -51,6 +50,8 @@ _LOG: Json = {
 
 def server() -> Json:
     """Name, version and extensions."""
+    from importlib.metadata import version  # it reads a mail parser, and few ask
+
     return {"name": "tacit", "version": version("tacit"), "extensions": list(EXTENSIONS)}
 
 
@@ -147,7 +148,9 @@ def _loaded(plane: Plane, selector: Selector) -> list[Served]:
 
 
 def _row(served: Served) -> Json:
+    """One version's. As in Triton each part is counted once a request, whatever was done for several together."""
     done = served.statistics
+    requests = done.success.count
     return {
         "name": served.name,
         "version": str(served.version),
@@ -157,19 +160,19 @@ def _row(served: Served) -> Json:
         "inference_stats": {
             "success": _duration(done.success),
             "fail": _duration(done.fail),
-            "queue": _duration(done.queue),
-            "compute_input": _duration(done.joined),
-            "compute_infer": _duration(done.infer),
-            "compute_output": _duration(done.parted),
+            "queue": _duration(Duration(requests, done.queue.ns)),
+            "compute_input": _duration(Duration(requests, done.joined.ns)),
+            "compute_infer": _duration(Duration(requests, done.infer.ns)),
+            "compute_output": _duration(Duration(requests, done.parted.ns)),
             "cache_hit": _duration(Duration()),
             "cache_miss": _duration(Duration()),
         },
         "batch_stats": [
             {
                 "batch_size": rows,
-                "compute_input": _duration(Duration()),
+                "compute_input": _duration(Duration(spent.count)),
                 "compute_infer": _duration(spent),
-                "compute_output": _duration(Duration()),
+                "compute_output": _duration(Duration(spent.count)),
             }
             for rows, spent in sorted(done.runs.items())
         ],

@@ -13,7 +13,6 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from tacit.errors import FileInputError, PkiError, TacitError, UsageError
-from tacit.pki.keys import parse_certificates, parse_key_pair
 from tacit.serving.batching import BatchRules
 from tacit.serving.repository import VersionPolicy
 from tacit.wire.pb import serving_config_pb2 as wire
@@ -116,6 +115,8 @@ class SslFile:
         return self._good
 
     def _load(self) -> Credentials:
+        from tacit.pki.keys import parse_certificates, parse_key_pair
+
         try:
             credentials = parse_ssl_config(load_text(self._path))
             parse_key_pair(credentials.chain, credentials.key)

@@ -45,7 +45,7 @@ def _threads(text: str) -> Flag:
 FLAGS: Final[Mapping[str, Flag]] = {
     # TensorFlow Serving's, and what they do here
     "port": _port(8500, "gRPC port; 0 turns it off"),
-    "rest_api_port": _port(0, "REST port; 0 turns it off"),
+    "rest_api_port": _port(0, "REST port; 0 turns it off, the number of --port shares that"),
     "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
     "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model, and run", least=1),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),

@@ -20,6 +20,7 @@ from tacit.serving.tfs.meter import Measured, Meter, NoMeter
 from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
+from tacit.wire.prediction import encode_prediction
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
 _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
@@ -84,7 +85,8 @@ class TfsService:
                 output_filter=request.output_filter,
                 deadline=_deadline(call),
             )
-            return self._response(prediction)
+            made_by = prediction.model, prediction.version, prediction.signature
+            return encode_prediction(*made_by, prediction.outputs, as_content=self._as_content)
 
     async def classify(self, message: bytes, call: GrpcCall) -> bytes:
         """ClassificationRequest to ClassificationResponse."""
@@ -190,13 +192,6 @@ class TfsService:
         await self._reload(request.config, call.deadline)
         response = wire.ReloadConfigResponse()
         response.status.SetInParent()
-        return response.SerializeToString()
-
-    def _response(self, prediction: Prediction) -> bytes:
-        response = wire.PredictResponse()
-        _write_spec_of(prediction, response.model_spec)
-        for alias, tensor in prediction.outputs.items():
-            encode_tensor(tensor, response.outputs[alias], as_content=self._as_content)
         return response.SerializeToString()
 
 
