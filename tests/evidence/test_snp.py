@@ -50,7 +50,7 @@ from tacit.evidence.simulated.snp import chip_extensions, issue_amd_crl, issue_c
 from tacit.evidence.snp.certificates import load_key, parse_amd_certificate, parse_identity, verify_issued
 from tacit.evidence.snp.collateral import AmdCollateral, pem, read_chain, render_amd_collateral
 from tacit.evidence.snp.report import parse_snp_report
-from tacit.evidence.snp.verify import _check_product, _verify_crl
+from tacit.evidence.snp.verify import _check_product, _verify_crl, check_anchor
 from tacit.evidence.verify import parse_collateral
 
 CLASSES: dict[str, tuple[type[EvidenceError], ...]] = {
@@ -406,6 +406,23 @@ def test_t67_amds_root_keys_come_with_the_package() -> None:
         assert isinstance(collateral, AmdCollateral)
         root = read_chain(collateral)[2]
         assert AMD_ROOT_KEYS[root.key_sha384] == json.loads((folder / "expect.json").read_text())["product_line"]
+
+
+def test_t07_a_simulated_anchor_needs_its_certificate() -> None:
+    chain = read_chain(shared_chip().collateral)
+    with pytest.raises(UntrustedRootError, match="has no certificate"):
+        check_anchor(chain, replace(ANCHOR, root_der=b""))
+
+
+def test_t07_a_refusal_says_which_side_is_simulated() -> None:
+    chain = read_chain(shared_chip().collateral)
+    with pytest.raises(UntrustedRootError, match="' is SIMULATED: it is never accepted where snp evidence"):
+        check_anchor(chain, AMD)
+    real = read_chain(own(OWN_REPORTS[0]).read())  # type: ignore[arg-type]
+    with pytest.raises(UntrustedRootError, match="' is not marked SIMULATED: it is never accepted where simulated-snp"):
+        check_anchor(real, ANCHOR)
+    with pytest.raises(UntrustedRootError, match="this is SNP evidence"):
+        check_anchor(chain, INTEL)
 
 
 def test_t07_simulated_reports_are_refused_under_amds_anchor() -> None:
