@@ -55,7 +55,8 @@ class Results:
             if kept is None or kept["sha256"] != _digest(text):
                 lines += [f"{where}: did not run"] if names else []
             else:
-                lines += [f"{outcome.upper()} {where} | {name}" for name, outcome in kept["left"].items()]
+                left = {name: outcome for name, outcome in kept["left"].items() if (where, name) not in self._accepted}
+                lines += [f"{outcome.upper()} {where} | {name}" for name, outcome in left.items()]
             gone = [name for at, name in self._accepted if at == where and name not in names]
             lines += [f"no such mutant any more, and accepted.txt has it: {where} | {name}" for name in gone]
         return lines
@@ -76,7 +77,7 @@ class Results:
                     left.append(f"- `{where}`, {outcome}: `{name}`")
         cells = " | ".join(str(sums[name]) for name in _COLUMNS)
         table = "\n".join([_HEAD, *rows, f"| all | {cells} | |"])
-        accepted = "\n".join(f"- `{where}`: `{name}`: {why}" for (where, name), why in self._accepted.items())
+        accepted = "\n".join(f"- `{where}`: `{name[:_SHOWN]}`: {why}" for (where, name), why in self._accepted.items())
         return _PAGE.format(table=table, left="\n".join(left) or "None.", accepted=accepted or "None.")
 
     def _row(self, where: str, text: str) -> Counter[str]:
@@ -97,6 +98,7 @@ class Results:
         return "ran" if kept["sha256"] == _digest(text) else "changed since it ran"
 
 
+_SHOWN = 200  # characters of a mutant's name
 _COLUMNS = ("mutants", NOTICED, UNLOADABLE, STUCK, "accepted", SURVIVED, BROKEN, UNTRIED)
 _HEAD = """| module | mutants | a test fails | does not load | stuck | change nothing | survived | unclear | not tried | |
 |---|---|---|---|---|---|---|---|---|---|"""
