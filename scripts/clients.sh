@@ -16,5 +16,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
 fi
 if perf=$(scripts/perf_analyzer.sh); then
     export TACIT_PERF_ANALYZER="$perf"
+elif [ -n "${TACIT_CI:-}" ]; then
+    exit 1
 fi
 TACIT_CLIENTS_PYTHON="$PWD/.venv-clients/bin/python" .venv/bin/python -m pytest -m clients tests/interop "$@"

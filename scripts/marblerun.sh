@@ -12,6 +12,7 @@ fi
 mkdir -p "$out"
 if [ ! -d "$out/charts" ]; then
     source=$(go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    rm -rf "$out/charts.part"
     cp -r "$source/charts" "$out/charts.part"
     chmod -R u+w "$out/charts.part"
     mv "$out/charts.part" "$out/charts"

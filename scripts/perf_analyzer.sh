@@ -13,7 +13,7 @@ if [ ! -x "$out/perf_analyzer" ]; then
     mkdir -p "$out/parts"
     .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
         --dest "$out/parts" -r lock/perf-analyzer.txt
-    (cd "$out/parts" && apt-get download --quiet --quiet libb64-0d 2>/dev/null && dpkg-deb --extract libb64-0d*.deb .)
+    (cd "$out/parts" && { apt-get download -qq libb64-0d || { apt-get update -qq && apt-get download -qq libb64-0d; }; } >&2 && dpkg-deb --extract libb64-0d*.deb .)
     for wheel in "$out"/parts/*.whl; do .venv/bin/python -m zipfile --extract "$wheel" "$out/parts"; done
     find "$out/parts" -name 'lib*.so*' -exec cp {} "$out" \;
     cp "$out"/parts/tritonclient-*.data/data/bin/perf_analyzer "$out"

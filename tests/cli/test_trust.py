@@ -11,8 +11,10 @@ from fakes.command_line import run_main
 from fakes.manifests import MINIMAL, raw
 from fakes.programs import make_platform_folder
 from fakes.tee import NOW
+from tacit.cli.trust.era import ThisOnce
+from tacit.cli.trust.flags import Flags
 from tacit.client.connect import MANIFEST_LABEL
-from tacit.client.trust import TrustStore
+from tacit.client.trust import Expectation, TrustStore
 from tacit.pki import issue_self_signed
 from tacit.pki.detached import parse_signatures, verify_detached
 
@@ -209,13 +211,51 @@ def test_t15_signers_of_manifests_are_told_listed_and_sign(store: TrustStore, tm
     assert json.loads(run_main("trust", "--output", "json").out)[HOST]["ManifestSigners"] == [digest]
     manifest = tmp_path / "manifest.json"
     manifest.write_bytes(raw(MINIMAL))
-    for count in (1, 2):
-        assert run_main("manifest", "sign", str(manifest), "--key", str(key), "-o", str(folder)).code == 0
+    other = issue_self_signed(["other"], common_name="other", now=NOW)
+    (tmp_path / "other.pem").write_bytes(other.key_pem)
+    for signer, file_of_key, count in ((officer, key, 1), (other, tmp_path / "other.pem", 2), (officer, key, 2)):
+        assert run_main("manifest", "sign", str(manifest), "--key", str(file_of_key), "-o", str(folder)).code == 0
         (file,) = folder.iterdir()
         assert file.name == f"{hashlib.sha256(raw(MINIMAL)).hexdigest()}.sig"
         given = parse_signatures(file.read_bytes())
         assert len(given) == count
-        assert verify_detached(MANIFEST_LABEL, raw(MINIMAL), given[-1:], [officer.public_der]) == officer.public_der
+        assert verify_detached(MANIFEST_LABEL, raw(MINIMAL), given[-1:], [signer.public_der]) == signer.public_der
+
+
+def test_signatures_are_for_everybody_who_could_read_them_and_a_folder_is_made(
+    store: TrustStore, tmp_path: Path
+) -> None:
+    officer = issue_self_signed(["officer"], common_name="officer", now=NOW)
+    key, manifest, folder = tmp_path / "key.pem", tmp_path / "manifest.json", tmp_path / "new"
+    key.write_bytes(officer.key_pem)
+    manifest.write_bytes(raw(MINIMAL))
+    assert run_main("manifest", "sign", str(manifest), "--key", str(key), "-o", f"{folder}/").code == 0
+    (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o644
+    file.chmod(0o640)
+    assert run_main("manifest", "sign", str(manifest), "--key", str(key), "-o", str(file)).code == 0
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("said", [("--signer", "officer.pem"), ("--signatures", "folder")])
+def test_signers_are_told_of_one_coordinator(store: TrustStore, said: tuple[str, str]) -> None:
+    done = run_main("trust", *said)
+    assert (done.code, done.out) == (2, "")
+    assert "of which coordinator?" in done.err
+
+
+@pytest.mark.parametrize("era", [True, False])
+def test_t15_what_is_pinned_of_a_manifest_holds_for_an_era_config_too_and_for_no_recovery(
+    store: TrustStore, era: bool
+) -> None:
+    officer = issue_self_signed(["officer"], common_name="officer", now=NOW)
+    told = Expectation("unattested", signers=(officer.public_der,), signatures="/signatures")
+    store.store_expectation(HOST, told)
+    config = Expectation("unattested") if era else None
+    once = ThisOnce(store, Flags(), era=config, pinned=True).load_expectation(HOST)
+    assert (once.signers, once.signatures) == (told.signers, told.signatures)
+    free = ThisOnce(store, Flags(), era=config, pinned=False).load_expectation(HOST)
+    assert (free.manifest_fingerprint, free.signers, free.signatures) == (None, (), None)
 
 
 @pytest.mark.parametrize(

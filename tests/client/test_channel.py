@@ -59,3 +59,14 @@ def test_ways_may_be_open_at_once_and_end_in_any_order() -> None:
     assert way_to(NAME).port == 2
     second.__exit__(None, None, None)
     assert way_to(NAME) == NAME
+
+
+def test_of_two_ways_to_the_same_place_the_one_that_ended_is_gone() -> None:
+    here, there = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
+    first, second, third = through(NAME, here), through(NAME, there), through(NAME, here)
+    for one in (first, second, third):
+        one.__enter__()
+    third.__exit__(None, None, None)
+    assert way_to(NAME) == there
+    for one in (second, first):
+        one.__exit__(None, None, None)

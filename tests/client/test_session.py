@@ -28,6 +28,7 @@ from tacit.errors import (
     AppraisalError,
     BindingError,
     CollateralAbsentError,
+    InputError,
     InRecoveryError,
     NotSetError,
     PeerError,
@@ -173,8 +174,26 @@ def test_httpx_keeps_no_connection_that_was_judged_by_another_name(place: Place)
         with through(Address("localhost", 8499), there):
             answer = client.get("https://localhost:8499/v1")
             assert (answer.status_code, str(answer.url)) == (200, "https://localhost:8499/v1")
-        with through(Address("another.shop", 8499), there), pytest.raises(httpx.ConnectError):
-            client.get("https://another.shop:8499/v1")
+        # One that was judged as `localhost` is kept for that name alone, however it was opened.
+        assert client.get(f"https://localhost:{server.port}/v1").status_code == 200
+        for way in (there, Address("localhost", server.port)):
+            with through(Address("another.shop", 8499), way), pytest.raises(httpx.ConnectError):
+                client.get("https://another.shop:8499/v1")
+
+
+def test_t06_the_drop_ins_for_httpx_send_nothing_in_the_clear(place: Place) -> None:
+    server, sessions = place
+    with sessions.open() as session, httpx.Client(transport=session.http_transport()) as client:
+        with pytest.raises(InputError, match=r"http://localhost:\d+/v1 would be asked in the clear"):
+            client.post(f"http://localhost:{server.port}/v1?key=hidden", content=b"secret")
+
+        async def ask() -> None:
+            async with httpx.AsyncClient(transport=session.async_http_transport()) as again:
+                await again.post(f"http://localhost:{server.port}/v1", content=b"secret")
+
+        with pytest.raises(InputError, match="in the clear"):
+            asyncio.run(ask())
+    assert server.calls == 0
 
 
 @pytest.mark.parametrize("way", WAYS)

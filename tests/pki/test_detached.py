@@ -47,6 +47,15 @@ def test_a_signature_of_another_text_label_or_key_is_none(kind: str) -> None:
             verify_detached(label, text, [given], trusted)
 
 
+@pytest.mark.parametrize("curve", [ec.SECP192R1(), ec.SECP224R1(), ec.SECP256K1()])
+def test_a_signer_on_another_curve_is_refused(curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    with pytest.raises(PkiError, match=r"on the curve secp\w+; expected P-256, P-384 or P-521"):
+        sign_detached("a", TEXT, key)
+    with pytest.raises(PkiError, match="on the curve"):
+        verify_detached("a", TEXT, [b""], [public_der(key)])
+
+
 def test_the_statement_is_the_label_and_the_digest() -> None:
     digest = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     assert statement("tacit manifest v1", b"abc") == b"tacit manifest v1\0" + digest

@@ -83,6 +83,16 @@ def write_output(path: Path, content: bytes, *, option: str = "-o") -> None:
                 temporary.replace(target)
 
 
+def write_shared(path: Path, content: bytes) -> None:
+    """Write a file that is no secret, whole or not at all: who could read the old one can read it. Raises: FileInputError."""
+    with _writing(path, "-o"):
+        path.parent.mkdir(exist_ok=True)
+        with _beside(path) as (temporary, target):
+            temporary.write_bytes(content)
+            temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            temporary.replace(target)
+
+
 def check_output(path: Path | None, *, option: str = "-o") -> None:
     """Make sure that a file can be written, before what cannot be had twice is asked for. Raises: FileInputError."""
     if path is None:

@@ -44,7 +44,15 @@ class Answer:
     exporter: Exporter | None = None
 
 
-_ways: list[tuple[Address, Address]] = []  # from where and where to; the newest is last
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A way that somebody opened; another one from and to the same places is another."""
+
+    address: Address
+    way: Address
+
+
+_ways: list[_Opened] = []  # the newest is last
 
 
 @contextlib.contextmanager
@@ -54,7 +62,7 @@ def through(address: Address, way: Address) -> Iterator[None]:
     Nothing else changes: whoever answers is judged by the name and the evidence of `address`. Several may open ways at
     once, in threads too; the newest counts.
     """
-    opened = (address, way)
+    opened = _Opened(address, way)
     _ways.append(opened)
     try:
         yield
@@ -64,7 +72,8 @@ def through(address: Address, way: Address) -> Iterator[None]:
 
 def way_to(address: Address) -> Address:
     """Where a connection to `address` is to be made: there, unless somebody opened another way."""
-    return next((way for known, way in reversed(_ways) if known == address), address)
+    opened = tuple(_ways)  # others may open and end theirs meanwhile
+    return next((one.way for one in reversed(opened) if one.address == address), address)
 
 
 class HttpsChannel:

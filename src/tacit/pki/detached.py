@@ -29,6 +29,7 @@ from tacit.pki.keys import MAX_PEM, PrivateKey, PublicKey, parse_certificates, p
 MOST_SIGNATURES = 16  # in one file
 _LONGEST = 2048  # bytes of one in base64; RSA with 8192 bits has 1368
 _SHORTEST_RSA = 2048  # bits
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _PSS = padding.PSS(padding.MGF1(SHA256()), SHA256.digest_size)
 
 
@@ -48,6 +49,18 @@ def sign_detached(label: str, text: bytes, key: PrivateKey) -> bytes:
     else:
         signature = key.sign(said)
     return base64.b64encode(signature) + b"\n"
+
+
+def add_signature(label: str, text: bytes, key: PrivateKey, before: bytes) -> bytes:
+    """A file of signatures with this key's, in place of any that it made of this text before.
+
+    Raises: PkiError, for a key that is too weak, a file that is none, or one that is full.
+    """
+    line, said = sign_detached(label, text, key), statement(label, text)
+    others = [one for one in parse_signatures(before) if not _signed(key.public_key(), one, said)]
+    after = b"".join(base64.b64encode(one) + b"\n" for one in others) + line
+    parse_signatures(after)
+    return after
 
 
 def parse_signer(pem: bytes) -> bytes:
@@ -109,6 +122,8 @@ def _signed(key: PublicKey, signature: bytes, said: bytes) -> bool:
 
 
 def _check(key: PublicKey) -> None:
+    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
+        raise PkiError(f"the signer's key is on the curve {key.curve.name}; expected P-256, P-384 or P-521")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _SHORTEST_RSA:
         raise PkiError(f"the signer's RSA key has {key.key_size} bits; expected {_SHORTEST_RSA} or more")
 

@@ -18,6 +18,7 @@ from tacit.cli.files import (
     read_input,
     say,
     write_output,
+    write_shared,
 )
 from tacit.cli.manifest import check, review, update
 from tacit.cli.manifest.display import show_updated
@@ -27,7 +28,7 @@ from tacit.client.connect import MANIFEST_LABEL
 from tacit.client.coordinator import CoordinatorClient, fingerprint
 from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError
 from tacit.manifest import parse_manifest, parse_manifest_strict
-from tacit.pki.detached import parse_signatures, sign_detached
+from tacit.pki.detached import add_signature
 from tacit.pki.keys import parse_private_key
 
 app = typer.Typer(
@@ -158,21 +159,21 @@ def sign(
     file: FileArgument,
     key: Annotated[Path, typer.Option("--key", "-k", help="Private key of one who may sign manifests (PEM).")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File of signatures, or a folder with one for each manifest.")
+        str,
+        typer.Option(
+            "--output", "-o", help="File of signatures, or a folder (with / at its end) with one for each manifest."
+        ),
     ],
 ) -> None:
-    """Sign a manifest for clients that trust its signer (`tacit trust --signer`); other signatures in the file stay.
+    """Sign a manifest for clients that trust its signer (`tacit trust --signer`); signatures of others in the file stay.
 
     Example: tacit manifest sign manifest.json --key officer.key -o signatures/
     """
     raw, signer = load_manifest(file), parse_private_key(read_input(key))
-    place = output / f"{fingerprint(raw).hex()}.sig" if output.is_dir() else output
-    before = read_input(place) if place.exists() else b""
-    after = (
-        before + (b"" if before.endswith(b"\n") or not before else b"\n") + sign_detached(MANIFEST_LABEL, raw, signer)
-    )
-    parse_signatures(after)
-    write_output(place, after)
+    place = Path(output)
+    if output.endswith("/") or place.is_dir():
+        place = place / f"{fingerprint(raw).hex()}.sig"
+    write_shared(place, add_signature(MANIFEST_LABEL, raw, signer, read_input(place) if place.exists() else b""))
     typer.echo(f"Signed {fingerprint(raw).hex()} in {place}")
 
 
@@ -220,7 +221,10 @@ def _compare_with_pin(reached: Reached, digest: bytes) -> None:
 def _remember(reached: Reached, digest: bytes) -> None:
     """Pin the manifest and keep the certificates of a coordinator that was checked."""
     store = open_store()
-    if reached.tee != "unverified" and reached.host in store.load_hosts():
+    known = None if reached.tee == "unverified" else store.load_hosts().get(reached.host)
+    if known is not None and known.signers:
+        typer.echo("Note: not pinned. Of this coordinator any manifest will do that a trusted signer signed.", err=True)
+    elif known is not None:
         store.pin_manifest(reached.host, digest)
     keep_certificates(reached)
 

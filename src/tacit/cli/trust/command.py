@@ -86,7 +86,7 @@ def trust(
     if host is None and flags.kube:
         host = service_host(flags.namespace)
     if host is None:
-        if forget or tee is not None or manifest is not None:
+        if forget or tee is not None or manifest is not None or signers or signatures is not None:
             raise UsageError("of which coordinator? Give its HOST:PORT, such as localhost:4433")
         _list_known(output)
         return

@@ -56,7 +56,7 @@ class ThisOnce:
             root_der=known.root_der if self._rooted else None,
             manifest_fingerprint=known.manifest_fingerprint if self._pinned else None,
             signers=known.signers if self._pinned else (),
-            signatures=known.signatures,
+            signatures=known.signatures if self._pinned else None,
         )
         return _accepting(pins, self._flags)
 

@@ -6,27 +6,32 @@ from tacit.client.address import Address
 from tacit.client.channel import way_to
 from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
+from tacit.errors import InputError
 from tacit.pki.tls import client_context
 
 _HTTPS_PORT = 443
+_KEEPS_NONE = httpx.Limits(max_keepalive_connections=0)
 
 
 class HttpTransport(httpx.BaseTransport):
     """For `httpx.Client(transport=...)`."""
 
     def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _transport)
+        self._inner = Current(renewal, _Transports)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
+        """The server's answer.
+
+        Raises: httpx.TransportError; TacitError, where the coordinator is refused or the request would go in the clear.
+        """
         used, inner = self._inner.now()
         try:
-            return inner.handle_request(_on_its_way(request))
+            return inner.handle_request(request)
         except httpx.ConnectError as exc:
             again = self._inner.renewed(used) if refused_certificate(exc) else None
             if again is None:
                 raise
-        return again.handle_request(_on_its_way(request))
+        return again.handle_request(request)
 
     def close(self) -> None:
         """End the connections."""
@@ -38,20 +43,23 @@ class AsyncHttpTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient(transport=...)`."""
 
     def __init__(self, renewal: Renewal) -> None:
-        self._inner = Current(renewal, _async_transport)
+        self._inner = Current(renewal, _AsyncTransports)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The server's answer. Raises: httpx.TransportError; TacitError, where the coordinator is refused."""
+        """The server's answer.
+
+        Raises: httpx.TransportError; TacitError, where the coordinator is refused or the request would go in the clear.
+        """
         import asyncio
 
         used, inner = await asyncio.to_thread(self._inner.now)
         try:
-            return await inner.handle_async_request(_on_its_way(request))
+            return await inner.handle_async_request(request)
         except httpx.ConnectError as exc:
             again = await asyncio.to_thread(self._inner.renewed, used) if refused_certificate(exc) else None
             if again is None:
                 raise
-        return await again.handle_async_request(_on_its_way(request))
+        return await again.handle_async_request(request)
 
     async def aclose(self) -> None:
         """End the connections."""
@@ -59,26 +67,63 @@ class AsyncHttpTransport(httpx.AsyncBaseTransport):
             await inner.aclose()
 
 
-def _on_its_way(request: httpx.Request) -> httpx.Request:
-    """The same request, made where `way_to` says: the name that the server is judged by, and told, stays the request's."""
+class _Transports(httpx.BaseTransport):
+    """One for what goes to its address, and one for what goes another way.
+
+    httpx keeps connections by where they go, and not by whom they were judged as. So what goes another way takes none of
+    those, and leaves none.
+    """
+
+    def __init__(self, chain_pem: bytes) -> None:
+        verify = client_context(roots_pem=chain_pem)
+        self._direct = httpx.HTTPTransport(verify=verify, trust_env=False)
+        self._led = httpx.HTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        led = _led(request)
+        return self._direct.handle_request(request) if led is None else self._led.handle_request(led)
+
+    def close(self) -> None:
+        self._direct.close()
+        self._led.close()
+
+
+class _AsyncTransports(httpx.AsyncBaseTransport):
+    """The same, for asyncio."""
+
+    def __init__(self, chain_pem: bytes) -> None:
+        verify = client_context(roots_pem=chain_pem)
+        self._direct = httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
+        self._led = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        led = _led(request)
+        return await (
+            self._direct.handle_async_request(request) if led is None else self._led.handle_async_request(led)
+        )
+
+    async def aclose(self) -> None:
+        await self._direct.aclose()
+        await self._led.aclose()
+
+
+def _led(request: httpx.Request) -> httpx.Request | None:
+    """The request that `way_to` leads elsewhere; the name that the server is judged by, and told, stays the old one's.
+
+    None where it goes to its address. Raises: InputError, for one that would go in the clear.
+    """
+    if request.url.scheme != "https":
+        raise InputError(
+            f"{request.url.copy_with(query=None)} would be asked in the clear, whoever is there; say https://"
+        )
     address = Address(request.url.host, request.url.port or _HTTPS_PORT)
     way = way_to(address)
     if way == address:
-        return request
-    headers = request.headers.copy()
-    headers["Connection"] = "close"  # httpx keeps connections by where they go, and not by whom they were judged as
+        return None
     return httpx.Request(
         request.method,
         request.url.copy_with(host=way.host, port=way.port),
-        headers=headers,
+        headers=request.headers,
         stream=request.stream,
         extensions={**request.extensions, "sni_hostname": address.host},
     )
-
-
-def _transport(chain_pem: bytes) -> httpx.HTTPTransport:
-    return httpx.HTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)
-
-
-def _async_transport(chain_pem: bytes) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=client_context(roots_pem=chain_pem), trust_env=False)

@@ -110,13 +110,14 @@ def connect(
         memory = Recollection(expectation_of(package, platform))
     held = None if manifest in ("pinned", None) else fingerprint(_bytes_of(manifest))
     signed = _signers_of(signers, signatures, manifest)
+    place = None if signatures is None else str(signatures.absolute())
 
     def attest() -> AttestedCoordinator:
         expected = memory.load_expectation(address)
         if held is not None:
             expected = replace(expected, manifest_fingerprint=held)
         elif signed:
-            expected = replace(expected, manifest_fingerprint=None, signers=signed, signatures=str(signatures))
+            expected = replace(expected, manifest_fingerprint=None, signers=signed, signatures=place)
         nonce = os.urandom(NONCE_SIZE)
         attested = attest_expected(
             address, expected, memory, now=_now(), nonce=nonce, platform=platform, timeout=timeout
