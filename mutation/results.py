@@ -114,6 +114,11 @@ the text that ran). "A test fails" is what it says. "Does not load" is a change 
 "Stuck" used a minute of the processor in one test, or a quarter of an hour by the clock, twice, the second time with
 nothing else of the driver's running; it is counted apart, for no test said so. "Unclear" is a process that ended in
 another way twice, and counts as not noticed. "Not tried" is what there was no time for, or what is new since.
+"Change nothing" is a person's judgement: those were not tried once they stood in the list. A module's numbers may come
+from several runs over the same text, as tests were added: `--again` tries only what was left of the run before.
+
+What is not changed stands at the top of `mutation/mutants.py` (messages, decorators, defaults of arguments). Not part of
+this are `evidence/claims.py`, and what asks for, makes or simulates evidence (`fetch`, `issue`, `simulated`).
 
 {table}
 

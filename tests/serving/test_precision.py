@@ -11,17 +11,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fakes import models
 from fakes.records import predict_log, record
-from tacit.errors import ModelFormatError, RequestError
+from tacit.errors import ModelFormatError, RequestError, UsageError
 from tacit.programs.model_server.isolation import worker_environment
 from tacit.programs.model_server.samples import recorded_samples
+from tacit.programs.model_server.server import engine_options
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
-from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino, open_core
+from tacit.serving.engines.onnxruntime import load_onnxruntime
+from tacit.serving.engines.openvino import OpenVinoEngine, _properties, load_openvino, open_core
+from tacit.serving.engines.tensorflow import load_tensorflow
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.opening import Loading
 from tacit.serving.loading.starting import Command, Isolation
 from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.sources import Access, Format
+from tacit.serving.tfs.flags import parse_flags
 from tacit.serving.tfs.records import NAME
 from tacit.wire.tensor import Tensor
 
@@ -86,6 +90,33 @@ def test_a_precision_is_computed_or_refused_and_never_another(precision: Any) ->
     assert isinstance(engine, OpenVinoEngine)
     expected = "f32" if precision == "int8" else precision
     assert str(engine._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) == expected
+
+
+@pytest.mark.parametrize("load", [load_openvino, load_onnxruntime, load_tensorflow])
+def test_a_device_that_is_not_there_is_refused_and_no_other_computes(load: Any) -> None:
+    if any(found.startswith("GPU") for found in open_core().available_devices):
+        pytest.skip("this machine has a GPU that OpenVINO can use")
+    options = EngineOptions(device="gpu")
+    contents = (
+        {"saved_model.pb": models.saved_model()} if load is load_tensorflow else {"model.onnx": models.onnx_model()}
+    )
+    with pytest.raises(ModelFormatError, match=r"--device=gpu(: OpenVINO finds none| is OpenVINO's)"):
+        load(MemoryBundle(contents), options)
+
+
+def test_an_attested_server_computes_within_its_tee() -> None:
+    flags = parse_flags(["--model_base_path=/m", "--device=gpu"])
+    assert engine_options(flags, attested=False).device == "gpu"
+    with pytest.raises(UsageError, match="outside of it"):
+        engine_options(flags, attested=True)
+
+
+def test_a_device_that_is_not_the_processor_is_told_nothing_of_processors() -> None:
+    assert _properties(EngineOptions("f16", 3, device="gpu")) == {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f16",
+    }
+    assert not EngineOptions(device="gpu").has_choice_of_threads
 
 
 @pytest.mark.parametrize(

@@ -341,6 +341,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--model_format=zip"], {}, 2, "expected capsule, ctr, plain"),
         (["--model_base_path=/m", "--model_format=capsule"], {}, 2, "no key was given"),
         (["--model_base_path=/m", "--precision=f8"], {}, 2, "expected f32, f16, bf16, int8"),
+        (["--model_base_path=/m", "--device=tpu"], {}, 2, "--device=tpu: expected cpu, gpu"),
         (["--model_base_path=/m", "--edge=nginx"], {}, 2, "expected tacit or grpcio"),
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),

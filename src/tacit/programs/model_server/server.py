@@ -24,7 +24,7 @@ from tacit.programs.model_server.samples import recorded_samples
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
-from tacit.serving.engines.interface import Engine, EngineOptions, Precision
+from tacit.serving.engines.interface import Device, Engine, EngineOptions, Precision
 from tacit.serving.engines.select import check_engine, load_model
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.opening import Loading, Observer
@@ -117,7 +117,7 @@ def build(
     repository = Repository(
         models,
         load=load_engine,
-        options=engine_options(flags),
+        options=engine_options(flags, attested="TACIT_TEE" in environ),
         observe=tell_all(observers),
         loading=loading_options(flags, workers),
     )
@@ -363,16 +363,20 @@ def store_ports(path: Path, ports: Mapping[str, int]) -> None:
 # ---- how models are run
 
 
-def engine_options(flags: Flags) -> EngineOptions:
+def engine_options(flags: Flags, *, attested: bool) -> EngineOptions:
     """What engines may use. Raises: UsageError."""
-    precision = flags.text("precision")
-    if precision not in get_args(Precision):
-        raise UsageError(f"--precision={precision}: expected {', '.join(get_args(Precision))}")
+    precision, device = flags.text("precision"), flags.text("device")
+    for name, kind in (("precision", Precision), ("device", Device)):
+        if flags.text(name) not in get_args(kind):
+            raise UsageError(f"--{name}={flags.text(name)}: expected {', '.join(get_args(kind))}")
+    if attested and device != "cpu":
+        raise UsageError(f"--device={device}: an attested server computes within its TEE, and that is outside of it")
     asked = ("threads", "tensorflow_session_parallelism", "tensorflow_intra_op_parallelism")
     threads = next((flags.number(name) for name in asked if flags.number(name) > 0), None)
     engine = check_engine(flags.text("engine"))
+    staging = Path(flags.text("staging_dir"))
     return EngineOptions(
-        cast("Precision", precision), threads, engine, Path(flags.text("staging_dir")), recorded_samples
+        cast("Precision", precision), threads, engine, staging, recorded_samples, cast("Device", device)
     )
 
 

@@ -11,6 +11,8 @@ from tacit.wire.tensor import Tensor
 
 Precision = Literal["f32", "f16", "bf16", "int8"]
 
+Device = Literal["cpu", "gpu"]
+
 Samples = Callable[[Bundle, Mapping[str, Signature]], Sequence[tuple[str, Mapping[str, Tensor]]]]
 """Requests that were recorded among a model's files, each with its signature. Raises: RequestError."""
 
@@ -23,6 +25,7 @@ class EngineOptions:
     int8 it is that of convolutions and matrix products alone.
     `threads` is None for all processors that this process may use.
     `engine` is the name of one, or `auto` for the first that can.
+    `device` is what computes; a GPU does it outside of the TEE.
     `samples` finds what int8 learns its ranges from.
     `staging` is a folder on a tmpfs for formats that are only read from a path.
     """
@@ -32,6 +35,12 @@ class EngineOptions:
     engine: str = "auto"
     staging: Path = Path("/dev/shm")  # noqa: S108 (memory, and checked to be)
     samples: Samples | None = None
+    device: Device = "cpu"
+
+    @property
+    def has_choice_of_threads(self) -> bool:
+        """Whether fewer threads may be tried."""
+        return self.threads is None and self.device == "cpu"
 
 
 class Engine(Protocol):

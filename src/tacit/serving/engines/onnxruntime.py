@@ -49,6 +49,8 @@ def load_onnxruntime(bundle: Bundle, options: EngineOptions) -> Engine:
     layout = recognise(bundle.names)
     if layout.kind is not Kind.ONNX:
         raise ModelFormatError(f"ONNX Runtime reads ONNX models, and {layout.entry} is a {layout.kind}")
+    if options.device != "cpu":
+        raise ModelFormatError(f"ONNX Runtime computes on the processor; --device={options.device} is OpenVINO's")
     if options.precision != "f32":
         raise ModelFormatError(
             f"ONNX Runtime computes as the model says; --precision={options.precision} is OpenVINO's"

@@ -68,7 +68,7 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
     """
     layout = recognise(bundle.names)
     library, core = import_library(), open_core()
-    _check_precision(core, options.precision)
+    _check_device(core, options)
     try:
         written, reading = _read_declared(bundle, layout)
         declared = reading.signatures if reading else written
@@ -77,9 +77,9 @@ def load_openvino(bundle: Bundle, options: EngineOptions) -> Engine:
         model = _read(core, bundle, layout, options)
         _expose_outputs(model, declared)
         if options.precision == "int8":
-            plain = core.compile_model(model, "CPU", _properties(options))
+            plain = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             model = quantise(core, model, _samples(OpenVinoEngine(library, plain, declared), bundle, options))
-        compiled = core.compile_model(model, "CPU", _properties(options))
+        compiled = core.compile_model(model, options.device.upper(), _properties(options))
     except RuntimeError as exc:
         raise ModelFormatError(f"OpenVINO cannot read {layout.entry} as {layout.kind}: {reason_of(exc)}") from exc
     engine = OpenVinoEngine(library, compiled, declared)
@@ -265,12 +265,18 @@ def _expose_outputs(model: Any, declared: Mapping[str, Signature]) -> None:
                 continue  # not reachable from the default signature; that signature is left out
 
 
-def _check_precision(core: Any, precision: Precision) -> None:
-    """Refuse what the processor lacks: the engine would compute it as f32 and say nothing. Raises: ModelFormatError."""
-    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def _check_device(core: Any, options: EngineOptions) -> None:
+    """Refuse what the device lacks: the engine would compute it as f32 and say nothing. Raises: ModelFormatError."""
+    device, precision = options.device.upper(), options.precision
+    if device != "CPU" and not any(found.partition(".")[0] == device for found in core.available_devices):
+        raise ModelFormatError(
+            f"--device={options.device}: OpenVINO finds none that it can use; it finds {', '.join(core.available_devices)}"
+        )
+    has = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     if _CAPABILITIES[precision] not in has:
         offered = ", ".join(name for name, word in _CAPABILITIES.items() if word in has)
-        raise ModelFormatError(f"--precision={precision}: this processor does not have it; it has {offered}")
+        what = "processor" if options.device == "cpu" else "device"
+        raise ModelFormatError(f"--precision={precision}: this {what} does not have it; it has {offered}")
 
 
 def _samples(engine: "OpenVinoEngine", bundle: Bundle, options: EngineOptions) -> Sequence[Sample]:
@@ -283,8 +289,10 @@ def _properties(options: EngineOptions) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",  # one stream over all processors: twice the streams, twice the latency
         "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
-        "ENABLE_CPU_PINNING": False,  # pinning costs a system call per inference and fights with other processes
     }
+    if options.device != "cpu":
+        return chosen
+    chosen["ENABLE_CPU_PINNING"] = False  # pinning costs a system call per inference and fights with other processes
     threads = options.threads or usable_processors()
     if options.threads or threads < (_host_processors() or threads):
         chosen["INFERENCE_NUM_THREADS"] = threads

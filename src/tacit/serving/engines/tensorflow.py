@@ -53,6 +53,8 @@ def load_tensorflow(bundle: Bundle, options: EngineOptions) -> Engine:
     layout = recognise(bundle.names)
     if layout.kind is not Kind.SAVED_MODEL:
         raise ModelFormatError(f"TensorFlow serves SavedModels here, and {layout.entry} is a {layout.kind}")
+    if options.device != "cpu":
+        raise ModelFormatError(f"TensorFlow computes on the processor; --device={options.device} is OpenVINO's")
     if options.precision != "f32":
         raise ModelFormatError(f"TensorFlow computes as the model says; --precision={options.precision} is OpenVINO's")
     content = bundle.read(layout.entry)

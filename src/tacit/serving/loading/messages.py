@@ -64,6 +64,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     engine: str
     staging: str
     fit: bool
+    device: Literal["cpu", "gpu"] = "cpu"
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

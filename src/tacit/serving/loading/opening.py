@@ -82,7 +82,7 @@ class Opener:
         if loading.warm and not calls and not isinstance(engine, SupervisedEngine):
             # What has recorded requests is not tried on others.
             single = partial(self.load, bundle, replace(self.options, threads=1))
-            engine, quick = fit(engine, zeros_for, alone=single if self.options.threads is None else None)
+            engine, quick = fit(engine, zeros_for, alone=single if self.options.has_choice_of_threads else None)
         queueing = loading.queueing
         if loading.own_rules is not None:
             queueing = replace(queueing, rules=loading.own_rules(bundle))

@@ -73,6 +73,7 @@ class Worker:
                 options.engine,
                 str(options.staging if bundle.place else self._own_staging(options.staging)),
                 fit,
+                options.device,
             )
             self._line.limit(_LOADING)
             reply = self._exchange(request, [self._asked, self._answered, contents], meanwhile)

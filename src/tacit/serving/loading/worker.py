@@ -69,7 +69,7 @@ class _Worker:
 
     def _open(self, request: messages.Load, contents: SharedMemory) -> Engine:
         options = EngineOptions(
-            request.precision, request.threads, request.engine, Path(request.staging), self._samples
+            request.precision, request.threads, request.engine, Path(request.staging), self._samples, request.device
         )
         bundle: Bundle
         if request.place is not None:
@@ -81,7 +81,7 @@ class _Worker:
         if not request.fit:
             return engine
         single = partial(self._load, bundle, replace(options, threads=1))
-        return fit(engine, zeros_for, alone=single if options.threads is None else None)[0]
+        return fit(engine, zeros_for, alone=single if options.has_choice_of_threads else None)[0]
 
     def _answer(self, engine: Engine, asked: messages.Ask) -> messages.Answer | messages.Refused:
         try:

@@ -90,6 +90,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "engine": Flag(
         "auto", "openvino, onnxruntime or tensorflow; auto is OpenVINO, and the format's own for what it does not read"
     ),
+    "device": Flag("cpu", "cpu, or gpu: OpenVINO's plugin for Intel's, never on an attested server"),
     "isolation": Flag(
         "auto",
         "none; probe: a process that may die loads each version first; process: it stays there. auto: probe, in SGX none",
