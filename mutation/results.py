@@ -55,7 +55,8 @@ class Results:
             if kept is None or kept["sha256"] != _digest(text):
                 lines += [f"{where}: did not run"] if names else []
             else:
-                lines += [f"{outcome.upper()} {where} | {name}" for name, outcome in kept["left"].items()]
+                left = {name: outcome for name, outcome in kept["left"].items() if (where, name) not in self._accepted}
+                lines += [f"{outcome.upper()} {where} | {name}" for name, outcome in left.items()]
             gone = [name for at, name in self._accepted if at == where and name not in names]
             lines += [f"no such mutant any more, and accepted.txt has it: {where} | {name}" for name in gone]
         return lines
@@ -76,7 +77,7 @@ class Results:
                     left.append(f"- `{where}`, {outcome}: `{name}`")
         cells = " | ".join(str(sums[name]) for name in _COLUMNS)
         table = "\n".join([_HEAD, *rows, f"| all | {cells} | |"])
-        accepted = "\n".join(f"- `{where}`: `{name}`: {why}" for (where, name), why in self._accepted.items())
+        accepted = "\n".join(f"- `{where}`: `{name[:_SHOWN]}`: {why}" for (where, name), why in self._accepted.items())
         return _PAGE.format(table=table, left="\n".join(left) or "None.", accepted=accepted or "None.")
 
     def _row(self, where: str, text: str) -> Counter[str]:
@@ -97,6 +98,7 @@ class Results:
         return "ran" if kept["sha256"] == _digest(text) else "changed since it ran"
 
 
+_SHOWN = 200  # characters of a mutant's name
 _COLUMNS = ("mutants", NOTICED, UNLOADABLE, STUCK, "accepted", SURVIVED, BROKEN, UNTRIED)
 _HEAD = """| module | mutants | a test fails | does not load | stuck | change nothing | survived | unclear | not tried | |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -112,6 +114,11 @@ the text that ran). "A test fails" is what it says. "Does not load" is a change 
 "Stuck" used a minute of the processor in one test, or a quarter of an hour by the clock, twice, the second time with
 nothing else of the driver's running; it is counted apart, for no test said so. "Unclear" is a process that ended in
 another way twice, and counts as not noticed. "Not tried" is what there was no time for, or what is new since.
+"Change nothing" is a person's judgement: those were not tried once they stood in the list. A module's numbers may come
+from several runs over the same text, as tests were added: `--again` tries only what was left of the run before.
+
+What is not changed stands at the top of `mutation/mutants.py` (messages, decorators, defaults of arguments). Not part of
+this are `evidence/claims.py`, and what asks for, makes or simulates evidence (`fetch`, `issue`, `simulated`).
 
 {table}
 

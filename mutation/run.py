@@ -23,6 +23,7 @@ mutmut and cosmic-ray start Python, pytest and every fixture anew for each mutan
 """
 
 import argparse
+import ast
 import gc
 import importlib
 import os
@@ -79,6 +80,7 @@ class Suite:
         self.failed: list[str] = []
         self.tests: dict[tuple[str, int], set[str]] = defaultdict(set)
         self.breadth: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._names: dict[str, frozenset[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
@@ -88,6 +90,9 @@ class Suite:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = session.items
+        for item in items:
+            code = getattr(getattr(item, "function", None), "__code__", None)
+            self._names[item.nodeid] = frozenset(code.co_names) if code else frozenset()
         self._cover.start()
         for item, following in zip(items, [*items[1:], items[0]], strict=True):
             forget_all()
@@ -110,11 +115,15 @@ class Suite:
         """The tests that run a mutant's line, those that may tell most first.
 
         That is those that run a line beside it which few run (what is done where a condition holds), and those that run
-        most of the module (which go all the way); then the quick ones.
+        most of the module (which go all the way); then the quick ones. A constant runs when the module is loaded: there
+        also those count, and first, that name anything of the module.
         """
+        named: list[str] = []
         if mutant.function:
             found = self.tests.get((file, mutant.line), set())
         else:
+            constants = constants_of(mutant.source)
+            named = [test for test, names in self._names.items() if names & constants]
             found = {test for (one, _), tests in self.tests.items() if one == file for test in tests}
         beside = [self.tests.get((file, line), set()) for line in range(mutant.line, mutant.line + _NEAR)]
 
@@ -125,7 +134,15 @@ class Suite:
         near = sorted(found, key=rank)
         width = self.breadth[file]
         broad = sorted(found, key=lambda test: (self.seconds.get(test, 0.0) > _QUICK, -width.get(test, 0)))
-        return list(dict.fromkeys((*near[:_FIRST], *broad[:_FIRST], *near)))
+        named.sort(key=lambda test: self.seconds.get(test, 0.0))
+        return list(dict.fromkeys((*named[:_FIRST], *near[:_FIRST], *broad[:_FIRST], *named, *near)))
+
+
+def constants_of(source: str) -> frozenset[str]:
+    """The names to which a module gives values."""
+    targets = [one.targets for one in ast.parse(source).body if isinstance(one, ast.Assign)]
+    found = [each for group in targets for target in group for each in ast.walk(target)]
+    return frozenset(one.id for one in found if isinstance(one, ast.Name))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -395,6 +396,24 @@ def test_a_pinned_manifest_is_expected_by_every_later_command(place: Place) -> N
     place.trust.pin_manifest(place.attested, b"\1" * 32)
     refused(run_main("status", place.attested), "manifest")
     place.trust.pin_manifest(place.attested, expected)
+
+
+def test_t15_a_signed_manifest_is_expected_by_every_later_command(place: Place, tmp_path: Path) -> None:
+    known = place.trust.load_expectation(place.attested)
+    officer = issue_self_signed(["officer"], common_name="officer", now=datetime.now(UTC))
+    key, folder = tmp_path / "officer.key", tmp_path / "signatures"
+    key.write_bytes(officer.key_pem)
+    folder.mkdir()
+    signed = replace(known, manifest_fingerprint=None, signers=(officer.public_der,), signatures=str(folder))
+    place.trust.store_expectation(place.attested, signed)
+    try:
+        refused(run_main("status", place.attested), "no trusted signer stands", "tacit manifest sign")
+        # What a person reads before they sign it is shown all the same.
+        assert run_main("manifest", "get", place.attested).code == 0
+        assert run_main("manifest", "sign", place.manifest, "--key", key, "-o", folder).code == 0
+        assert run_main("status", place.attested).out.startswith("3: ")
+    finally:
+        place.trust.store_expectation(place.attested, known)
 
 
 def test_an_unattested_coordinator_is_trusted_only_by_that_name(place: Place) -> None:

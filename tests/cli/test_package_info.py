@@ -47,6 +47,19 @@ def test_another_size_is_no_sigstruct(size: int) -> None:
         parse_sigstruct((Signer().sign() + b"x")[:size])
 
 
+def test_one_that_is_cut_at_the_end_of_a_file_is_none() -> None:
+    for cut in (1, SIZE - 100):
+        with pytest.raises(EvidenceFormatError, match="no SIGSTRUCT in it"):
+            find_sigstruct(b"before it" * 300 + Signer().sign()[:-cut])
+
+
+def test_what_nobody_signed_says_nothing() -> None:
+    raw = bytearray(Signer(product_id=7, security_version=3).sign())
+    raw[1028] = 1
+    info = parse_sigstruct(bytes(raw))
+    assert (info.product_id, info.security_version) == (7, 3)
+
+
 def test_it_is_found_inside_an_enclave_behind_what_only_looks_like_one() -> None:
     enclave = b"\x7fELF" + HEADER + bytes(100) + Signer().sign() + bytes(100)
     assert find_sigstruct(enclave).product_id == 7

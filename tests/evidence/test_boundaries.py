@@ -14,13 +14,26 @@ from tacit.errors import CollateralError, CollateralTimeError, EvidenceError, Ev
 from tacit.evidence import INTEL, Tee, TrustAnchor
 from tacit.evidence.anchor.certificates import MAX_CHAIN, parse_chain
 from tacit.evidence.anchor.dates import check_window
-from tacit.evidence.anchor.der import BOOLEAN, ENUMERATED, INTEGER, SEQUENCE, SET, Element, parse_elements, parse_one
+from tacit.evidence.anchor.der import (
+    BIT_STRING,
+    BOOLEAN,
+    ENUMERATED,
+    INTEGER,
+    OCTETS,
+    OID,
+    SEQUENCE,
+    SET,
+    Element,
+    parse_elements,
+    parse_one,
+)
 from tacit.evidence.anchor.roots import AMD, AMD_ROOT_KEYS, check_chain_kind, parse_anchor
 from tacit.evidence.anchor.strict_json import MAX_JSON_DEPTH, MAX_JSON_SIZE, parse_strict_json
 from tacit.evidence.intel.library import verify_with_library
 from tacit.evidence.intel.pck import PCK_EXTENSION, _values, parse_pck_extension
 from tacit.evidence.intel.quote import parse_header, parse_quote
 from tacit.evidence.simulated import authority
+from tacit.evidence.snp.report import TCB_PLACES
 from tacit.evidence.tdx.report import SIZE_10, SIZE_15, SIZE_15EX
 from tacit.evidence.verify.envelope import unwrap
 
@@ -109,6 +122,26 @@ def test_a_sequence_has_256_elements_at_most() -> None:
 def test_one_element_is_one(der: bytes) -> None:
     with pytest.raises(ValueError, match="where one belongs"):
         parse_one(der)
+
+
+def test_depth_is_counted_up_and_down() -> None:
+    def refuse(defect: str) -> Exception:
+        return ValueError(defect)
+
+    for before in (b"", b"[]," * 40, b'{"a":1},' * 40):
+        fits, deeper = (b"[" + before + b"[" * deep + b"]" * deep + b"]" for deep in (31, 32))
+        assert parse_strict_json(fits, refuse)
+        with pytest.raises(ValueError, match="nested 33 deep; at most 32 is read"):
+            parse_strict_json(deeper, refuse)
+
+
+def test_types_of_der_are_those_of_the_standard() -> None:
+    assert (BOOLEAN, INTEGER, BIT_STRING, OCTETS, OID) == (1, 2, 3, 4, 6)
+    assert (ENUMERATED, SEQUENCE, SET) == (10, 0x30, 0x31)
+
+
+def test_each_product_line_with_a_pinned_root_has_places_for_its_tcb() -> None:
+    assert sorted(AMD_ROOT_KEYS.values()) == sorted(TCB_PLACES) == ["Genoa", "Milan", "Turin"]
 
 
 OID_OF_PCK = bytes.fromhex("2a864886f84d010d01")

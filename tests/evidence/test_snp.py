@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ from tacit.evidence.simulated import snp as simulated_snp
 from tacit.evidence.simulated.snp import chip_extensions, issue_amd_crl, issue_ca, issue_leaf
 from tacit.evidence.snp.certificates import load_key, parse_amd_certificate, parse_identity, verify_issued
 from tacit.evidence.snp.collateral import AmdCollateral, pem, read_chain, render_amd_collateral
+from tacit.evidence.snp.report import parse_snp_report
+from tacit.evidence.snp.verify import _check_product, _verify_crl, check_anchor
 from tacit.evidence.verify import parse_collateral
 
 CLASSES: dict[str, tuple[type[EvidenceError], ...]] = {
@@ -170,6 +173,40 @@ def test_claims_say_what_the_guest_is(version: int) -> None:
     assert claims.tcb_versions == {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}
     assert claims.hardware_id == CHIP_ID
     assert [check.number for check in claims.checks if not check.made] == ["B1"]
+
+
+def test_each_check_says_what_it_was_made_over() -> None:
+    raw = snp_report()
+    collateral = shared_chip().collateral
+    leaf, intermediate, root = (one.raw for one in read_chain(collateral))
+    report = parse_snp_report(raw)
+    over = {
+        "A1": raw, "A2": raw[:0x50], "A3": root, "A4": NOW.isoformat().encode(), "A5": leaf + intermediate + root,
+        "A6": collateral.crl, "A7": leaf + raw[0x48:0x4C], "A8": report.reported_tcb, "A9": report.chip_id,
+        "A10": raw[:0x2A0],
+    }  # fmt: skip
+    checks = verify(raw, collateral).checks
+    assert (verify(raw).product_id, verify(raw).tcb_evaluation_number) == (0, 0)
+    assert {one.number: one.input_sha256 for one in checks if one.made} == {
+        number: sha256(content).digest() for number, content in over.items()
+    }
+
+
+def test_a_product_line_that_is_not_known_is_refused() -> None:
+    chain = read_chain(shared_chip().collateral)
+    naples = replace(parse_identity(chain[0]), product="Naples")
+    for version in (2, 5):
+        with pytest.raises(EvidenceFormatError, match="the product line 'Naples' is not known here"):
+            _check_product(parse_snp_report(snp_report(version=version)), naples, chain)
+
+
+def test_t09_a_list_is_the_roots_by_name_and_by_a_key_for_lists() -> None:
+    collateral = shared_chip().collateral
+    leaf, _, root = read_chain(collateral)
+    _verify_crl(collateral.crl, root)
+    for other in (replace(root, subject=leaf.subject), replace(root, key_der=leaf.key_der)):
+        with pytest.raises(CollateralError, match="another CA issued it"):
+            _verify_crl(collateral.crl, other)
 
 
 def test_turin_has_other_places_for_its_tcb_and_short_chip_ids() -> None:
@@ -369,6 +406,23 @@ def test_t67_amds_root_keys_come_with_the_package() -> None:
         assert isinstance(collateral, AmdCollateral)
         root = read_chain(collateral)[2]
         assert AMD_ROOT_KEYS[root.key_sha384] == json.loads((folder / "expect.json").read_text())["product_line"]
+
+
+def test_t07_a_simulated_anchor_needs_its_certificate() -> None:
+    chain = read_chain(shared_chip().collateral)
+    with pytest.raises(UntrustedRootError, match="has no certificate"):
+        check_anchor(chain, replace(ANCHOR, root_der=b""))
+
+
+def test_t07_a_refusal_says_which_side_is_simulated() -> None:
+    chain = read_chain(shared_chip().collateral)
+    with pytest.raises(UntrustedRootError, match="' is SIMULATED: it is never accepted where snp evidence"):
+        check_anchor(chain, AMD)
+    real = read_chain(own(OWN_REPORTS[0]).read())  # type: ignore[arg-type]
+    with pytest.raises(UntrustedRootError, match="' is not marked SIMULATED: it is never accepted where simulated-snp"):
+        check_anchor(real, ANCHOR)
+    with pytest.raises(UntrustedRootError, match="this is SNP evidence"):
+        check_anchor(chain, INTEL)
 
 
 def test_t07_simulated_reports_are_refused_under_amds_anchor() -> None:
