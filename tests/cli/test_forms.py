@@ -29,7 +29,7 @@ def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
 
 # Verbs that change or make something, start something, or whose output is JSON anyway.
 WITHOUT_A_FORM = {
-    *("up", "bench", "predict", "completion", "manifest set", "manifest update cancel", "secret set"),
+    *("up", "bench", "predict", "completion", "manifest set", "manifest sign", "manifest update cancel", "secret set"),
     *("recover-with-signature encrypt-secret", "recover-with-signature sign-secret"),
     *("platform init", "platform export", "platform import"),
     *("install", "uninstall", "namespace add", "namespace remove", "model push"),

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+# Python 3.12 and newer warn of forks where there are threads; the driver's own process has none.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 FOLDER = Path(__file__).parents[2] / "mutation"
 MODULES = ("mutants", "exchange", "results", "run")
 SOURCE = """
