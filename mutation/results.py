@@ -45,6 +45,11 @@ class Results:
         self._kept[where] = {"sha256": _digest(source), **ends, "left": left}
         self._path.write_text(json.dumps(self._kept, indent=1, sort_keys=True) + "\n")
 
+    def drop(self, where: str) -> None:
+        """Forget a module whose tests cannot be believed: it did not run."""
+        if self._kept.pop(where, None) is not None:
+            self._path.write_text(json.dumps(self._kept, indent=1, sort_keys=True) + "\n")
+
     def wrong(self, modules: list[str]) -> list[str]:
         """What a run over these modules leaves to be done."""
         lines = []

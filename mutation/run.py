@@ -11,7 +11,8 @@ ones first, until one fails. A mutant that no test notices has survived: a test 
 nothing, and then `accepted.txt` says why.
 
 Nothing but a test that fails, or a module that does not load, counts as noticed at once. First each function is put in
-its own place, unchanged: if a test fails then, the exchange did it, and the module is given up. A process that ends
+its own place, unchanged, and tests of its first line run for a second: if one fails, the exchange did it,
+and the module counts as not run. What a test of another line would say of the exchange is not asked. A process that ends
 otherwise, or does not end, is tried once more with nothing beside it, and its time is that of the processor: a busy
 machine makes no mutant look stuck.
 
@@ -244,6 +245,7 @@ class Work:
         for one in spoiled:
             say(f"{where}: {one.function or 'the module'} fails its tests when put in its own place")
         if spoiled:
+            self._results.drop(where)
             return
         wanted = [one for one in mutants_of(source) if self._results.wants(where, source, one, again=self._again)]
         found = self._all(session, jobs(wanted), where)

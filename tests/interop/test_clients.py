@@ -30,6 +30,15 @@ SAME = {
 
 pytestmark = pytest.mark.timeout(120)
 
+needs_clients = pytest.mark.skipif(
+    "TACIT_CLIENTS_PYTHON" not in os.environ,
+    reason="TACIT_CLIENTS_PYTHON names no interpreter; `make clients` makes one",
+)
+needs_tensorflow = pytest.mark.skipif(
+    "TACIT_TENSORFLOW_PYTHON" not in os.environ,
+    reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",
+)
+
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
@@ -97,10 +106,7 @@ def serving(folder: Path, identity: dict[str, str]) -> Iterator[dict[str, int]]:
 
 
 @pytest.mark.clients
-@pytest.mark.skipif(
-    "TACIT_CLIENTS_PYTHON" not in os.environ,
-    reason="TACIT_CLIENTS_PYTHON names no interpreter; `make clients` makes one",
-)
+@needs_clients
 @pytest.mark.parametrize(
     ("program", "kind", "port"),
     [
@@ -145,19 +151,13 @@ def test_perf_analyzer_measures_to_its_end(ports: dict[str, int], kind: str, pro
 
 
 @pytest.mark.tensorflow
-@pytest.mark.skipif(
-    "TACIT_TENSORFLOW_PYTHON" not in os.environ,
-    reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",
-)
+@needs_tensorflow
 def test_the_stubs_of_tensorflow_serving_get_their_answers(ports: dict[str, int]) -> None:
     drive(os.environ["TACIT_TENSORFLOW_PYTHON"], "stubs", "grpc", f"127.0.0.1:{ports['grpc']}")
 
 
 @pytest.mark.clients
-@pytest.mark.skipif(
-    "TACIT_CLIENTS_PYTHON" not in os.environ,
-    reason="TACIT_CLIENTS_PYTHON names no interpreter; `make clients` makes one",
-)
+@needs_clients
 @pytest.mark.parametrize(
     ("kind", "port"), [("grpc", "grpc"), ("http", "rest"), ("grpc-aio", "grpc"), ("http-aio", "rest")]
 )
@@ -167,10 +167,7 @@ def test_tritons_client_goes_over_an_attested_session(attested: Attested, kind: 
 
 
 @pytest.mark.tensorflow
-@pytest.mark.skipif(
-    "TACIT_TENSORFLOW_PYTHON" not in os.environ,
-    reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",
-)
+@needs_tensorflow
 def test_the_stubs_of_tensorflow_serving_go_over_an_attested_session(attested: Attested) -> None:
     address = f"localhost:{attested.ports['grpc']}"
     drive(os.environ["TACIT_TENSORFLOW_PYTHON"], "stubs", "grpc", address, str(attested.file))

@@ -126,3 +126,15 @@ def test_the_page_says_what_ran_and_what_did_not(driver: dict[str, ModuleType], 
     assert results.wrong(["one.py"]) == []
     one.write_text(SOURCE + "\n")
     assert "changed since it ran" in results.page()
+
+
+def test_a_module_that_fails_its_tests_unchanged_has_no_results(driver: dict[str, ModuleType], tmp_path: Path) -> None:
+    one, kept = tmp_path / "one.py", tmp_path / "results.json"
+    one.write_text(SOURCE)
+    results = driver["results"].Results(kept, tmp_path / "accepted.txt", tmp_path, [one])
+    found = {each.name: "noticed" for each in driver["mutants"].mutants_of(SOURCE)}
+    results.add("one.py", SOURCE, found, again=False)
+    assert results.wrong(["one.py"]) == []
+    results.drop("one.py")
+    assert results.wrong(["one.py"]) == ["one.py: did not run"]
+    assert driver["results"].Results(kept, tmp_path / "accepted.txt", tmp_path, [one]).wrong(["one.py"]) != []
