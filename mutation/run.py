@@ -295,6 +295,9 @@ def main() -> int:
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
     every = [path for pattern in MODULES for path in sorted(SOURCE.glob(pattern))]
     named = [path for word in options.words for path in every if word in str(path)]
+    for word in options.words:
+        if not any(word in str(path) for path in every):
+            parser.error(f"no module has {word!r} in its path; they are those of docs/mutation.md")
     files = list(dict.fromkeys(named)) if options.words else every
     results = Results(HERE / "results.json", ACCEPTED, SOURCE, every)
     work = Work(files, options.seconds, results, again=options.again)

@@ -237,6 +237,18 @@ def test_signatures_are_for_everybody_who_could_read_them_and_a_folder_is_made(
     assert file.stat().st_mode & 0o777 == 0o640
 
 
+def test_signatures_go_nowhere_where_no_place_is_named(
+    store: TrustStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key.pem").write_bytes(issue_self_signed(["a"], common_name="a", now=NOW).key_pem)
+    (tmp_path / "manifest.json").write_bytes(raw(MINIMAL))
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    done = run_main("manifest", "sign", "manifest.json", "--key", "key.pem", "-o", "")
+    assert (done.code, set(tmp_path.iterdir())) == (1, before)
+    assert "output flag must not be empty" in done.err
+
+
 @pytest.mark.parametrize("said", [("--signer", "officer.pem"), ("--signatures", "folder")])
 def test_signers_are_told_of_one_coordinator(store: TrustStore, said: tuple[str, str]) -> None:
     done = run_main("trust", *said)

@@ -26,7 +26,7 @@ from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, keep_certificates, open_store, reach, while_doing
 from tacit.client.connect import MANIFEST_LABEL
 from tacit.client.coordinator import CoordinatorClient, fingerprint
-from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError
+from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError, UsageError
 from tacit.manifest import parse_manifest, parse_manifest_strict
 from tacit.pki.detached import add_signature
 from tacit.pki.keys import parse_private_key
@@ -169,6 +169,8 @@ def sign(
 
     Example: tacit manifest sign manifest.json --key officer.key -o signatures/
     """
+    if not output:  # as an unset variable in a script gives it; the folder that one is in has a name, `.`
+        raise UsageError("output flag must not be empty; name a file or a folder with -o")
     raw, signer = load_manifest(file), parse_private_key(read_input(key))
     place = Path(output)
     if output.endswith("/") or place.is_dir():
