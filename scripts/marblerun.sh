@@ -10,14 +10,11 @@ if ! command -v go >/dev/null 2>&1; then
     exit 1
 fi
 mkdir -p "$out"
-unpack() {
+if [ ! -d "$out/charts" ] || [ ! -x "$out/marblerun" ]; then
     source=$(go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
     rm -rf "$out/source"
     cp -r "$source" "$out/source"
     chmod -R u+w "$out/source"
-}
-if [ ! -d "$out/charts" ] || [ ! -x "$out/marblerun" ]; then
-    unpack
     # In its own folder, with its own list of hashes. Without the library of its verifier, which the verbs about a cluster do not need.
     (cd "$out/source" && nice -n 10 go build -p "${TACIT_BUILD_JOBS:-2}" -trimpath -buildvcs=false -ldflags '-s -w' \
         -tags ego_mock_eclient -o "$out/marblerun.part" ./cli) >&2

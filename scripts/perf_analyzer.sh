@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 out="$PWD/.cache/perf_analyzer"
-if [ ! -x "$out/perf_analyzer" ]; then
+wanted=$(cksum < lock/perf-analyzer.txt)
+if [ "$(cat "$out/.installed" 2>/dev/null)" != "$wanted" ]; then
     if [ "$(uname -m)" != x86_64 ] || ! command -v apt-get >/dev/null 2>&1; then
         echo 'perf_analyzer is not tried: it is a program for x86-64, and needs libb64-0d by apt-get' >&2
         exit 1
@@ -19,5 +20,6 @@ if [ ! -x "$out/perf_analyzer" ]; then
     cp "$out"/parts/tritonclient-*.data/data/bin/perf_analyzer "$out"
     chmod +x "$out/perf_analyzer"
     rm -r "$out/parts"
+    echo "$wanted" > "$out/.installed"
 fi
 echo "$out/perf_analyzer"

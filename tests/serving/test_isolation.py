@@ -190,15 +190,15 @@ def test_t46_a_sealed_model_gets_there_without_its_key_or_a_disk(
 
 
 def test_the_first_process_is_started_ahead_and_used(tmp_path: Path) -> None:
-    workers = Workers(Isolation.PROBE, command())
-    workers.prepare()
+    workers = Workers(Isolation.PROBE, command(), ahead=start(command()))
     (ahead,) = children()
     bundle = MemoryBundle({"model.onnx": models.onnx_model()})
     engine = workers.try_out(bundle, ONE)
     assert children() == {ahead}
     engine.close()
-    workers.prepare()
-    workers.close()
+    unused = Workers(Isolation.PROBE, command(), ahead=start(command()))
+    assert children()
+    unused.close()
     assert not children()
 
 

@@ -138,8 +138,9 @@ async def test_grpc_and_rest_share_one_port_where_both_are_given_its_number(
         np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
 
 
-async def test_an_edge_that_does_not_exist_is_refused_for_what_it_is(serving: Any, plain: Path) -> None:
-    flags = ["--model_name=m", f"--model_base_path={plain}", "--port=9", "--rest_api_port=9", "--edge=foo"]
+@pytest.mark.parametrize("port", [0, 9])
+async def test_an_edge_that_does_not_exist_is_refused_for_what_it_is(serving: Any, plain: Path, port: int) -> None:
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--port={port}", "--rest_api_port=9", "--edge=foo"]
     with pytest.raises(UsageError, match="--edge=foo: expected tacit or grpcio"):
         async with serving(flags, {}):
             pass

@@ -331,13 +331,18 @@ def verify_signed_manifest(
     return signer
 
 
+def signatures_in(folder: Path, digest: bytes) -> Path:
+    """The file of signatures of the manifest with this SHA-256, in a folder with one for each."""
+    return folder / f"{digest.hex()}.sig"
+
+
 def _load_signatures(where: str | None, digest: bytes) -> tuple[bytes, ...]:
     """Raises: OSError, PkiError."""
     if where is None:
         return ()
     path = Path(where)
     if path.is_dir():
-        path = path / f"{digest.hex()}.sig"
+        path = signatures_in(path, digest)
     with path.open("rb") as file:
         return parse_signatures(file.read(_MAX_SIGNATURES))
 

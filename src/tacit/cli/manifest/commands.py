@@ -24,7 +24,7 @@ from tacit.cli.manifest import check, review, update
 from tacit.cli.manifest.display import show_updated
 from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, keep_certificates, open_store, reach, while_doing
-from tacit.client.connect import MANIFEST_LABEL
+from tacit.client.connect import MANIFEST_LABEL, signatures_in
 from tacit.client.coordinator import CoordinatorClient, fingerprint
 from tacit.errors import ConnectError, InputError, ManifestError, NotSetError, PeerError, UsageError
 from tacit.manifest import parse_manifest, parse_manifest_strict
@@ -174,7 +174,7 @@ def sign(
     raw, signer = load_manifest(file), parse_private_key(read_input(key))
     place = Path(output)
     if output.endswith("/") or place.is_dir():
-        place = place / f"{fingerprint(raw).hex()}.sig"
+        place = signatures_in(place, fingerprint(raw))
     write_shared(place, add_signature(MANIFEST_LABEL, raw, signer, read_input(place) if place.exists() else b""))
     typer.echo(f"Signed {fingerprint(raw).hex()} in {place}")
 

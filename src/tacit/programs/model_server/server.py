@@ -124,8 +124,6 @@ def build(
         log.warning("no-models", file=flags.text("model_config_file"), message="none until a configuration names some")
     models = configure_models(entries, flags, environ)
     tell_unbound(log, models, attested="TACIT_TEE" in environ)
-    if workers is not None:
-        workers.prepare()
     observers: list[Observer] = [observer(log)]
     repository = Repository(
         models,
@@ -187,6 +185,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     grpc_port, rest_port, socket = flags.number("port"), flags.number("rest_api_port"), flags.text("grpc_socket_path")
     if not grpc_port and not rest_port and not socket:
         raise UsageError("both ports are off; give --port, --rest_api_port or --grpc_socket_path")
+    _edge(flags)  # a wrong one is refused whatever is served
     doors = open_doors(flags)
     more, oip = oip_handlers(server.plane, flags)
     methods = doors.grpc(grpc_methods(server), more)

@@ -12,7 +12,8 @@ from tacit.serving.loading.supervised import SupervisedEngine, Teller, WorkerEng
 class Workers:
     """Starts processes for models, where `isolation` wants them. The first one may run already: `ahead`.
 
-    `meanwhile` is what this process can do while another tries a model out.
+    `ahead` is the first one, if it was started already: until its model is there, it has read what it needs. `meanwhile`
+    is what this process can do while another tries a model out.
     """
 
     def __init__(
@@ -25,11 +26,6 @@ class Workers:
         self.isolation = isolation
         self._command, self._meanwhile = command, meanwhile
         self._spare = ahead
-
-    def prepare(self) -> None:
-        """Start the first one now: until its model is there, it has read what it needs."""
-        if self.isolation is not Isolation.NONE and self._spare is None:
-            self._spare = start(self._command)
 
     def close(self) -> None:
         """End the one that nobody needed."""
