@@ -1,6 +1,8 @@
 # The whole developer interface. `make demo` and `make test` make .venv themselves.
 .PHONY: help demo test check bench soak fuzz mutate slow wheel tensorflow clients tools cluster images clean
 PYTEST = .venv/bin/python -m pytest
+# Where a shell forbids Python to keep what it compiled, each of the hundreds of programs that the tests start compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'make demo     train, encrypt, attest, predict: the whole way, on a simulated TEE (KEEP=1 leaves it running, without the attacks)'

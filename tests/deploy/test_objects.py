@@ -167,8 +167,11 @@ BROKEN: list[tuple[str, str, Any]] = [
 ]
 
 
+WHOLE = [one for one in yaml.safe_load_all(GOOD) if one]
+
+
 def good() -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all(GOOD) if one]
+    return copy.deepcopy(WHOLE)
 
 
 def put(found: list[dict[str, Any]], path: str, value: Any) -> None:

@@ -6,6 +6,8 @@ The schemas know each object for itself, and are strict: an unknown field is a d
 what "restricted" of the Pod Security Standards asks, and whether objects that name each other fit.
 """
 
+import functools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,18 +33,21 @@ def name_of(one: Object) -> str:
 
 def defects(objects: Sequence[Object], *, version: str = "1.35") -> list[str]:
     """Everything that is wrong with the objects of one chart."""
-    found = [f"schema: {name_of(one)}: {what}" for one in objects for what in _by_schema(one, version)]
+    found = [f"schema: {name_of(one)}: {what}" for one in objects for what in _by_schema(json.dumps(one), version)]
     # The rules read what the schemas promise.
     return found or [f"{rule.__name__}: {where}: {what}" for rule in RULES for where, what in rule(objects)]
 
 
-def _by_schema(one: Object, version: str) -> Iterator[str]:
+@functools.cache  # the schema is read from its file each time, and most objects are asked about often
+def _by_schema(text: str, version: str) -> Sequence[str]:
+    one = json.loads(text)
     try:
-        kubernetes_validate.validate(dict(one), version, strict=True)
+        kubernetes_validate.validate(one, version, strict=True)
     except ValidationError as exc:
-        yield f"{'.'.join(str(part) for part in exc.path)}: {exc.message.splitlines()[0][:200]}"
+        return [f"{'.'.join(str(part) for part in exc.path)}: {exc.message.splitlines()[0][:200]}"]
     except SchemaNotFoundError:
-        yield f"{one.get('apiVersion')} has no such kind in Kubernetes {version}"
+        return [f"{one.get('apiVersion')} has no such kind in Kubernetes {version}"]
+    return []
 
 
 Found = Iterator[tuple[str, str]]

@@ -15,6 +15,7 @@ for such a package only the imports that run with it count.
 
 import ast
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -122,10 +123,11 @@ def close_imports(
     modules: dict[str, Module] = {}
     foreign: set[str] = set()
     seen: set[tuple[str, bool]] = set()
-    waiting = [(root, True) for root in roots]
+    # Packages that are only passed through come last, from the left: most of them are wanted for themselves by then.
+    waiting = deque((root, True) for root in roots)
     while waiting:
         name, wanted = waiting.pop()
-        if (name, wanted) in seen:
+        if not seen.isdisjoint({(name, True), (name, wanted)}):
             continue
         seen.add((name, wanted))
         if name.split(".")[0] != PACKAGE:
@@ -133,7 +135,7 @@ def close_imports(
             continue
         parent = name.rpartition(".")[0]
         if parent:
-            waiting.append((parent, False))
+            waiting.appendleft((parent, False))
         module = modules.get(name) or find(name)
         if module is None:
             continue
