@@ -4,9 +4,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Whoever starts the tests in the background may have SIGINT ignored, and so would every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, however busy the machine is: looking for new ones is the fuzzers' task.
+settings.register_profile("tacit", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tacit")
 
 
 @pytest.fixture(scope="session")

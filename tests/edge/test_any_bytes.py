@@ -106,7 +106,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(REQUESTS, cuts)
 def test_t48_any_bytes_on_http1_are_answered_or_refused(parts: list[bytes], sizes: list[int]) -> None:
     raw = b"".join(parts)
@@ -127,7 +127,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CALLS, cuts)
 def test_t48_any_frames_are_answered_and_hold_nothing_at_the_end(parts: list[bytes], sizes: list[int]) -> None:
     raw = f.PREFACE + f.settings() + b"".join(parts)
@@ -136,7 +136,7 @@ def test_t48_any_frames_are_answered_and_hold_nothing_at_the_end(parts: list[byt
     assert sum(len(each.payload) + 9 for each in f.parse(answer)) == len(answer), "what is sent is whole frames"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=50), max_size=8), cuts)
 def test_messages_are_the_same_however_their_bytes_are_cut(messages: list[bytes], sizes: list[int]) -> None:
     reader = MessageReader(1000)

@@ -7,7 +7,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import frames as f
@@ -398,7 +398,7 @@ def test_the_same_frames_now_and_then_are_fine(name: str) -> None:
 # ---- any bytes
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.data())
 def test_t48_any_bytes_give_events_or_an_end_and_nothing_is_hoarded(data: st.DataObject) -> None:
     kinds = st.integers(0, 12)
@@ -419,7 +419,7 @@ def test_t48_any_bytes_give_events_or_an_end_and_nothing_is_hoarded(data: st.Dat
     assert connection.streams <= 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from([f.DATA, f.HEADERS, f.PING, 0x20]), st.binary(max_size=60), st.integers(0, 20)),

@@ -47,7 +47,7 @@ def answer(quote: bytes, collateral: Collateral = COLLATERAL, anchor: TrustAncho
 # ---- evidence
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(raw=st.binary(max_size=2000))
 @example(raw=b"")
 @example(raw=b"\1\0\0\0")
@@ -57,7 +57,7 @@ def test_t13_random_bytes_are_refused(raw: bytes) -> None:
     assert answer(QUOTES[False][:48] + raw) in {"EvidenceFormatError", "EvidenceSignatureError"}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     which=st.sampled_from(sorted(QUOTES, key=str)),
     edits=st.lists(st.tuples(st.integers(0, 4599), st.integers(1, 255)), min_size=1, max_size=4),
@@ -69,7 +69,7 @@ def test_t13_mutated_quote_is_answered_in_our_words(which: Any, edits: list[tupl
     assert answer(bytes(quote))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(length=st.integers(0, 4000), debug=st.booleans())
 def test_t13_cut_quote_is_refused(length: int, debug: bool) -> None:
     quote = QUOTES[debug]
@@ -161,7 +161,7 @@ def test_report_of_another_size_is_refused() -> None:
         parse_report(bytes(383))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(raw=st.binary(max_size=60))
 def test_t13_der_walker_ends(raw: bytes) -> None:
     try:
@@ -223,7 +223,7 @@ def test_collateral_survives_its_file() -> None:
     assert parse_collateral(render_collateral(COLLATERAL)) == COLLATERAL
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(edits=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_t13_mutated_collateral_file_is_answered_in_our_words(edits: list[tuple[int, int]]) -> None:
     raw = bytearray(render_collateral(COLLATERAL))
@@ -237,7 +237,7 @@ def test_t13_mutated_collateral_file_is_answered_in_our_words(edits: list[tuple[
         assert answer(QUOTES[debug], collateral)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     field=st.sampled_from([*asdict(COLLATERAL)]),
     offset=st.integers(0, 10_000),
@@ -299,7 +299,7 @@ def test_t13_signed_text_of_another_form_is_refused(field: str, text: str) -> No
         assert answer(QUOTES[debug], replace(COLLATERAL, **{field: text})) == "CollateralError"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=200) | st.text('[]{}",:0123456789eE+-.NaInfity\\u ', max_size=60).map(str.encode))
 def test_t13_strict_json_never_raises_another_error(raw: bytes) -> None:
     with contextlib.suppress(CollateralError):
@@ -327,7 +327,7 @@ def test_t13_list_that_does_not_parse_is_refused(der: bytes) -> None:
 # ---- the platform's file
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(edits=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=3))
 def test_t13_mutated_platform_file_is_answered_in_our_words(edits: list[tuple[int, int]]) -> None:
     raw = bytearray(render_platform(shared_platform().public()))

@@ -243,7 +243,7 @@ def test_t13_tagged_evidence_of_another_form_is_refused(value: bytes) -> None:
     assert isinstance(refused, EvidenceFormatError | BindingError)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edits=st.lists(st.tuples(st.integers(0, 6000), st.integers(1, 255)), min_size=1, max_size=4))
 def test_t13_a_mutated_certificate_is_refused_in_our_words(edits: list[tuple[int, int]]) -> None:
     der = bytearray(GOOD)
@@ -297,7 +297,7 @@ def test_t13_cbor_with_more_than_one_form_is_refused(data: bytes) -> None:
         parse_cbor(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=60))
 def test_t13_cbor_ends_with_a_value_or_one_kind_of_error(data: bytes) -> None:
     with contextlib.suppress(ValueError):

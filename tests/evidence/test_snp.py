@@ -492,7 +492,7 @@ def test_t03_a_report_of_one_role_is_refused_in_another() -> None:
 # ---- bytes
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(edits=st.lists(st.tuples(st.integers(0, 1183), st.integers(1, 255)), min_size=1, max_size=4))
 def test_t13_a_mutated_report_is_refused_in_our_words(edits: list[tuple[int, int]]) -> None:
     original = snp_report()
@@ -503,7 +503,7 @@ def test_t13_a_mutated_report_is_refused_in_our_words(edits: list[tuple[int, int
         assert refusal_of(bytes(report))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(which=st.sampled_from(["ark", "ask", "vcek", "crl"]), edits=st.lists(
     st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=3
 ))  # fmt: skip
@@ -516,7 +516,7 @@ def test_t13_a_mutated_certificate_is_refused_in_our_words(which: str, edits: li
         assert refusal_of(snp_report(), replace(chip, **{which: bytes(raw)}).collateral)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=200))
 def test_t13_bytes_that_are_no_certificate_are_refused(raw: bytes) -> None:
     with pytest.raises(CollateralError):

@@ -371,7 +371,7 @@ def test_the_form_without_a_role_is_accepted_only_where_it_is_asked_for() -> Non
 QUOTES = [td_quote(version=version, size=size) for version, size in SIZES]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(which=st.integers(0, 3), edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), min_size=1))
 def test_t13_a_mutated_td_quote_is_answered_in_our_words(which: int, edits: list[tuple[int, int]]) -> None:
     quote = bytearray(QUOTES[which])
@@ -381,7 +381,7 @@ def test_t13_a_mutated_td_quote_is_answered_in_our_words(which: int, edits: list
         verify(bytes(quote))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(which=st.integers(0, 3), length=st.integers(0, 4000))
 def test_t13_a_cut_td_quote_is_refused(which: int, length: int) -> None:
     with pytest.raises(EvidenceFormatError, match="I1"):

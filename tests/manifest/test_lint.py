@@ -409,7 +409,7 @@ MANIFESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MANIFESTS, MANIFESTS)
 def test_t24_no_manifest_stops_a_review_and_no_text_repeats_a_content(old: Any, new: Any) -> None:
     try:

@@ -42,7 +42,7 @@ def open_all(raw: bytes, key: bytes = KEY) -> dict[str, bytes]:
     return {file.name: bytes(capsule.read(file.name)) for file in capsule.info.files}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.text("abcdefgh123", min_size=1, max_size=8),
@@ -239,7 +239,7 @@ def test_t44_a_lying_size_is_refused_before_memory_is_taken() -> None:
         open_all(header + bytes(16) + sealed + layout.TRAILER.pack(len(sealed), layout.END))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300))
 def test_t13_any_bytes_give_a_refusal_and_nothing_else(raw: bytes) -> None:
     with pytest.raises(VaultError):
