@@ -81,7 +81,6 @@ def test_a_security_version_is_raised_and_the_manifests_text_stays() -> None:
     old, new = (x509.load_der_x509_certificate(one.secrets["cert"].certificate) for one in (before, after))
     assert old.public_key() != new.public_key()
     assert old.not_valid_after_utc == new.not_valid_after_utc
-    assert after.previous_secrets == before.secrets
     with pytest.raises(ManifestError, match="downgrade"):
         made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 4}}}))
 
@@ -117,6 +116,32 @@ def test_rotation_renews_every_generated_key_and_keeps_what_owners_gave() -> Non
     released = made.core.activate(make_order())
     assert released.env["OWN"] != own
     assert released.env["WAS"] == own
+
+
+@pytest.mark.parametrize(
+    "later", [encode({"Packages": {"p": {"SecurityVersion": 5}}}), manifest()], ids=["version", "manifest"]
+)
+def test_what_a_rotation_replaced_is_kept_by_later_updates(later: bytes) -> None:
+    made = set_up()
+    own = made.core.activate(make_order()).env["OWN"]
+    first, rotated = update(made, manifest(config={"RotateRootSecret": True}))
+    for _ in range(2):
+        _, after = update(made, later)
+        assert after.previous_root_secret == first.root_secret
+        assert after.previous_secrets["key"] == first.secrets["key"]
+        assert after.secrets["key"] == rotated.secrets["key"]
+        assert made.core.activate(make_order()).env["WAS"] == own
+
+
+def test_the_value_before_follows_what_an_update_renewed_and_nothing_else() -> None:
+    made = set_up()
+    first, raised = update(made, encode({"Packages": {"p": {"SecurityVersion": 5}}}))
+    assert raised.secrets["cert"] != first.secrets["cert"]
+    assert raised.previous_secrets == first.previous_secrets
+    _, after = update(made, manifest())
+    assert after.previous_secrets["cert"] == raised.secrets["cert"]
+    assert after.previous_secrets["given"].private == b""
+    assert after.secrets["given"].private == b"word"
 
 
 def test_an_update_undoes_an_earlier_raise_and_says_so_in_the_state() -> None:

@@ -132,8 +132,6 @@ def after_version_update(
         identity=identity,
         manifest=manifest,
         secrets=secrets,
-        previous_secrets=holdings.secrets,
-        previous_root_secret=holdings.root_secret,
     )
 
 
@@ -169,7 +167,7 @@ def after_replacement(
                 secrets[name] = unset_secret(rule)
             else:
                 secrets[name] = generate_one(name, rule, issuer=identity.marble_root, now=now, random=random)
-            previous[name] = old or secrets[name]
+            previous[name] = _previous(name, holdings, old=old, new=secrets[name])
         after = replace(
             holdings,
             identity=identity,
@@ -178,7 +176,7 @@ def after_replacement(
             secrets=secrets,
             previous_secrets=previous,
             root_secret=random(ROOT_SECRET_SIZE) if rotate else holdings.root_secret,
-            previous_root_secret=holdings.root_secret,
+            previous_root_secret=holdings.root_secret if rotate else holdings.previous_root_secret,
             pending=None,
         )
         rehearse(after, manifest, secrets=secrets, random=random)
@@ -187,6 +185,13 @@ def after_replacement(
     except (ManifestError, PkiError, SecretError) as exc:
         raise ManifestError(f"updating secrets: {exc}") from exc
     return after
+
+
+def _previous(name: str, holdings: Holdings, *, old: Secret | None, new: Secret) -> Secret:
+    """The value before: of a value that stays, the one that was before already, so that no later update loses it."""
+    if old is None:
+        return new
+    return old if new is not old else holdings.previous_secrets.get(name, old)
 
 
 def _outlives(rule: SecretRule, *, rotate: bool) -> bool:
