@@ -221,7 +221,7 @@ def rehearse(
         TemplateError: the first that cannot be filled in, and where it stands.
     """
     identity = holdings.identity
-    filled = placeholders(manifest, secrets, issuer=identity.marble_root, random=random)
+    filled = placeholders(manifest, secrets, issuer=identity.marble_root, random=random, written=only or ())
     data = _template_data(identity, identity.intermediate.encode(), filled, filled)
 
     def concerned(content: rules.Content) -> bool:

@@ -6,7 +6,7 @@ secret has PKCS#8 and PKIX DER there, and `certificate` in DER.
 Source: derivation and words of refusal as recorded from MarbleRun v1.9.1.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -165,13 +165,21 @@ def derive_symmetric(root_secret: bytes, name: str, marble: Marble, *, size: int
 
 
 def placeholders(
-    manifest: Manifest, held: Mapping[str, Secret], *, issuer: KeyPair, random: Random
+    manifest: Manifest,
+    held: Mapping[str, Secret],
+    *,
+    issuer: KeyPair,
+    random: Random,
+    written: Collection[str] = (),
 ) -> dict[str, Secret]:
-    """The secrets of a rehearsal: what is held, and for the rest values of the right shape that nobody ever gets."""
+    """The secrets of a rehearsal: what is held, and for the rest values of the right shape that nobody ever gets.
+
+    Names just `written` stand as they are, so that a value that their owner empties is seen before it is stored.
+    """
     filled = dict(held)
     for name, rule in manifest.secrets.items():
         secret = filled.get(name) or unset_secret(rule)
-        if not secret.private:
+        if not secret.private and name not in written:
             secret = _placeholder(rule, secret, issuer=issuer, random=random)
         filled[name] = secret
     return filled
