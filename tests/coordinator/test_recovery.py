@@ -67,6 +67,29 @@ def test_t31_a_plan_that_the_host_forged_to_one_holder_opens_nothing(tmp_path: P
     store.close()
 
 
+@pytest.mark.parametrize("threshold", [0, 2])
+def test_t33_one_signature_does_not_speak_for_two_shares(tmp_path: Path, threshold: int) -> None:
+    one, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    keys = {"a": one, "b": one, "c": other} if threshold else {"a": one, "b": one}
+    store = SealedFolder(tmp_path, None)
+    manifest = {**PLAIN_MANIFEST, "RecoveryKeys": {name: pem_of(key) for name, key in keys.items()}}
+    handed = make_coordinator(store=store).core.set_manifest(
+        encode({**manifest, "Config": {"RecoveryThreshold": threshold}})
+    )
+    shares = {name: one.decrypt(handed[name], OAEP) for name in ("a", "b")}
+    store.close()
+    (tmp_path / KEY_NAME).unlink()
+    store = SealedFolder(tmp_path, None)
+    core = make_coordinator(store=store, recovery=True).core
+    for bad in (b"xx", sign(one, shares["b"])):
+        core.recover(shares["a"], bad)
+        with pytest.raises(RecoveryError, match="no matching recovery"):
+            core.recover(shares["b"], sign(one, shares["b"]))
+    core.recover(shares["a"], sign(one, shares["a"]))
+    assert core.recover(shares["b"], sign(one, shares["b"])) == 0
+    store.close()
+
+
 def test_where_nothing_waits_for_recovery_no_secret_is_taken() -> None:
     core = make_coordinator().core
     with pytest.raises(IllegalTransitionError):

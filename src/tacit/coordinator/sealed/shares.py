@@ -150,15 +150,24 @@ def verify_holders(
     if needed != plan.threshold:
         message = "recovery threshold in manifest does not match the threshold used for recovery"
         raise RecoveryError(f"{message}: expected {needed}, got {plan.threshold}")
-    signers = {name for name, key in holders.items() if any(_signed(key, one) for one in given)}
+    signers = _signers(given, holders)
     if needed < len(holders):
-        if len(signers) < needed:
+        if len(signers) < len(given):
             raise RecoveryError("no matching recovery public key found for recovery key")
         return tuple(sorted(signers))
     for name in sorted(holders):
         if name not in signers:
             raise RecoveryError(f'no matching recovery key found for recovery public key "{name}"')
     return tuple(sorted(signers))
+
+
+def _signers(given: Sequence[Given], holders: Mapping[str, RSAPublicKey]) -> set[str]:
+    """Who signed the shares. Two names may have one key: then too each signature speaks for one of them."""
+    signers: set[str] = set()
+    for one in given:
+        free = (name for name in sorted(holders) if name not in signers)
+        signers.update(next(([name] for name in free if _signed(holders[name], one)), []))
+    return signers
 
 
 def _signed(key: RSAPublicKey, one: Given) -> bool:
