@@ -1,5 +1,6 @@
 """What an update changes, what it keeps, and that it outlives whatever happens."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,34 @@ def test_a_security_version_is_raised_and_the_manifests_text_stays() -> None:
     assert old.not_valid_after_utc == new.not_valid_after_utc
     with pytest.raises(ManifestError, match="downgrade"):
         made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 4}}}))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"AcceptedTCBStatuses": ["UpToDate"]}, {"AcceptedAdvisories": ["INTEL-SA-1"]}, {"TEE": "sgx"}, {"UniqueID": ""}],
+)
+def test_what_stands_beside_a_security_version_and_is_not_the_programs_changes_nothing(beside: dict[str, Any]) -> None:
+    before, after = update(set_up(), encode({"Packages": {"p": {"SecurityVersion": 5, **beside}}}))
+    assert before.manifest is not None
+    assert after.manifest is not None
+    assert after.manifest.packages["p"] == replace(before.manifest.packages["p"], security_version=5)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"Debug": True},
+        {"UniqueID": "ab" * 32},
+        {"SignerID": "ab" * 32},
+        {"ProductID": 0},
+        {"TEE": "tdx"},
+        {"TCBGraceDays": 3},
+    ],
+)
+def test_t20_what_a_security_version_does_not_change_is_refused_beside_it(beside: dict[str, Any]) -> None:
+    made = set_up()
+    with pytest.raises(ManifestError, match="update manifest contains unupdatable values"):
+        made.core.updates.update("ann", encode({"Packages": {"p": {"SecurityVersion": 5, **beside}}}))
 
 
 def test_what_keeps_its_definition_keeps_its_value_and_certificates_are_new() -> None:

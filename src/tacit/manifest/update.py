@@ -9,6 +9,7 @@ Source: rules and words of refusal as recorded from MarbleRun v1.9.1.
 from dataclasses import replace
 
 from tacit.errors import ManifestError
+from tacit.evidence.claims import Tee
 from tacit.manifest.access import UPDATE_MANIFEST
 from tacit.manifest.model import Manifest, Package, SecretRule
 
@@ -97,10 +98,21 @@ def _threshold(manifest: Manifest) -> int:
 def _version_defect(current: Package | None, update: Package) -> str:
     if current is None:
         return "update manifest specifies a package which the original manifest does not contain"
-    if replace(update, security_version=None) != Package():
+    if _names_more(current, update):
         return "update manifest contains unupdatable values"
     if update.security_version is None:
         return "update manifest does not specify a SecurityVersion to update"
     if current.security_version is not None and update.security_version < current.security_version:
         return "update manifest tries to downgrade SecurityVersion of the original manifest"
     return ""
+
+
+def _names_more(current: Package, update: Package) -> bool:
+    """Whether an update would change what a security version does not.
+
+    What MarbleRun's packages accept (statuses, advisories) may stand there and changes nothing, as MarbleRun has it;
+    so may the kind of TEE that the package has already.
+    """
+    same_tee = (update.tee or Tee.SGX) == (current.tee or Tee.SGX)
+    passed_over = replace(update, security_version=None, accepted_tcb_statuses=None, accepted_advisories=None)
+    return replace(passed_over, tee=None if same_tee else update.tee) != Package()
