@@ -1,6 +1,7 @@
 """What an update changes, what it keeps, and that it outlives whatever happens."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,20 @@ def test_the_value_before_follows_what_an_update_renewed_and_nothing_else() -> N
     assert after.previous_secrets["cert"] == raised.secrets["cert"]
     assert after.previous_secrets["given"].private == b""
     assert after.secrets["given"].private == b"word"
+
+
+def test_certificates_that_have_ended_go_on_through_updates() -> None:
+    ended = {"Type": "cert-ecdsa", "Size": 256, "Cert": {"NotAfter": "2020-01-01T00:00:00Z"}}
+    secrets = {"ended": {**ended, "Shared": True}, "own_ended": ended}
+    env = {"A": "{{ pem .Secrets.ended.Cert }}", "B": "{{ pem .Secrets.own_ended.Cert }}"}
+    raw = manifest(secrets=secrets, Marbles={"m": {"Package": "p", "Parameters": {"Env": env}}})
+    made = make_coordinator()
+    made.core.set_manifest(raw)
+    for later in (encode({"Packages": {"p": {"SecurityVersion": 5}}}), raw):
+        update(made, later)
+        for name in ("A", "B"):
+            released = x509.load_pem_x509_certificate(made.core.activate(make_order()).env[name])
+            assert released.not_valid_after_utc == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def test_an_update_undoes_an_earlier_raise_and_says_so_in_the_state() -> None:

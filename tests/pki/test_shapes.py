@@ -1,7 +1,7 @@
 """The coordinator's certificates, leaves and secret certificates have the recorded shapes, field by field."""
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -243,9 +243,7 @@ def test_a_size_that_the_key_does_not_have_is_refused(marble_root: KeyPair, type
         {"ip_addresses": ("nonsense",)},
         {"dns_names": ("ü.example",)},
         {"subject": (("Planet", "Mars"),)},
-        {"key_usage": 1024},
         {"ext_key_usage": (77,)},
-        {"not_after": NOW - timedelta(days=1)},
         {"valid_for": 10**9},
         {"is_ca": True, "max_path_len": -1},
     ],

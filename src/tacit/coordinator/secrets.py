@@ -270,6 +270,7 @@ def _request(name: str, rule: SecretRule) -> CertificateRequest:
         ext_key_usage=template.ext_key_usage,
         is_ca=template.is_ca,
         max_path_len=template.max_path_len,
+        extras=template.extras,
     )
 
 

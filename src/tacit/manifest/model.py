@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from tacit.pki.extensions import Extras
+
 
 @dataclass(frozen=True, slots=True)
 class Package:
@@ -107,6 +109,7 @@ class CertificateTemplate:
     ext_key_usage: tuple[int, ...] | None = None
     is_ca: bool = False
     max_path_len: int | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,27 @@
 """Certificates that a manifest asks for as secrets, with MarbleRun's defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv6Address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from tacit.errors import PkiError
-from tacit.pki.keys import KeyPair, PrivateKey
-from tacit.pki.shape import LOOPBACK, SERVER_AND_CLIENT, Grants, IpAddress, Names, Shape, parse_ip, sign, subject_name
+from tacit.pki.extensions import (
+    Extension,
+    Extras,
+    constraint_extension,
+    identifier_extensions,
+    key_usage_extension,
+    limit_extensions,
+    name_extensions,
+    usage_extensions,
+)
+from tacit.pki.keys import KeyPair, PrivateKey, PublicKey, public_der
+from tacit.pki.mould import Fresh, sign_parts
+from tacit.pki.shape import LOOPBACK, IpAddress, authority_identifier, parse_ip, subject_name
 
 DEFAULT_DAYS = 365
 DEFAULT_NAMES = ("localhost",)
@@ -30,15 +42,6 @@ _ATTRIBUTES = {
     "Province": NameOID.STATE_OR_PROVINCE_NAME,
     "StreetAddress": NameOID.STREET_ADDRESS,
     "PostalCode": NameOID.POSTAL_CODE,
-}
-_EXTENDED_USAGES = {
-    0: ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
-    1: ExtendedKeyUsageOID.SERVER_AUTH,
-    2: ExtendedKeyUsageOID.CLIENT_AUTH,
-    3: ExtendedKeyUsageOID.CODE_SIGNING,
-    4: ExtendedKeyUsageOID.EMAIL_PROTECTION,
-    8: ExtendedKeyUsageOID.TIME_STAMPING,
-    9: ExtendedKeyUsageOID.OCSP_SIGNING,
 }
 
 
@@ -66,6 +69,7 @@ class CertificateRequest:
     ext_key_usage: tuple[int, ...] | None = None
     is_ca: bool = False
     max_path_len: int | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 def issue_secret_certificate(request: CertificateRequest, *, issuer: KeyPair, now: datetime) -> KeyPair:
@@ -76,20 +80,34 @@ def issue_secret_certificate(request: CertificateRequest, *, issuer: KeyPair, no
             sizes are those of MarbleRun's wire.
     """
     key = _generate(request)
-    shape = Shape(
-        subject=_subject(request),
-        public_key=key.public_key(),
-        not_before=now,
-        not_after=_not_after(request, now),
-        grants=Grants(
-            usage=request.key_usage or DEFAULT_USAGE,
-            names=_names(request),
-            is_ca=request.is_ca,
-            path_length=request.max_path_len,
-            extended_usage=_extended_usage(request),
-        ),
-    )
-    return KeyPair(sign(shape, issuer_name=issuer.certificate.subject, issuer=issuer, key=issuer.key), key)
+    subject = _subject(request)
+    fresh = Fresh(subject, public_der(key), not_before=now, not_after=_not_after(request, now))
+    authority = authority_identifier(issuer.certificate)
+    der = sign_parts(fresh, _extensions(request, key.public_key(), authority, subject=subject), issuer=issuer)
+    return KeyPair(x509.load_der_x509_certificate(der), key)
+
+
+def _extensions(
+    request: CertificateRequest,
+    key: PublicKey,
+    authority: x509.AuthorityKeyIdentifier | None,
+    *,
+    subject: x509.Name,
+) -> list[Extension]:
+    """What the certificate says of its holder, in Go's order. Raises: PkiError."""
+    # Go looks at the length of a path before anything else.
+    constraints = constraint_extension(is_ca=request.is_ca, max_path_len=request.max_path_len)
+    names = DEFAULT_NAMES if request.dns_names is None else request.dns_names
+    ips, uris = _addresses(request), request.extras.uris
+    return [
+        key_usage_extension(request.key_usage or DEFAULT_USAGE),
+        *usage_extensions(request.ext_key_usage, request.extras.further_usages),
+        constraints,
+        *identifier_extensions(key, request.extras, authority, is_ca=request.is_ca),
+        # Without a subject the names are all there is, so nobody may pass them over.
+        *name_extensions(names, request.email_addresses, ips, uris, critical=not subject.rdns),
+        *limit_extensions(request.extras),
+    ]
 
 
 def check_secret_size(request: CertificateRequest) -> None:
@@ -138,7 +156,8 @@ def _subject(request: CertificateRequest) -> x509.Name:
                 f'secret {request.name}: subject attribute "{go_name}" is not one of {", ".join(_ATTRIBUTES)}'
             )
         attributes.append((_ATTRIBUTES[go_name], text))
-    attributes.append((NameOID.COMMON_NAME, request.common_name or _default_common_name(request)))
+    if common_name := request.common_name or _default_common_name(request):
+        attributes.append((NameOID.COMMON_NAME, common_name))
     if request.serial_number:
         attributes.append((NameOID.SERIAL_NUMBER, request.serial_number))
     return subject_name(attributes)
@@ -149,23 +168,15 @@ def _default_common_name(request: CertificateRequest) -> str:
     return names[0] if len(names) == 1 else "MarbleRun Generated Certificate"
 
 
-def _names(request: CertificateRequest) -> Names:
+def _addresses(request: CertificateRequest) -> tuple[IpAddress, ...]:
+    if request.ip_addresses is None:
+        return LOOPBACK
     addresses: list[IpAddress] = []
-    for text in request.ip_addresses or ():
+    for text in request.ip_addresses:
         address = parse_ip(text)
         if address is None:
             raise PkiError(f'secret {request.name}: "{text}" is no IP address')
-        addresses.append(address)
-    names = DEFAULT_NAMES if request.dns_names is None else request.dns_names
-    return Names(names, LOOPBACK if request.ip_addresses is None else tuple(addresses), request.email_addresses)
-
-
-def _extended_usage(request: CertificateRequest) -> x509.ExtendedKeyUsage | None:
-    if request.ext_key_usage is None:
-        return SERVER_AND_CLIENT
-    if not request.ext_key_usage:
-        return None
-    unknown = [number for number in request.ext_key_usage if number not in _EXTENDED_USAGES]
-    if unknown:
-        raise PkiError(f"secret {request.name}: extended key usage {unknown[0]} is not one of {list(_EXTENDED_USAGES)}")
-    return x509.ExtendedKeyUsage([_EXTENDED_USAGES[number] for number in request.ext_key_usage])
+        # Go knows no difference between an IPv4 address and the same one written as IPv6.
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        addresses.append(mapped or address)
+    return tuple(addresses)

@@ -1,14 +1,16 @@
-"""A leaf put together from encoded parts, most of which are the same at every activation.
+"""Certificates put together from encoded parts; of a leaf most are the same at every activation.
 
 `shape.sign` has a library build a certificate from objects, field by field, which takes half as long as its signature.
 Of a leaf only the serial number, the times, the subject and the key are new: issuer and extensions are encoded once and
-kept. The encoder is the same library's, which reads the structures below from their declaration; a test compares what
+kept. A certificate that a manifest asks for is put together here too, because the library's builder refuses what Go
+writes. The encoder is the same library's, which reads the structures below from their declaration; a test compares what
 both ways give.
 
 Source: RFC 5280 section 4.1.
 """
 
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +27,7 @@ from tacit.pki.keys import KeyPair, public_key_of
 from tacit.pki.shape import Grants, authority_identifier, extensions_of
 
 _V3 = 2
-_FOUR_DIGITS = 2050  # the first year that is written with all of them
+_TWO_DIGITS = range(1950, 2050)  # years that are written with their last two
 _KEPT = 1024  # sets of extensions
 _ORDINARY = 1024  # bytes of names; what has more is not kept, so that requests cannot fill the memory
 _ECDSA = ec.ECDSA(hashes.SHA384())
@@ -99,6 +101,19 @@ def sign_leaf(fresh: Fresh, grants: Grants, *, issuer: KeyPair) -> bytes:
     Raises:
         PkiError: A field cannot be written, or the issuer's key is no EC key.
     """
+    return _sign(fresh, lambda: _extensions(grants, issuer.certificate), issuer)
+
+
+def sign_parts(fresh: Fresh, extensions: Iterable[tuple[x509.ExtensionType, bool]], *, issuer: KeyPair) -> bytes:
+    """A certificate (DER) with these extensions, each with whether it is critical. It may have ended already.
+
+    Raises:
+        PkiError: A field cannot be written, or the issuer's key is no EC key.
+    """
+    return _sign(fresh, lambda: _encode(extensions), issuer)
+
+
+def _sign(fresh: Fresh, extensions: Callable[[], asn1.TLV], issuer: KeyPair) -> bytes:
     key = issuer.key
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise PkiError("certificates of the mesh are signed by an EC key")
@@ -112,7 +127,7 @@ def sign_leaf(fresh: Fresh, grants: Grants, *, issuer: KeyPair) -> bytes:
                 validity=_Validity(not_before=_time(fresh.not_before), not_after=_time(fresh.not_after)),
                 subject=_read(fresh.subject.public_bytes()),
                 public_key=_read(fresh.public_der),
-                extensions=_extensions(grants, issuer.certificate),
+                extensions=extensions(),
             )
         )
     except (ValueError, TypeError) as exc:
@@ -127,7 +142,7 @@ def _read(der: bytes) -> asn1.TLV:
 
 def _time(moment: datetime) -> asn1.UTCTime | asn1.GeneralizedTime:
     whole = moment.replace(microsecond=0)
-    return asn1.UTCTime(whole) if whole.year < _FOUR_DIGITS else asn1.GeneralizedTime(whole)
+    return asn1.UTCTime(whole) if whole.year in _TWO_DIGITS else asn1.GeneralizedTime(whole)
 
 
 @lru_cache(maxsize=4)
@@ -143,7 +158,10 @@ def _extensions(grants: Grants, issuer: x509.Certificate) -> asn1.TLV:
 
 
 def _encode_extensions(grants: Grants, issuer: x509.Certificate) -> asn1.TLV:
-    found = extensions_of(grants, public_key_of(issuer), authority_identifier(issuer))
+    return _encode(extensions_of(grants, public_key_of(issuer), authority_identifier(issuer)))
+
+
+def _encode(found: Iterable[tuple[x509.ExtensionType, bool]]) -> asn1.TLV:
     encoded = [_Extension(oid=one.oid, critical=critical, value=one.public_bytes()) for one, critical in found]
     return asn1.decode_der(_Holder, asn1.encode_der(_Extensions(all=encoded))).inside
 

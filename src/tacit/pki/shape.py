@@ -129,12 +129,10 @@ def subject_name(attributes: Iterable[tuple[x509.ObjectIdentifier, str]]) -> x50
 
 
 def _attribute(oid: x509.ObjectIdentifier, text: str, kind: _ASN1Type) -> "x509.NameAttribute[str]":
-    """Go bounds no text, and the common name of a server may be its long name in a cluster."""
+    """Go bounds no text: the common name of a server may be its long name in a cluster, and a country be empty."""
     try:
         return x509.NameAttribute(oid, text, kind)
     except ValueError:
-        if not text:
-            raise
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says again what was just refused
             return x509.NameAttribute(oid, text, kind, _validate=False)

@@ -7,11 +7,11 @@ MarbleRun ignores them.
 from typing import Any
 
 from tacit.errors import PkiError
-from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Hex, Moment
-from tacit.manifest.codec.decode import Alone, Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.codec.certificate import CERTIFICATE, build_certificate
+from tacit.manifest.codec.content import Blob, ContentKind, Digest, Duration, Hex
+from tacit.manifest.codec.decode import Alone, Flag, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
-    CertificateTemplate,
     ClientRule,
     Config,
     Infrastructure,
@@ -73,46 +73,6 @@ _MARBLE = Struct(
         "Models": _TEXTS,
     },
 )
-_SUBJECT_LISTS = (
-    "Country",
-    "Organization",
-    "OrganizationalUnit",
-    "Locality",
-    "Province",
-    "StreetAddress",
-    "PostalCode",
-)
-_FREE = Unused("free attributes of a subject are not supported")
-_SUBJECT_FIELDS: dict[str, Kind] = {
-    "CommonName": Text(),
-    "SerialNumber": Text(),
-    "Names": _FREE,
-    "ExtraNames": _FREE,
-    **dict.fromkeys(_SUBJECT_LISTS, _TEXTS),
-}
-_NOT_SUPPORTED = (
-    "Raw RawTBSCertificate RawSubjectPublicKeyInfo RawSubject RawIssuer Signature SignatureAlgorithm "
-    "PublicKeyAlgorithm PublicKey Version SerialNumber Issuer NotBefore Extensions ExtraExtensions "
-    "UnhandledCriticalExtensions UnknownExtKeyUsage BasicConstraintsValid SubjectKeyId AuthorityKeyId OCSPServer "
-    "IssuingCertificateURL URIs PermittedDNSDomainsCritical PermittedDNSDomains ExcludedDNSDomains PermittedIPRanges "
-    "ExcludedIPRanges PermittedEmailAddresses ExcludedEmailAddresses PermittedURIDomains ExcludedURIDomains "
-    "CRLDistributionPoints PolicyIdentifiers Policies InhibitAnyPolicy InhibitAnyPolicyZero InhibitPolicyMapping "
-    "InhibitPolicyMappingZero RequireExplicitPolicy RequireExplicitPolicyZero PolicyMappings"
-)
-_IGNORED = Unused("this field of a certificate cannot be chosen; it is ignored")
-_CERTIFICATE_FIELDS: dict[str, Kind] = {
-    "Subject": Struct("pkix.Name", _SUBJECT_FIELDS),
-    "DNSNames": _TEXTS,
-    "IPAddresses": ListOf(Address()),
-    "EmailAddresses": _TEXTS,
-    "NotAfter": Moment(),
-    "KeyUsage": Whole("x509.KeyUsage", 511),
-    "ExtKeyUsage": ListOf(Whole("x509.ExtKeyUsage", 13)),
-    "IsCA": Flag(),
-    "MaxPathLen": Whole("int", 255, low=-1),
-    "MaxPathLenZero": Flag(),
-    **dict.fromkeys(_NOT_SUPPORTED.split(), _IGNORED),
-}
 _WHOLE = "a certificate that is given whole is ignored; say how it is to look, as an object"
 _VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
 _SECRET = Struct(
@@ -123,7 +83,7 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": Alone(Struct("x509.Certificate", _CERTIFICATE_FIELDS), _WHOLE),
+        "Cert": Alone(CERTIFICATE, _WHOLE),
         "Private": _VALUE,
         "Public": _VALUE,
     },
@@ -242,27 +202,7 @@ def _secret(entry: Values) -> SecretRule:
         shared=entry["Shared"],
         user_defined=entry["UserDefined"],
         valid_for=entry["ValidFor"],
-        certificate=_certificate(entry["Cert"]),
-    )
-
-
-def _certificate(entry: Values) -> CertificateTemplate:
-    subject = entry["Subject"]
-    length = entry["MaxPathLen"]
-    # Go's template cannot tell 0 from "not given", so it has a field of its own for it.
-    limited = length > 0 or (length == 0 and entry["MaxPathLenZero"])
-    return CertificateTemplate(
-        common_name=subject["CommonName"] or None,
-        serial_number=subject["SerialNumber"] or None,
-        subject=tuple((name, value) for name in _SUBJECT_LISTS for value in subject[name] or ()),
-        dns_names=_tuple_or_none(entry["DNSNames"]),
-        ip_addresses=_tuple_or_none(entry["IPAddresses"]),
-        email_addresses=_tuple(entry["EmailAddresses"]),
-        not_after=entry["NotAfter"],
-        key_usage=entry["KeyUsage"] or None,
-        ext_key_usage=_tuple_or_none(entry["ExtKeyUsage"]),
-        is_ca=entry["IsCA"],
-        max_path_len=length if limited else None,
+        certificate=build_certificate(entry["Cert"]),
     )
 
 
