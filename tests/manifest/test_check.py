@@ -121,7 +121,14 @@ REFUSALS = [
         {"Config": {"RecoveryThreshold": 2}},
         "not enough recovery keys (0) defined to meet the recovery threshold of 2",
     ),
-    ({"Config": {"RecoveryThreshold": 1}}, "invalid recovery threshold: if set, threshold must be at least 2"),
+    (
+        {"Config": {"RecoveryThreshold": 1}},
+        "not enough recovery keys (0) defined to meet the recovery threshold of 1",
+    ),
+    (
+        {"Config": {"RecoveryThreshold": 1}, "RecoveryKeys": {"r": "x"}},
+        "invalid recovery threshold: if set, threshold must be at least 2",
+    ),
 ]
 
 

@@ -1,5 +1,6 @@
 """What no secret, recovery key or user can be made of is refused, in MarbleRun's order."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from fakes.manifests import minimal, raw
 from tacit.errors import ManifestError, PkiError
@@ -15,6 +16,9 @@ from tacit.manifest import parse_manifest
 from tacit.manifest.material import check_material, parse_recovery_key, parse_user_certificate
 
 KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+PRIVATE_PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def certificate() -> x509.Certificate:
@@ -33,6 +37,12 @@ def public_pem(key: Any) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
+# 512 bits: nothing makes such a key any more.
+SMALL_PEM = """-----BEGIN PUBLIC KEY-----
+MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAMuNxJQEX1K6pKWQkW6q1nVPeMukKIh8
+4Oy5DKgpCDqT1CuwePEN4LcqsuT/9yi0Hi9pCKyneErtgOiRuH1dDlkCAwEAAQ==
+-----END PUBLIC KEY-----
+"""
 RSA_PEM = public_pem(rsa.generate_private_key(65537, 2048))
 
 
@@ -92,6 +102,10 @@ def test_user_defined_secrets_need_no_size() -> None:
         (PEM, "given PEM data is not a public key"),
         (public_pem(KEY), "unsupported type of public key"),
         ("-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n", "given PEM data is not a public key"),
+        (
+            SMALL_PEM,
+            "crypto/rsa: 512-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)",
+        ),
     ],
 )
 def test_recovery_keys_that_are_no_rsa_keys_are_refused(pem: str, words: str) -> None:
@@ -123,14 +137,59 @@ def test_secrets_are_looked_at_before_recovery_keys_and_those_before_users() -> 
     assert refusal(RecoveryKeys=keys, Users=users).startswith("generating recovery")
 
 
-@pytest.mark.parametrize("pem", [PEM, "comment\n" + PEM, PEM + public_pem(KEY), PEM.replace("\n", "\r\n")])
-def test_the_first_block_of_a_users_pem_is_the_certificate(pem: str) -> None:
+BROKEN = PEM.replace("MII", "M!I")
+BEGIN, END = "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----\n"
+KEY_BLOCK = public_pem(KEY)
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        PEM,
+        "comment\n" + PEM,
+        PEM + KEY_BLOCK,
+        PEM.replace("\n", "\r\n"),
+        PEM.replace("CERTIFICATE", "FOO"),
+        BEGIN + "Key: value\n" + PEM.removeprefix(BEGIN),
+        BEGIN + "Key: value\n\n" + PEM.removeprefix(BEGIN),
+        BROKEN + PEM,
+        "-----BEGIN \n" + PEM,
+        BEGIN + "AAAA\n" + PEM,
+        KEY_BLOCK.replace("END PUBLIC KEY", "END FOO") + PEM,
+        KEY_BLOCK.replace("END PUBLIC KEY-----", "END PUBLIC KEY----- x") + PEM,
+        PEM.replace("\n", "\n  "),
+        PEM.replace("\n-----END", "-----END"),
+    ],
+)
+def test_the_first_whole_block_of_a_users_pem_is_the_certificate(pem: str) -> None:
     assert parse_user_certificate(pem) == DER
 
 
 @pytest.mark.parametrize(
-    "pem", ["", public_pem(KEY) + PEM, PEM[:200], PEM.replace("MII", "M!I"), PEM.replace("MII", "M\xe9I"), "x" * 1000]
+    ("pem", "words"),
+    [
+        ("", "received invalid certificate for user u"),
+        ("x" * 1000, "received invalid certificate for user u"),
+        (PEM[:200], "received invalid certificate for user u"),
+        (BROKEN, "received invalid certificate for user u"),
+        (PEM.replace("MII", "M\xe9I"), "received invalid certificate for user u"),
+        (" " + PEM, "received invalid certificate for user u"),
+        (BEGIN + "Foo bar\n" + PEM.removeprefix(BEGIN), "received invalid certificate for user u"),
+        (PEM.replace("END CERTIFICATE", "END FOO"), "received invalid certificate for user u"),
+        (BEGIN + END + PEM, "x509: malformed certificate"),
+        (BEGIN + "AAAA\n" + END + PEM, "x509: malformed certificate"),
+        (PEM[:300] + "\n" + END, "x509: malformed certificate"),
+        (PRIVATE_PEM + PEM, "x509: malformed tbs certificate"),
+    ],
 )
-def test_pem_without_a_certificate_first_is_refused(pem: str) -> None:
+def test_pem_without_a_certificate_first_is_refused(pem: str, words: str) -> None:
     with pytest.raises(PkiError):
         parse_user_certificate(pem)
+    assert refusal(Users={"u": {"Certificate": pem}}) == f"generating users from manifest: {words}"
+
+
+def test_t13_a_text_of_a_hundred_thousand_broken_blocks_is_read_in_one_pass() -> None:
+    begun = time.process_time()
+    with pytest.raises(PkiError):
+        parse_user_certificate(BEGIN * 100_000 + "AAAA\n" + "-----END FOO-----\n" * 100_000)
+    assert time.process_time() - begun < 5

@@ -300,13 +300,13 @@ def _check_config(manifest: Manifest, environ: Mapping[str, str]) -> Iterator[st
             yield f"unknown feature gate: {gate}"
         elif gates[gate.lower()] == "AzureHSMSealing":
             yield _hsm_defect(environ)
-    if config.recovery_threshold == 1:
-        yield "invalid recovery threshold: if set, threshold must be at least 2"
-    elif config.recovery_threshold > len(manifest.recovery_keys):
+    if config.recovery_threshold > len(manifest.recovery_keys):
         counts = (
             f"({len(manifest.recovery_keys)}) defined to meet the recovery threshold of {config.recovery_threshold}"
         )
         yield f"not enough recovery keys {counts}"
+    elif config.recovery_threshold == 1:
+        yield "invalid recovery threshold: if set, threshold must be at least 2"
 
 
 def _may_update(manifest: Manifest, role_name: str) -> bool:

@@ -5,9 +5,9 @@ are kept, but nothing is generated here.
 """
 
 import binascii
-import re
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -19,35 +19,38 @@ from tacit.pki.keys import CERTIFICATE_ERRORS
 MAX_SYMMETRIC_SIZE = 8 * 65536
 """Bits of a generated symmetric key."""
 
-_PEM = re.compile(
-    r"(?:^|\n)-----BEGIN ([^\n]*?)-----[ \t\r]*\n(.*?)\n?-----END \1-----", re.DOTALL
-)  # group 2 is base64, after headers if there are any
+MIN_RSA = 1024
+"""Bits of a recovery key: what Go's library encrypts to, and makes."""
+
+_BLANKS = " \t\r"
+_SEQUENCE = b"\x30"
 
 
 def parse_user_certificate(pem: str) -> bytes:
-    """DER of the certificate in the first PEM block.
+    """DER of the certificate in the first PEM block that can be read, whatever the block is called.
 
     Raises:
-        PkiError: there is no block, or it holds no certificate.
+        PkiError: there is no block (`no PEM block found`), or it holds no certificate (in the words of Go's x509).
     """
-    block = _first_block(pem)
+    found = _first_block(pem)
+    if found is None:
+        raise PkiError("no PEM block found")
     try:
-        x509.load_der_x509_certificate(block)
+        x509.load_der_x509_certificate(found[1])
     except CERTIFICATE_ERRORS as exc:
-        message = "the first PEM block is no X.509 certificate"
-        raise PkiError(message) from exc
-    return block
+        raise PkiError(f"x509: {_certificate_defect(found[1])}") from exc
+    return found[1]
 
 
 def parse_recovery_key(pem: str) -> RSAPublicKey:
-    """The RSA key in the first PEM block.
+    """The RSA key in the first PEM block that can be read.
 
     Raises:
         PkiError: `given PEM data is not a public key`, `unsupported type of public key`.
     """
-    block = _first_block(pem, "PUBLIC KEY")
+    label, block = _first_block(pem) or ("", b"")
     try:
-        key = load_der_public_key(block)
+        key = load_der_public_key(block if label == "PUBLIC KEY" else b"")
     except Exception as exc:  # cryptography has several for keys that it does not know
         message = "given PEM data is not a public key"
         raise PkiError(message) from exc
@@ -57,19 +60,53 @@ def parse_recovery_key(pem: str) -> RSAPublicKey:
     return key
 
 
-def _first_block(pem: str, label: str | None = None) -> bytes:
-    match = _PEM.search(pem)
-    if match is None or (label is not None and match.group(1) != label):
-        message = "given PEM data is not a public key" if label else "no PEM block found"
-        raise PkiError(message)
-    body = match.group(2)
-    head, separator, rest = body.replace("\r", "").partition("\n\n")
-    encoded = rest if separator and ":" in head else body
+def check_recovery_key(pem: str) -> None:
+    """Refuse what no recovery secret may be encrypted to. Raises: PkiError."""
+    size = parse_recovery_key(pem).key_size
+    if size < MIN_RSA:
+        link = "https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size"
+        raise PkiError(f"crypto/rsa: {size}-bit keys are insecure (see {link})")
+
+
+def _first_block(pem: str) -> tuple[str, bytes] | None:
+    """Label and bytes of the first block that is whole: as Go does, what is damaged is passed over.
+
+    Blanks before its lines, and a last line that goes on after the base64, are no damage here; states were sealed with
+    such text.
+    """
+    label, body = None, list[str]()
+    for line in pem.split("\n"):
+        if line.startswith("-----BEGIN "):
+            text = line.rstrip(_BLANKS)
+            label, body = text.removeprefix("-----BEGIN ").removesuffix("-----") if text.endswith("-----") else None, []
+            continue
+        text, end, ended = line.strip(_BLANKS).partition("-----END ")
+        # Lines with a colon at the start are headers.
+        body += [text] if body or ":" not in text else []
+        if end and label is not None:
+            block = _decode(body) if ended == f"{label}-----" else None
+            if block is not None:
+                return label, block
+            label = None
+    return None
+
+
+def _decode(lines: list[str]) -> bytes | None:
+    encoded = "".join("".join(lines).split())
     try:
-        return binascii.a2b_base64("".join(encoded.split()), strict_mode=True)
-    except ValueError as exc:  # binascii.Error is one, and text that is no ASCII another
-        message = "given PEM data is not a public key" if label else "the first PEM block is not base64"
-        raise PkiError(message) from exc
+        # Python would read a text with too little padding in some cases.
+        return None if len(encoded) % 4 else binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:  # binascii.Error is one, and text that is no ASCII another
+        return None
+
+
+def _certificate_defect(der: bytes) -> str:
+    """Roughly where Go stops to read it."""
+    try:
+        inside = bytes(asn1.decode_der(asn1.TLV, der).data)
+    except ValueError:
+        inside = b""
+    return "malformed tbs certificate" if inside and inside[:1] != _SEQUENCE else "malformed certificate"
 
 
 def check_material(manifest: Manifest) -> None:
@@ -87,14 +124,18 @@ def check_material(manifest: Manifest) -> None:
                 raise ManifestError(message)
     for _, pem in sorted(manifest.recovery_keys.items()):
         try:
-            parse_recovery_key(pem)
+            check_recovery_key(pem)
         except PkiError as exc:
             message = f"generating recovery encryption key: {exc}"
             raise ManifestError(message) from exc
     for name, user in sorted(manifest.users.items()):
         if not user.certificate:
-            message = f"generating users from manifest: received invalid certificate for user {name}"
-            raise ManifestError(message)
+            raise ManifestError(f"generating users from manifest: {_user_defect(name, user.pem)}")
+
+
+def _user_defect(name: str, pem: str) -> str:
+    found = _first_block(pem)
+    return f"x509: {_certificate_defect(found[1])}" if found else f"received invalid certificate for user {name}"
 
 
 def secret_defect(name: str, rule: SecretRule) -> str:

@@ -9,7 +9,7 @@ from tacit.manifest.check import find_warnings, locate_defects
 from tacit.manifest.codec import survey_manifest
 from tacit.manifest.codec.decode import Place
 from tacit.manifest.codec.text import Node, parse_text, position
-from tacit.manifest.material import parse_recovery_key, secret_defect
+from tacit.manifest.material import check_recovery_key, secret_defect
 from tacit.manifest.model import SECRET_TYPES, Manifest, SecretRule
 from tacit.manifest.template import TemplateData, TemplateSecret, render
 from tacit.manifest.template.functions import Target
@@ -76,9 +76,12 @@ def _useless(manifest: Manifest) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("Secrets", name), text
     for name, pem in sorted(manifest.recovery_keys.items()):
         try:
-            parse_recovery_key(pem)
+            check_recovery_key(pem)
         except PkiError as exc:
-            yield ("RecoveryKeys", name), f"{exc}; expected an RSA key as PEM, -----BEGIN PUBLIC KEY-----"
+            yield (
+                ("RecoveryKeys", name),
+                f"{exc}; expected an RSA key as PEM, -----BEGIN PUBLIC KEY-----",
+            )
     for name, user in sorted(manifest.users.items()):
         if user.pem and not user.certificate:
             yield ("Users", name), f"received invalid certificate for user {name}; expected one as PEM"
