@@ -7,7 +7,7 @@ import pytest
 from fakes.core import Made, encode, make_coordinator, make_order
 from fakes.tee import NOW
 from tacit.coordinator.secrets import NewValue
-from tacit.errors import TemplateError
+from tacit.errors import SecretError, TemplateError
 from tacit.pki import issue_self_signed
 
 OWNER = issue_self_signed(["owner"], common_name="owner", now=NOW)
@@ -54,3 +54,32 @@ def test_a_secret_that_no_template_uses_may_be_emptied() -> None:
     assert (held["word"].private, held["unused"].private) == (b"", b"")
     made.core.write_secrets("owner", {"key": NewValue(key=b"k" * 32)})
     assert made.core.activate(make_order()).files["/f"] == b"empty" + b"k".hex().encode() * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("key", NewValue(certificate=b"c", private=b"p"), "declared size and actual size don't match: key"),
+        ("key", NewValue(private=b"p"), "declared size and actual size don't match: key"),
+        (
+            "key",
+            NewValue(key=b"k" * 32, certificate=b"c"),
+            "secret key is set to be of type symmetric-key but specified values for a certificate",
+        ),
+        (
+            "word",
+            NewValue(key=b"k", private=b"p"),
+            "secret word is set to be of type symmetric-key but specified values for a certificate",
+        ),
+        (
+            "cert",
+            NewValue(key=b"k"),
+            "secret cert is set to be of type cert-ecdsa but specified values for a symmetric-key",
+        ),
+    ],
+)
+def test_a_keys_size_is_looked_at_before_what_stands_beside_it(name: str, value: NewValue, words: str) -> None:
+    made = set_up()
+    with pytest.raises(SecretError) as refused:
+        made.core.write_secrets("owner", {name: value})
+    assert str(refused.value) == f"parsing new secrets: {words}"

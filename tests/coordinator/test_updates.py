@@ -224,6 +224,91 @@ def test_who_may_not_update_changes_nothing() -> None:
     assert made.core.holdings is before
 
 
+# ---- what is refused, in MarbleRun's order and words
+
+NO_FUNCTION = {"m": {"Package": "p", "Parameters": {"Env": {"A": "{{ nope }}"}}}}
+SHORT = {"Type": "symmetric-key", "Size": 7}
+PATH = {"Type": "cert-ecdsa", "Size": 256, "Cert": {"MaxPathLen": 3}}
+ONLY_CAS = "x509: only CAs are allowed to specify MaxPathLen"
+BAD_KEY = "generating recovery encryption key: given PEM data is not a public key"
+
+
+def with_users(pem: str) -> dict[str, Any]:
+    return {"ann": {"Certificate": USERS["ann"].certificate_pem.decode(), "Roles": ["up"]}, "u": {"Certificate": pem}}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"Users": with_users("x"), "RecoveryKeys": {"r": "x"}, "secrets": {"s": SHORT}, "Marbles": NO_FUNCTION},
+            "generating users from manifest: received invalid certificate for user u",
+        ),
+        (
+            {"RecoveryKeys": {"r": "x"}, "secrets": {"s": SHORT}},
+            "updating secrets: generating placeholder secrets from manifest: invalid secret size: s",
+        ),
+        (
+            {"secrets": {"a": SHORT, "s": {**SHORT, "Shared": True}}},
+            "updating secrets: generating secrets from manifest: invalid secret size: s",
+        ),
+        (
+            {"secrets": {"a": PATH, "s": {**PATH, "Shared": True}}},
+            f"updating secrets: generating secrets from manifest: {ONLY_CAS}",
+        ),
+        ({"secrets": {"a": PATH}}, f"updating secrets: generating placeholder secrets from manifest: {ONLY_CAS}"),
+        (
+            {"RecoveryKeys": {"r": "x"}, "Marbles": NO_FUNCTION},
+            "updating secrets: running manifest template dry run: in Marble m: env variable A: "
+            'template: data:1: function "nope" not defined',
+        ),
+        ({"RecoveryKeys": {"r": "x"}}, BAD_KEY),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_with_its_own_beginning(more: dict[str, Any], words: str) -> None:
+    made = set_up()
+    with pytest.raises(ManifestError) as refused:
+        made.core.updates.update("ann", manifest(**more))
+    assert str(refused.value) == words
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"a": PATH}, f"generating placeholder secrets from manifest: {ONLY_CAS}"),
+        ({"a": PATH, "s": {**PATH, "Shared": True}}, f"generating secrets from manifest: {ONLY_CAS}"),
+    ],
+)
+def test_of_a_first_manifest_too_it_is_said_whose_secret_it_is(rules: dict[str, Any], words: str) -> None:
+    with pytest.raises(ManifestError) as refused:
+        make_coordinator().core.set_manifest(manifest(secrets=rules))
+    assert str(refused.value) == words
+
+
+def test_what_cannot_be_read_is_refused_before_what_is_pending() -> None:
+    made = make_coordinator()
+    made.core.set_manifest(manifest(users=("ann", "ben")))
+    made.core.updates.update("ann", manifest(users=("ann", "ben")))
+    with pytest.raises(ManifestError, match="unmarshaling update manifest: unexpected end of JSON input"):
+        made.core.updates.update("ben", b"{")
+    with pytest.raises(UpdateError, match="update already in progress"):
+        made.core.updates.update("ben", b"{}")
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"Packages": {}}', b'{"Config": {"UpdateThreshold": 1}}'])
+def test_who_may_raise_no_version_may_not_raise_none(raw: bytes) -> None:
+    made = make_coordinator()
+    secrets = {"ResourceType": "Secrets", "ResourceNames": ["given"], "Actions": ["WriteSecret"]}
+    roles = {"svn": {"ResourceType": "Packages", "ResourceNames": [], "Actions": ["UpdateSecurityVersion"]}}
+    made.core.set_manifest(manifest(Roles={"up": secrets, "w": secrets, **roles}))
+    with pytest.raises(ManifestError, match="checking update manifest: no packages defined"):
+        made.core.updates.update("ann", raw)
+    made = make_coordinator()
+    made.core.set_manifest(manifest(Roles={"up": secrets, "w": secrets, "svn": secrets}))
+    with pytest.raises(ForbiddenError, match=r"user ann is not allowed to update one or more packages of \[\]"):
+        made.core.updates.update("ann", raw)
+
+
 # ---- over restarts
 
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from tacit.errors import FeatureOffError, ForbiddenError, PkiError, UnauthorizedError
 from tacit.manifest import Manifest
 from tacit.manifest.access import READ_SECRET, WRITE_SECRET
+from tacit.manifest.model import RoleRule
 from tacit.manifest.update import UPDATE_SECURITY_VERSION
 from tacit.pki.leaf import LeafIdentity, verify_leaf
 
@@ -63,14 +64,13 @@ def require_feature(manifest: Manifest | None, gate: str) -> None:
 
 def granted(manifest: Manifest, user: str, action: str, *, resource: str = "Secrets") -> frozenset[str]:
     """The secrets, or other resources, on which a user may do this."""
-    names: set[str] = set()
-    for role_name in manifest.users[user].roles:
-        role = manifest.roles.get(role_name)
-        if role is None or role.resource_type != resource:
-            continue
-        if action in (one.lower() for one in role.actions):
-            names.update(role.resource_names)
-    return frozenset(names)
+    roles = _allowing(manifest, user, action, resource=resource)
+    return frozenset(name for role in roles for name in role.resource_names)
+
+
+def _allowing(manifest: Manifest, user: str, action: str, *, resource: str) -> list[RoleRule]:
+    roles = (manifest.roles[name] for name in manifest.users[user].roles if name in manifest.roles)
+    return [one for one in roles if one.resource_type == resource and action in (name.lower() for name in one.actions)]
 
 
 def require_log_reader(manifest: Manifest, user: str) -> None:
@@ -95,13 +95,14 @@ def require_read(manifest: Manifest, user: str, names: Iterable[str]) -> None:
 
 
 def require_version_update(manifest: Manifest, user: str, packages: Iterable[str]) -> None:
-    """Refuse to raise security versions unless every package is allowed.
+    """Refuse to raise security versions unless every package is allowed; no packages need a permission too.
 
     Raises:
         ForbiddenError: names the user and all that was asked for.
     """
     asked = sorted(packages)
-    if not granted(manifest, user, UPDATE_SECURITY_VERSION, resource="Packages").issuperset(asked):
+    roles = _allowing(manifest, user, UPDATE_SECURITY_VERSION, resource="Packages")
+    if not roles or not granted(manifest, user, UPDATE_SECURITY_VERSION, resource="Packages").issuperset(asked):
         raise ForbiddenError(f"user {user} is not allowed to update one or more packages of [{' '.join(asked)}]")
 
 

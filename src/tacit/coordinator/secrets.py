@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tacit.errors import SecretError
+from tacit.errors import ManifestError, PkiError, SecretError
 from tacit.manifest import Manifest
 from tacit.manifest.model import SecretRule
 from tacit.manifest.template import TemplateSecret
@@ -81,19 +81,25 @@ def unset_secret(rule: SecretRule) -> Secret:
 
 
 def generate_shared(manifest: Manifest, *, issuer: KeyPair, now: datetime, random: Random) -> dict[str, Secret]:
-    """All secrets that are held from the start: shared ones made, user-defined ones still empty."""
+    """All secrets that are held from the start: shared ones made, user-defined ones still empty. Raises: ManifestError."""
     held: dict[str, Secret] = {}
     for name, rule in manifest.secrets.items():
         if rule.user_defined:
             held[name] = unset_secret(rule)
         elif rule.shared:
-            held[name] = _generate(name, rule, issuer=issuer, now=now, random=random)
+            held[name] = generate_one(name, rule, issuer=issuer, now=now, random=random)
     return held
 
 
 def generate_one(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime, random: Random) -> Secret:
-    """A new value for a secret that all marbles share. Raises: PkiError, SecretError."""
-    return _generate(name, rule, issuer=issuer, now=now, random=random)
+    """A new value for a secret that all marbles share. Raises: ManifestError."""
+    if rule.type == "symmetric-key":
+        key = random(rule.size // 8)
+        return replace(unset_secret(rule), private=key, public=key)
+    try:
+        return _certificate(name, rule, issuer=issuer, now=now)
+    except PkiError as exc:
+        raise ManifestError(f"generating secrets from manifest: {exc}") from exc
 
 
 def renew_certificate(
@@ -136,16 +142,18 @@ def check_own_rules(manifest: Manifest, *, issuer: KeyPair, now: datetime) -> No
     Certificates are tried with a small key in place of the one that the rule names.
 
     Raises:
-        PkiError: a field that no certificate can hold.
-        SecretError: a key longer than can be derived.
+        ManifestError: a field that no certificate can hold, or a key longer than can be derived.
     """
     for name, rule in sorted(manifest.secrets.items()):
         if rule.shared or rule.user_defined:
             continue
-        if rule.type == "symmetric-key":
-            derive_symmetric(bytes(ROOT_SECRET_SIZE), name, Marble("", ""), size=rule.size)
-        else:
-            _certificate(name, replace(rule, type="cert-ecdsa", size=256), issuer=issuer, now=now)
+        try:
+            if rule.type == "symmetric-key":
+                derive_symmetric(bytes(ROOT_SECRET_SIZE), name, Marble("", ""), size=rule.size)
+            else:
+                _certificate(name, replace(rule, type="cert-ecdsa", size=256), issuer=issuer, now=now)
+        except (PkiError, SecretError) as exc:
+            raise ManifestError(f"generating placeholder secrets from manifest: {exc}") from exc
 
 
 def derive_symmetric(root_secret: bytes, name: str, marble: Marble, *, size: int) -> bytes:
@@ -206,11 +214,11 @@ def _parse_new(name: str, manifest: Manifest, held: Mapping[str, Secret], value:
         raise SecretError(f"secret {name} is not writeable")
     before = held.get(name) or unset_secret(rule)
     if rule.type in ("symmetric-key", "plain"):
+        _check_key(name, rule, value.key)
         if value.certificate or value.private:
             raise SecretError(
                 f"secret {name} is set to be of type symmetric-key but specified values for a certificate"
             )
-        _check_key(name, rule, value.key)
         return replace(before, private=value.key, public=value.key)
     if value.key:
         raise SecretError(f"secret {name} is set to be of type {rule.type} but specified values for a symmetric-key")
@@ -231,13 +239,6 @@ def _check_key(name: str, rule: SecretRule, key: bytes) -> None:
 def _public_of(certificate: bytes) -> bytes:
     key = public_key_of(x509.load_der_x509_certificate(certificate))
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _generate(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime, random: Random) -> Secret:
-    if rule.type == "symmetric-key":
-        key = random(rule.size // 8)
-        return replace(unset_secret(rule), private=key, public=key)
-    return _certificate(name, rule, issuer=issuer, now=now)
 
 
 def _certificate(name: str, rule: SecretRule, *, issuer: KeyPair, now: datetime) -> Secret:

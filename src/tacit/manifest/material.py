@@ -110,11 +110,18 @@ def _certificate_defect(der: bytes) -> str:
 
 
 def check_material(manifest: Manifest) -> None:
-    """Refuse what no secret, recovery key or user can be made of, in MarbleRun's order.
+    """Refuse what no secret, recovery key or user of a first manifest can be made of, in MarbleRun's order.
 
     Raises:
         ManifestError: with MarbleRun's prefix, such as `generating secrets from manifest: `.
     """
+    check_secrets(manifest)
+    check_recovery_keys(manifest)
+    check_users(manifest)
+
+
+def check_secrets(manifest: Manifest) -> None:
+    """Refuse secrets that cannot be made. Raises: ManifestError."""
     generated = {name: rule for name, rule in sorted(manifest.secrets.items()) if not rule.user_defined}
     for shared, prefix in ((True, "generating secrets from manifest"), (False, None)):
         for name, rule in generated.items():
@@ -122,12 +129,20 @@ def check_material(manifest: Manifest) -> None:
             if rule.shared is shared and (defect := secret_defect(name, rule)):
                 message = f"{prefix or 'generating placeholder secrets from manifest'}: {defect}"
                 raise ManifestError(message)
+
+
+def check_recovery_keys(manifest: Manifest) -> None:
+    """Refuse keys that nothing can be encrypted to. Raises: ManifestError."""
     for _, pem in sorted(manifest.recovery_keys.items()):
         try:
             check_recovery_key(pem)
         except PkiError as exc:
             message = f"generating recovery encryption key: {exc}"
             raise ManifestError(message) from exc
+
+
+def check_users(manifest: Manifest) -> None:
+    """Refuse users who have no certificate. Raises: ManifestError."""
     for name, user in sorted(manifest.users.items()):
         if not user.certificate:
             raise ManifestError(f"generating users from manifest: {_user_defect(name, user.pem)}")

@@ -18,7 +18,7 @@ from tacit.coordinator.state import Event, Holdings, Identity, State, advance
 from tacit.coordinator.store import Store
 from tacit.coordinator.updates.ledger import Ledger, manifest_of
 from tacit.coordinator.updates.recovery import Recovery, is_in_clear, undecryptable
-from tacit.errors import IllegalTransitionError, ManifestError, PkiError, SecretError
+from tacit.errors import IllegalTransitionError, ManifestError
 from tacit.manifest import Manifest, check_manifest, parse_manifest
 from tacit.manifest.material import check_material
 from tacit.pki import KeyPair, issue_intermediate, issue_marble_root, issue_root
@@ -125,11 +125,9 @@ class Founding:
     def _first_secrets(self, manifest: Manifest, now: datetime) -> dict[str, Secret]:
         check_material(manifest)
         issuer = self._ledger.holdings.identity.marble_root
-        try:
-            check_own_rules(manifest, issuer=issuer, now=now)
-            return generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
-        except (PkiError, SecretError) as exc:
-            raise ManifestError(f"generating secrets from manifest: {exc}") from exc
+        secrets = generate_shared(manifest, issuer=issuer, now=now, random=self._world.random)
+        check_own_rules(manifest, issuer=issuer, now=now)
+        return secrets
 
 
 def new_identity(settings: Settings, world: World) -> Identity:

@@ -25,9 +25,10 @@ from tacit.coordinator.secrets import (
 from tacit.coordinator.state import Holdings, Identity, Pending
 from tacit.errors import ForbiddenError, ManifestError, NoUpdateError, PkiError, SecretError, TemplateError, UpdateError
 from tacit.manifest import Manifest, check_manifest, parse_manifest
-from tacit.manifest.material import check_material
+from tacit.manifest.material import check_recovery_keys, check_secrets, check_users
 from tacit.manifest.model import SecretRule
 from tacit.manifest.update import check_replacement, needed_acknowledgments, same_secret, updaters
+from tacit.pki import KeyPair
 
 NewIdentity = Callable[[Identity], Identity]
 """The same root with a new intermediate and marble root."""
@@ -150,24 +151,15 @@ def after_replacement(
     Raises:
         ManifestError: a secret cannot be made, or a template not be filled in.
     """
+    check_users(manifest)
     identity = new_identity(holdings.identity)
     rotate = manifest.config.rotate_root_secret
-    secrets: dict[str, Secret] = {}
-    previous: dict[str, Secret] = {}
     try:
-        check_material(manifest)
+        check_secrets(manifest)
+        secrets, previous = _replaced_secrets(
+            holdings, before, manifest, issuer=identity.marble_root, now=now, random=random
+        )
         check_own_rules(manifest, issuer=identity.marble_root, now=now)
-        for name, rule in manifest.secrets.items():
-            if not (rule.shared or rule.user_defined):
-                continue
-            old = holdings.secrets.get(name) if same_secret(before.secrets.get(name), rule) else None
-            if old is not None and _outlives(rule, rotate=rotate):
-                secrets[name] = old
-            elif rule.user_defined:
-                secrets[name] = unset_secret(rule)
-            else:
-                secrets[name] = generate_one(name, rule, issuer=identity.marble_root, now=now, random=random)
-            previous[name] = _previous(name, holdings, old=old, new=secrets[name])
         after = replace(
             holdings,
             identity=identity,
@@ -182,9 +174,30 @@ def after_replacement(
         rehearse(after, manifest, secrets=secrets, random=random)
     except TemplateError as exc:
         raise TemplateError(f"updating secrets: {exc}") from exc
-    except (ManifestError, PkiError, SecretError) as exc:
+    except ManifestError as exc:
         raise ManifestError(f"updating secrets: {exc}") from exc
+    check_recovery_keys(manifest)
     return after
+
+
+def _replaced_secrets(
+    holdings: Holdings, before: Manifest, manifest: Manifest, *, issuer: KeyPair, now: datetime, random: Random
+) -> tuple[dict[str, Secret], dict[str, Secret]]:
+    """The secrets that are held with another manifest, and the values before."""
+    secrets: dict[str, Secret] = {}
+    previous: dict[str, Secret] = {}
+    for name, rule in manifest.secrets.items():
+        if not (rule.shared or rule.user_defined):
+            continue
+        old = holdings.secrets.get(name) if same_secret(before.secrets.get(name), rule) else None
+        if old is not None and _outlives(rule, rotate=manifest.config.rotate_root_secret):
+            secrets[name] = old
+        elif rule.user_defined:
+            secrets[name] = unset_secret(rule)
+        else:
+            secrets[name] = generate_one(name, rule, issuer=issuer, now=now, random=random)
+        previous[name] = _previous(name, holdings, old=old, new=secrets[name])
+    return secrets, previous
 
 
 def _previous(name: str, holdings: Holdings, *, old: Secret | None, new: Secret) -> Secret:

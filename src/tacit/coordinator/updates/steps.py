@@ -1,6 +1,7 @@
 """Updates step by step: proposed, agreed to or taken back, and applied once enough users agree.
 
-Order of the checks: (1) the state, (2) whether another update is pending, (3) the user's permission, (4) the manifest.
+Order of the checks: (1) the state, (2) whether the manifest can be read, (3) whether another update is pending, (4) the
+user's permission, (5) whether the manifest fits together.
 An update that fails while it is applied is pending no more, and the log says so.
 
 Source: order and words as recorded from MarbleRun v1.9.1.
@@ -94,8 +95,8 @@ class Updates:
         """
         with self._ledger.lock:
             holdings, manifest = self._ledger.opened(Event.UPDATE)
-            require_none_pending(holdings)
             update, leniencies = read_update(raw)
+            require_none_pending(holdings)
             for leniency in leniencies:
                 self._tools.log.warning("manifest read leniently", at=leniency)
             if is_version_update(update):
