@@ -3,10 +3,13 @@
 import msgspec
 import pytest
 
-from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
+from fakes.core import PLAIN_MANIFEST, UUID, encode, make_coordinator
+from fakes.tee import NOW
 from tacit.coordinator.sealed.changes import encode_change, encode_snapshot, replay
+from tacit.coordinator.secrets import Marble, derive_for_marble
 from tacit.coordinator.state import Activated
 from tacit.errors import SealedStateError
+from tacit.manifest.model import CertificateTemplate, SecretRule
 
 
 def snapshot() -> bytes:
@@ -33,6 +36,48 @@ def test_nothing_is_sealed_before_a_manifest_is_set() -> None:
 def test_a_record_of_a_newer_program_is_named(later: bytes) -> None:
     with pytest.raises(SealedStateError, match="newer program"):
         replay([snapshot(), later])
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"URIs": ["spiffe://mesh/server"]},
+        {"SubjectKeyId": "not base64"},
+        {"OCSPServer": "http://o"},
+        {"PermittedIPRanges": 5},
+        {"UnknownExtKeyUsage": [[9]]},
+        {"PermittedDNSDomains": ["ü"]},
+        {"MaxPathLen": 3},
+    ],
+)
+def test_a_state_whose_manifest_was_taken_when_less_was_obeyed_goes_on(field: dict[str, object]) -> None:
+    raw = snapshot()
+    said = msgspec.msgpack.decode(raw[1:])
+    rule = {"Type": "cert-ecdsa", "Size": 256, "Cert": {"DNSNames": ["a.example"], **field}}
+    parameters = {"Files": {"/crt": "{{ pem .Secrets.own.Cert }}"}}
+    marbles = {"m": {"Package": "p", "Parameters": parameters}}
+    said["manifest"] = encode({**PLAIN_MANIFEST, "Secrets": {"own": rule}, "Marbles": marbles})
+    holdings = replay([raw[:1] + msgspec.msgpack.encode(said)]).holdings
+    assert holdings.manifest is not None
+    own = holdings.manifest.secrets["own"]
+    assert own == SecretRule("cert-ecdsa", 256, certificate=CertificateTemplate(dns_names=("a.example",)))
+    made = derive_for_marble(
+        holdings.manifest,
+        Marble("m", UUID),
+        root_secret=holdings.root_secret,
+        issuer=holdings.identity.marble_root,
+        now=NOW,
+        names=["own"],
+    )
+    assert b"a.example" in made["own"].certificate
+
+
+def test_a_state_keeps_the_fields_that_are_obeyed() -> None:
+    cert = {"URIs": [{"Scheme": "spiffe", "Host": "mesh"}], "IsCA": True, "MaxPathLen": 3, "KeyUsage": 512}
+    core = make_coordinator().core
+    rule = {"Type": "cert-ecdsa", "Size": 256, "Shared": True, "Cert": cert}
+    core.set_manifest(encode({**PLAIN_MANIFEST, "Secrets": {"c": rule}}))
+    assert replay([encode_snapshot(core.holdings)]).holdings.manifest == core.holdings.manifest
 
 
 @pytest.mark.parametrize("part", ["manifest", "certificate", "key"])

@@ -159,6 +159,10 @@ KEY_BLOCK = public_pem(KEY)
         KEY_BLOCK.replace("END PUBLIC KEY-----", "END PUBLIC KEY----- x") + PEM,
         PEM.replace("\n", "\n  "),
         PEM.replace("\n-----END", "-----END"),
+        PEM.replace("\n-----END", "\n  -----END"),
+        PEM.rstrip() + " x\n",
+        PEM.rstrip() + " x\n" + KEY_BLOCK.replace("END PUBLIC KEY", "END FOO"),
+        KEY_BLOCK.replace("\n", "\n ").rstrip(" ") + PEM,
     ],
 )
 def test_the_first_whole_block_of_a_users_pem_is_the_certificate(pem: str) -> None:
@@ -191,5 +195,5 @@ def test_pem_without_a_certificate_first_is_refused(pem: str, words: str) -> Non
 def test_t13_a_text_of_a_hundred_thousand_broken_blocks_is_read_in_one_pass() -> None:
     begun = time.process_time()
     with pytest.raises(PkiError):
-        parse_user_certificate(BEGIN * 100_000 + "AAAA\n" + "-----END FOO-----\n" * 100_000)
+        parse_user_certificate(BEGIN * 100_000 + "\n" + " " * 10**6 + "AAAA\n" + "-----END FOO-----\n" * 100_000)
     assert time.process_time() - begun < 5

@@ -20,6 +20,8 @@ from tacit.manifest import Manifest
 from tacit.manifest.model import SecretRule
 from tacit.manifest.template import TemplateSecret
 from tacit.pki import CertificateRequest, KeyPair, issue_secret_certificate
+from tacit.pki.certificate import check_extensions
+from tacit.pki.extensions import Extras
 from tacit.pki.keys import public_key_of
 
 DEFAULT_VALIDITY = 365  # days, where the manifest says nothing
@@ -108,6 +110,17 @@ def renew_certificate(
     """A new key and certificate with the end of validity that the old one had. Raises: PkiError."""
     same_end = replace(rule, valid_for=0, certificate=replace(rule.certificate, not_after=not_after))
     return replace(_certificate(name, same_end, issuer=issuer, now=now), valid_for=secret.valid_for)
+
+
+def as_taken(name: str, rule: SecretRule) -> SecretRule:
+    """The rule of a manifest that was taken before: what cannot be written was read over then, and goes on so."""
+    try:
+        check_extensions(_request(name, rule))
+    except PkiError:
+        template = rule.certificate
+        length = template.max_path_len if template.is_ca else None
+        return replace(rule, certificate=replace(template, extras=Extras(), max_path_len=length))
+    return rule
 
 
 def derive_for_marble(

@@ -5,6 +5,7 @@ are kept, but nothing is generated here.
 """
 
 import binascii
+import re
 
 from cryptography import x509
 from cryptography.hazmat import asn1
@@ -23,6 +24,8 @@ MIN_RSA = 1024
 """Bits of a recovery key: what Go's library encrypts to, and makes."""
 
 _BLANKS = " \t\r"
+_INDENT = re.compile(r"\n[ \t]+(?!-----BEGIN |[ \t])")
+_END = re.compile(r"(-----END [^\n]*?-----)[^\n]*")
 _SEQUENCE = b"\x30"
 
 
@@ -69,25 +72,26 @@ def check_recovery_key(pem: str) -> None:
 
 
 def _first_block(pem: str) -> tuple[str, bytes] | None:
-    """Label and bytes of the first block that is whole: as Go does, what is damaged is passed over.
+    """Label and bytes of the block that Go reads: the first that is whole, whatever is damaged before it.
 
-    Blanks before its lines, and a last line that goes on after the base64, are no damage here; states were sealed with
-    such text.
+    Where Go finds none, blanks before lines and text around an end are no damage: states were sealed with such text.
     """
+    return _first_whole(pem) or _first_whole(_END.sub(r"\n\1", _INDENT.sub("\n", pem)))
+
+
+def _first_whole(pem: str) -> tuple[str, bytes] | None:
     label, body = None, list[str]()
     for line in pem.split("\n"):
-        if line.startswith("-----BEGIN "):
-            text = line.rstrip(_BLANKS)
+        text = line.rstrip(_BLANKS)
+        if text.startswith("-----BEGIN "):
             label, body = text.removeprefix("-----BEGIN ").removesuffix("-----") if text.endswith("-----") else None, []
-            continue
-        text, end, ended = line.strip(_BLANKS).partition("-----END ")
-        # Lines with a colon at the start are headers.
-        body += [text] if body or ":" not in text else []
-        if end and label is not None:
-            block = _decode(body) if ended == f"{label}-----" else None
-            if block is not None:
+        elif text.startswith("-----END "):
+            block = _decode(body) if label is not None and text == f"-----END {label}-----" else None
+            if label is not None and block is not None:
                 return label, block
             label = None
+        elif body or ":" not in text:  # lines with a colon at the start are headers
+            body.append(text)
     return None
 
 

@@ -44,6 +44,8 @@ _ATTRIBUTES = {
     "PostalCode": NameOID.POSTAL_CODE,
 }
 
+_SOME_KEY = ec.derive_private_key(1, ec.SECP256R1()).public_key()  # stands where any key does
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
@@ -108,6 +110,11 @@ def _extensions(
         *name_extensions(names, request.email_addresses, ips, uris, critical=not subject.rdns),
         *limit_extensions(request.extras),
     ]
+
+
+def check_extensions(request: CertificateRequest) -> None:
+    """Refuse what no certificate can say of its holder, without making one. Raises: PkiError."""
+    _extensions(request, _SOME_KEY, None, subject=x509.Name([]))
 
 
 def check_secret_size(request: CertificateRequest) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from cryptography import x509
 
 from tacit.coordinator.log.journal import Journal, open_journal
-from tacit.coordinator.secrets import Secret
+from tacit.coordinator.secrets import Secret, as_taken
 from tacit.coordinator.state import (
     Activated,
     Change,
@@ -27,7 +27,8 @@ from tacit.coordinator.state import (
     apply,
 )
 from tacit.errors import ManifestError, PkiError, SealedStateError
-from tacit.manifest import Manifest, parse_manifest
+from tacit.manifest import Manifest
+from tacit.manifest.codec import parse_sealed_manifest
 from tacit.pki import KeyPair
 from tacit.pki.keys import CERTIFICATE_ERRORS, parse_private_key_der
 from tacit.wire.log import LogPosition
@@ -238,12 +239,13 @@ def _change(kind: bytes, body: bytes) -> Change:
 
 def _manifest(read: _Snapshot) -> Manifest:
     """The manifest with the security versions that updates brought."""
-    manifest = parse_manifest(read.manifest).manifest
+    manifest = parse_sealed_manifest(read.manifest)
+    secrets = {name: as_taken(name, rule) for name, rule in manifest.secrets.items()}
     packages = {
         name: replace(package, security_version=read.security_versions.get(name, package.security_version))
         for name, package in manifest.packages.items()
     }
-    return replace(manifest, packages=packages)
+    return replace(manifest, packages=packages, secrets=secrets)
 
 
 def _written(pending: Pending | None) -> _Pending | None:

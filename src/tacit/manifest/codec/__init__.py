@@ -10,11 +10,18 @@ from dataclasses import dataclass
 
 from tacit.errors import Defect, ManifestError
 from tacit.manifest.codec.decode import Finding, Place, Report, Struct, Weight
-from tacit.manifest.codec.schema import MANIFEST, PACKAGE, build_manifest, build_package
+from tacit.manifest.codec.schema import MANIFEST, MANIFEST_BEFORE, PACKAGE, build_manifest, build_package
 from tacit.manifest.codec.text import JsonSyntaxError, parse_text, position
 from tacit.manifest.model import Manifest, Package
 
-__all__ = ["ParsedManifest", "describe_leniencies", "parse_manifest", "parse_manifest_strict", "parse_package"]
+__all__ = [
+    "ParsedManifest",
+    "describe_leniencies",
+    "parse_manifest",
+    "parse_manifest_strict",
+    "parse_package",
+    "parse_sealed_manifest",
+]
 
 MAX_SHOWN = 50
 """Defects in a message; the rest is counted."""
@@ -38,8 +45,24 @@ def parse_manifest(raw: bytes) -> ParsedManifest:
     Raises:
         ManifestError: in MarbleRun's words, `unmarshaling manifest: ...`.
     """
+    return _parse(raw, MANIFEST)
+
+
+def parse_sealed_manifest(raw: bytes) -> Manifest:
+    """A manifest that a coordinator has taken already, perhaps when it read over what is a defect today.
+
+    Raises:
+        ManifestError: no coordinator can have taken it.
+    """
     try:
-        values, findings = _walk(raw)
+        return _parse(raw, MANIFEST).manifest
+    except ManifestError:
+        return _parse(raw, MANIFEST_BEFORE).manifest
+
+
+def _parse(raw: bytes, kind: Struct) -> ParsedManifest:
+    try:
+        values, findings = _walk(raw, kind)
     except JsonSyntaxError as exc:
         message = f"unmarshaling manifest: {exc}"
         raise ManifestError(message) from exc

@@ -99,6 +99,12 @@ _FIELDS: dict[str, Kind] = {
     **dict.fromkeys(_NOT_SUPPORTED.split(), _IGNORED),
 }
 CERTIFICATE = Struct("x509.Certificate", _FIELDS)
+_LATER = (
+    *("URIs", "UnknownExtKeyUsage", "SubjectKeyId", "OCSPServer", "IssuingCertificateURL", "CRLDistributionPoints"),
+    *(name for name in _FIELDS if name.startswith(("Permitted", "Excluded"))),
+)
+CERTIFICATE_BEFORE = Struct("x509.Certificate", {**_FIELDS, **dict.fromkeys(_LATER, _IGNORED)})
+"""As it was read when these fields were passed over, whatever they held."""
 
 
 def build_certificate(entry: Values) -> CertificateTemplate:
@@ -134,10 +140,10 @@ def _extras(entry: Values) -> Extras:
         issuer_urls=tuple(entry["IssuingCertificateURL"] or ()),
         revocation_urls=tuple(entry["CRLDistributionPoints"] or ()),
         further_usages=tuple(entry["UnknownExtKeyUsage"] or ()),
-        key_id=entry["SubjectKeyId"],
+        key_id=entry["SubjectKeyId"] or b"",
         permitted=permitted,
         excluded=excluded,
-        limits_are_critical=entry["PermittedDNSDomainsCritical"],
+        limits_are_critical=bool(entry["PermittedDNSDomainsCritical"]),
     )
 
 

@@ -7,7 +7,7 @@ MarbleRun ignores them.
 from typing import Any
 
 from tacit.errors import PkiError
-from tacit.manifest.codec.certificate import CERTIFICATE, build_certificate
+from tacit.manifest.codec.certificate import CERTIFICATE, CERTIFICATE_BEFORE, build_certificate
 from tacit.manifest.codec.content import Blob, ContentKind, Digest, Duration, Hex
 from tacit.manifest.codec.decode import Alone, Flag, ListOf, MapOf, Struct, Text, Unused, Whole
 from tacit.manifest.material import parse_user_certificate
@@ -123,6 +123,10 @@ MANIFEST = Struct(
         ),
     },
 )
+
+_SECRET_BEFORE = Struct(_SECRET.go_type, {**_SECRET.fields, "Cert": Alone(CERTIFICATE_BEFORE, _WHOLE)})
+MANIFEST_BEFORE = Struct(MANIFEST.go_type, {**MANIFEST.fields, "Secrets": MapOf(_SECRET_BEFORE)})
+"""What coordinators took before more fields of certificates were obeyed."""
 
 Values = dict[str, Any]
 
