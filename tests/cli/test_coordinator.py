@@ -319,11 +319,11 @@ def test_a_pem_file_that_is_none_is_refused(place: Place, change: Callable[[byte
     refused(run_main("secret", "set", pem, place.attested, "--from-pem", "identity", *place.user("owner")), reason)
 
 
-def test_a_certificate_for_a_plain_secret_is_refused_by_the_coordinator(place: Place) -> None:
+def test_a_certificate_for_a_key_is_refused_by_the_coordinator(place: Place) -> None:
     done = run_main(
         "secret", "set", place.folder / "owner.crt", place.attested, "--from-pem", "weights", *place.user("owner")
     )
-    refused(done, "setting secrets: POST https://", "specified values for a certificate")
+    refused(done, "setting secrets: POST https://", "declared size and actual size don't match: weights")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "c2VjcmV0"}', '{"token": {"key": "c2VjcmV0"}}'])

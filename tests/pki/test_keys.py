@@ -25,6 +25,7 @@ from tacit.pki.shape import (
     alternative_names,
     authority_identifier,
     key_identifier,
+    key_usage,
     sign,
     subject_name,
 )
@@ -112,7 +113,7 @@ def test_a_subject_attribute_that_the_mesh_does_not_have_is_refused() -> None:
 
 def test_a_key_usage_without_meaning_is_refused() -> None:
     with pytest.raises(PkiError, match="key usage 256"):  # decipherOnly without keyAgreement
-        issue_secret_certificate(CertificateRequest("s", "cert-ed25519", key_usage=256), issuer=ROOT, now=NOW)
+        key_usage(256)
 
 
 def test_a_secret_that_is_no_certificate_is_refused() -> None:
