@@ -98,6 +98,7 @@ REQUESTS = st.lists(
                 b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
                 b"POST /d HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + bytes(3000),
                 b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\n",
+                b"POST /e HTTP/1.1\r\nHost: x\r\nUpgrade: y\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nab",
             ]
         ),
         st.binary(max_size=30),

@@ -175,7 +175,6 @@ async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
         b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
     ],
     ids=[
         "nonsense",
@@ -186,7 +185,6 @@ async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
         "connect",
         "no host",
         "two hosts",
-        "upgrade with a body",
     ],
 )
 async def test_t48_what_two_parsers_could_read_differently_is_refused(
@@ -195,12 +193,6 @@ async def test_t48_what_two_parsers_could_read_differently_is_refused(
     async with serving() as port:
         assert (await raw(port, sent)).startswith(b"HTTP/1.1 400 ")
     assert silent(capfd, caplog)
-
-
-async def test_t48_a_websocket_upgrade_is_an_ordinary_request() -> None:
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
-    async with serving() as port:
-        assert (await raw(port, head)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
