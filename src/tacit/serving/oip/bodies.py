@@ -9,7 +9,6 @@ Source: open-inference-protocol, inference_rest.md; Triton's extension_binary_da
 """
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import orjson
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature
+from tacit.serving.inflate import inflate
 from tacit.serving.oip.question import (
     SHARED_MEMORY,
     Found,
@@ -56,25 +56,17 @@ class _Input:
     raw: memoryview | None
 
 
-def inflate(body: bytes, encoding: str, *, limit: int) -> bytes:
+def unpack(body: bytes, encoding: str, *, limit: int) -> bytes:
     """A body without its Content-Encoding, gzip or deflate. Raises: RequestError."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise RequestError(Status.UNIMPLEMENTED, f"Content-Encoding {encoding[:32]} is not read; gzip and deflate are")
-    inflater = zlib.decompressobj(wbits=47)  # a header of either kind
-    try:
-        inflated = inflater.decompress(body, limit)
-    except zlib.error as exc:
-        raise _refusal(f"the body is not {encoding}, though Content-Encoding says so: {exc}") from exc
-    if inflater.unconsumed_tail:
-        raise RequestError(
-            Status.RESOURCE_EXHAUSTED,
-            f"the body is more than {limit} bytes once inflated (--max_message_bytes, {MAX_INFLATED} at most); send it in parts",
-        )
-    if not inflater.eof:
-        raise _refusal(f"the {encoding} body was cut short")
-    return inflated
+    beyond = RequestError(
+        Status.RESOURCE_EXHAUSTED,
+        f"the body is more than {limit} bytes once inflated (--max_message_bytes, {MAX_INFLATED} at most); send it in parts",
+    )
+    return inflate(body, encoding, limit=limit, beyond=beyond)
 
 
 def read_question(

@@ -10,7 +10,6 @@ Source: tensorflow_serving/model_servers/http_rest_api_handler.cc, tensorflow.or
 
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.callers import caller_of
+from tacit.serving.inflate import inflate
 from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.examples import parse_json_examples
 from tacit.serving.tfs.inference import Inference
@@ -226,16 +226,8 @@ def _selector(found: re.Match[str], request: HttpRequest) -> Selector:
 def _inflate(request: HttpRequest) -> bytes:
     if "gzip" not in request.headers.get("content-encoding", "").lower():
         return request.body
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        body = inflater.decompress(request.body, MAX_INFLATED)
-    except zlib.error as exc:
-        raise _refusal(f"the body is not gzip, though Content-Encoding says so: {exc}") from exc
-    if inflater.unconsumed_tail:
-        raise _refusal(f"the body is more than {MAX_INFLATED} bytes once inflated; send it uncompressed or in parts")
-    if not inflater.eof:
-        raise _refusal("the gzip body was cut short")
-    return body
+    beyond = _refusal(f"the body is more than {MAX_INFLATED} bytes once inflated; send it uncompressed or in parts")
+    return inflate(request.body, "gzip", limit=MAX_INFLATED, beyond=beyond)
 
 
 def _is_in_rows(document: Mapping[str, Any]) -> bool:
