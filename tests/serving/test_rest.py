@@ -26,9 +26,8 @@ async def call(
     *,
     headers: Mapping[str, str] | None = None,
     models: FakeModels | None = None,
-    cors: bool = False,
 ) -> HttpResponse:
-    rest = TfsRest(Plane(models or example()), RestOptions(cors=cors))
+    rest = TfsRest(Plane(models or example()))
     return await rest.handle(HttpRequest(method, path, "", headers or {}, body, None))
 
 
@@ -200,13 +199,6 @@ async def test_paths_outside_the_interface_are_not_found() -> None:
 
 async def test_names_in_paths_are_decoded() -> None:
     assert (await call("GET", "/v1/models/half%5Fplus_two")).status == 200
-
-
-async def test_other_origins_may_call_only_where_that_was_asked_for() -> None:
-    assert "access-control-allow-origin" not in (await call("GET", BASE)).headers
-    allowed = await call("OPTIONS", BASE, headers={"origin": "https://page"}, cors=True)
-    assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (200, "*")
-    assert (await call("OPTIONS", BASE, cors=True)).status == 400
 
 
 async def test_metadata_prints_every_field() -> None:

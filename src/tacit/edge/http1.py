@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import httptools
 
-from tacit.edge.http import BODILESS, answer, fields_of, text_answer
+from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
@@ -289,7 +289,7 @@ class Http1:
         response = order.refusal
         handler = self._service.http
         if response is None and order.request is not None and handler is not None:
-            response = await answer(handler, order.request)
+            response = await answer(handler, order.request, self._service.refuse)
         if response is None or self._transport.is_closing():
             return
         keep = order.keep and not self._leaving
@@ -327,7 +327,8 @@ class Http1:
         self._service.budget.give_back(self._held)
         self._held = 0
         self._body.drop()
-        self._orders.append(_Order(None, text_answer(status, text), bodiless=False, keep=False, old=False, held=0))
+        refusal = self._service.refuse(status, text)
+        self._orders.append(_Order(None, refusal, bodiless=False, keep=False, old=False, held=0))
         if self._task is None:
             self._task = self._loop.create_task(self._answer())
 
@@ -343,7 +344,7 @@ class Http1:
         return _RefusedError(413, self._service.too_large())
 
     def _too_large_answer(self) -> HttpResponse:
-        return text_answer(413, str(self._body_too_large()))
+        return self._service.refuse(413, self._service.too_large())
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tacit.edge.calls import messages
 from tacit.edge.calls.prompt import begin
-from tacit.edge.http import BODILESS, answer, fields_of, text_answer
+from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
@@ -302,7 +302,7 @@ class PlainRequest(Exchange):
     def refuse(self, status: Status, text: str) -> None:
         """Answer with an error, whatever the handler is doing."""
         code = {Status.RESOURCE_EXHAUSTED: 503, Status.UNAVAILABLE: 503, Status.DEADLINE_EXCEEDED: 408}.get(status, 500)
-        self.respond(text_answer(code, text))
+        self.respond(self._line.service.refuse(code, text))
 
     def respond(self, response: HttpResponse) -> None:
         """Answer, and be done."""
@@ -319,7 +319,7 @@ class PlainRequest(Exchange):
 
     def _too_large(self) -> None:
         self._body.drop()
-        self.respond(text_answer(413, self._line.service.too_large()))
+        self.respond(self._line.service.refuse(413, self._line.service.too_large()))
 
     def _add(self, piece: bytes | memoryview) -> None:
         self._body.add(piece)
@@ -340,10 +340,10 @@ class PlainRequest(Exchange):
             self._request.method, path, query, self._request.headers, body, peer.certificate, peer.exporter
         )
         try:
-            response = await answer(handler, request)
+            response = await answer(handler, request, self._line.service.refuse)
         except asyncio.CancelledError:
             self._task = None
-            self.respond(text_answer(503, "the server ends"))
+            self.respond(self._line.service.refuse(503, "the server ends"))
             raise
         self._task = None
         self.respond(response)

@@ -60,12 +60,11 @@ _JSON_HEADERS = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class RestOptions:
-    """`cors` adds the headers that let a web page of any origin call; `check_methods` as in gRPC.
+    """`check_methods` as in gRPC.
 
     `timeout` is seconds for a request and its run, `max_json` the bytes of a body once inflated. `metrics` answers a GET of `metrics_path`.
     """
 
-    cors: bool = False
     check_methods: bool = False
     timeout: float | None = None
     max_json: int | None = None
@@ -84,25 +83,11 @@ class TfsRest:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors are JSON with one key, `error`."""
-        response = await self._answer(request)
-        if not self._options.cors:
-            return response
-        allowed = {
-            "access-control-allow-origin": "*",
-            "access-control-allow-methods": "POST, GET",
-            "access-control-allow-headers": "Content-Type",
-        }
-        return HttpResponse(response.status, response.body, {**response.headers, **allowed})
-
-    async def _answer(self, request: HttpRequest) -> HttpResponse:
         options = self._options
         if options.metrics is not None and (request.method, request.path) == ("GET", options.metrics_path):
             return options.metrics()
         if not request.path.lower().startswith("/v1/"):
             return HttpResponse(404, b"<html><body>Not Found</body></html>\n", {"content-type": "text/html"})
-        if request.method == "OPTIONS" and self._options.cors:
-            asked = re.match(r"https?://", request.headers.get("origin", ""))
-            return HttpResponse(200 if asked else 400, b"", {})
         try:
             return HttpResponse(200, await self._route(request), _JSON_HEADERS)
         except RequestError as exc:
