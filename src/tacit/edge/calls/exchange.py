@@ -76,6 +76,9 @@ class Exchange:
     def resume(self) -> None:
         """Something was sent: whoever waits for that may go on."""
 
+    def leave(self) -> None:
+        """The server ends. What has come whole, or has begun to come, is still answered; nothing else is waited for."""
+
     def _add(self, piece: bytes | memoryview) -> None:
         raise NotImplementedError
 
@@ -209,6 +212,7 @@ class StreamingCall(_GrpcExchange):
         self._messages: deque[bytes] = deque()
         self._ahead = 0  # bytes that the client may send beyond its window, for a large message
         self._waiting: asyncio.Future[None] | None = None
+        self._leaving = False
         self._start(self._run())
 
     def _add(self, piece: bytes | memoryview) -> None:
@@ -225,6 +229,11 @@ class StreamingCall(_GrpcExchange):
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
+    def leave(self) -> None:
+        """The server ends: a client that may send a message at any time is waited for no longer."""
+        self._leaving = True
+        self.resume()
+
     async def _wait(self) -> None:
         self._waiting = self._line.loop.create_future()
         try:
@@ -233,13 +242,20 @@ class StreamingCall(_GrpcExchange):
             self._waiting = None
 
     async def _incoming(self) -> AsyncIterator[bytes]:
-        """The client's messages. What was taken makes room for as much again."""
+        """The client's messages. What was taken makes room for as much again.
+
+        Raises:
+            RequestError: The client stopped within a message; or the server ends, which no handler may take for the
+                client's own end.
+        """
         while True:
             while not self._messages:
                 if self.whole:
                     if not self._reader.is_between():
                         raise RequestError(Status.INTERNAL, "the message ends before its length")
                     return
+                if self._leaving and self._reader.is_between():
+                    raise RequestError(Status.UNAVAILABLE, "the server ends")
                 await self._wait()
             message = self._messages.popleft()
             size = len(message) + messages.PREFIX
