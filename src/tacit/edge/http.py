@@ -12,6 +12,7 @@ from tacit.edge.listener import HttpHandler, HttpRefusal, HttpRequest, HttpRespo
 _LOG = logging.getLogger("tacit.edge")
 _TEXT: Mapping[str, str] = {"content-type": "text/plain; charset=utf-8"}
 _JSON: Mapping[str, str] = {"content-type": "application/json"}
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 BODILESS = frozenset((204, 304))  # statuses whose answers have neither a body nor its length
@@ -37,6 +38,16 @@ async def answer(handler: HttpHandler, request: HttpRequest, refuse: HttpRefusal
         # The caller learns nothing about our inside; our log has it.
         _LOG.exception("a handler failed", extra={"path": request.path})
         return refuse(500, "internal error")
+
+
+def split_target(target: str) -> tuple[str, str, str]:
+    """Path and query of a request's target, and the host where it names one: a client may send the whole address.
+
+    Source: RFC 9112, section 3.2.2.
+    """
+    found = _ABSOLUTE.match(target)
+    path, _, query = target[found.end() if found else 0 :].partition("?")
+    return path or "/", query, found[1] if found else ""
 
 
 class Date:

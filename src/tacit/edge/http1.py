@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import httptools
 
-from tacit.edge.http import BODILESS, answer, fields_of
+from tacit.edge.http import BODILESS, answer, fields_of, split_target
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
@@ -255,7 +255,9 @@ class Http1:
         if self._too_large:
             refusal = self._too_large_answer()
         else:
-            path, _, query = self._url.decode("latin-1").partition("?")
+            path, query, host = split_target(self._url.decode("latin-1"))
+            if host:
+                self._headers["host"] = host  # the target's, whatever the header says
             request = HttpRequest(
                 method, path, query, self._headers, self._body.take(), self._peer.certificate, self._peer.exporter
             )

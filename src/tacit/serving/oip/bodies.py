@@ -23,6 +23,7 @@ from tacit.serving.oip.question import (
     Found,
     Question,
     Wanted,
+    microseconds,
     refuse_shared_memory,
     whole_number,
 )
@@ -85,7 +86,7 @@ def read_question(
     parameters = _object(document, "parameters")
     inputs = _read_inputs(document, memoryview(body)[length:])
     wanted, binary = _read_outputs(document)
-    asked = Question(selector, inputs, wanted, timeout=whole_number("timeout", parameters.get("timeout", 0)))
+    asked = Question(selector, inputs, wanted, timeout=microseconds(parameters.get("timeout")))
     found = document.get("id")
     if found is not None and not isinstance(found, str):
         raise _refusal("'id' is no text")
@@ -114,6 +115,10 @@ def raw_question(selector: Selector, body: bytes, signature: Signature) -> tuple
         raise _refusal(f"input '{alias}' has shape {shape}: raw bytes do not say which of the free sizes are which")
     elif free:
         row = math.prod(size for size in shape if size >= 0) * ELEMENT_TYPES[spec.dtype].memory.itemsize
+        if len(body) % row if row else body:
+            raise _refusal(
+                f"the body has {len(body)} bytes, and input '{alias}' with shape {shape} takes {row} at a time"
+            )
         shape[free[0]] = len(body) // row if row else 0
     given = _Input(datatype_of(spec.dtype), tuple(shape), None, raw)
     return Question(selector, {alias: given}), Form({}, otherwise=True)

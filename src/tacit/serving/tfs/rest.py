@@ -101,6 +101,8 @@ class TfsRest:
             with Measured(self._meter, found["verb"].lower(), "REST") as seen:
                 selector = _selector(found, request)
                 seen.model = selector.model
+                # Before a byte is inflated or parsed for a stranger; TensorFlow Serving, which has none, parses first.
+                self._plane.callers.check_model(selector.model, selector.caller)
                 if found["verb"] == "predict":
                     return await self._predict(selector, self._body(request))
                 if found["verb"] in ("classify", "regress"):
@@ -136,9 +138,9 @@ class TfsRest:
         return orjson.dumps(answer, option=orjson.OPT_INDENT_2)
 
     async def _predict(self, selector: Selector, body: bytes) -> bytes:
-        served = self._plane.find(selector)
         document = _parse_object(body)
         key = _signature_name(document) or SERVING_DEFAULT
+        served = self._plane.find(selector)
         signature = served.signatures.get(key)
         if signature is None:
             raise _refusal(f'Serving signature name: "{key}" not found in signature def')
