@@ -118,6 +118,7 @@ def test_t48_any_bytes_on_http1_are_answered_or_refused(parts: list[bytes], size
 
 
 OFFER = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+NO_OFFER = OFFER.replace(b"Connection", b"X-Nection-")  # of the same length, if a body takes it for its own
 FRAMINGS = st.sampled_from(
     [
         b"", b"Content-Length: 0", b"Content-Length: 3", b"Content-Length: 40", b"Content-Length: 1001",
@@ -131,7 +132,7 @@ BODIES = st.sampled_from(
 STARTS = st.sampled_from([b"POST /%d HTTP/1.1", b"GET /%d HTTP/1.1", b"POST /%d HTTP/1.0", b"GET http://z/%d HTTP/1.1"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(STARTS, st.lists(FRAMINGS, max_size=3), st.booleans(), BODIES), max_size=5), cuts)
 def test_t48_an_offer_of_another_protocol_changes_no_answer(
     parts: list[tuple[bytes, list[bytes], bool, bytes]], sizes: list[int]
@@ -148,7 +149,7 @@ def test_t48_an_offer_of_another_protocol_changes_no_answer(
             for number, (start, framings, first, body) in enumerate(parts)
         )
 
-    plain, offering = (asyncio.run(told(Http1, pieces(raw, sizes))) for raw in (written(b""), written(OFFER)))
+    plain, offering = (asyncio.run(told(Http1, pieces(raw, sizes))) for raw in (written(NO_OFFER), written(OFFER)))
     undated = [re.sub(rb"date: [^\r]*", b"", answer) for answer, _ in (plain, offering)]
     assert undated[0] == undated[1]
     assert offering[1] == plain[1] == 0
