@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fakes.served import example
 from tacit.edge import HttpRequest
+from tacit.edge.pieces import inflate
 from tacit.errors import RequestError, Status
-from tacit.serving.inflate import inflate
 from tacit.serving.oip.rest import OipRest
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.rest import TfsRest

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from tacit.edge.pieces import inflate
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature
-from tacit.serving.inflate import inflate
 from tacit.serving.oip.question import (
     SHARED_MEMORY,
     Found,

@@ -20,10 +20,10 @@ import orjson
 from google.protobuf import json_format
 
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.edge.pieces import inflate
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.callers import caller_of
-from tacit.serving.inflate import inflate
 from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs.examples import parse_json_examples
 from tacit.serving.tfs.inference import Inference
