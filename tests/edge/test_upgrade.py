@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from fakes.garbage import no_views_in_cycles
 from tacit.edge import HttpHandler, HttpRequest, HttpResponse
 from tacit.edge.server import serve_http
 from tacit.edge.service import Limits
+from tacit.pki.tls import client_context, server_context
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
 POST = b"POST /%d HTTP/1.1\r\nHost: x\r\n" + H2C.replace(b"%", b"%%") + b"%s\r\n"
@@ -21,8 +23,10 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 @asynccontextmanager
-async def serving(handler: HttpHandler, *, max_body: int = 1 << 20, **limits: Any) -> AsyncIterator[int]:
-    listener = await serve_http(handler, host="127.0.0.1", port=0, tls=None, max_body=max_body, limits=Limits(**limits))
+async def serving(
+    handler: HttpHandler, *, tls: Any = None, max_body: int = 1 << 20, **limits: Any
+) -> AsyncIterator[int]:
+    listener = await serve_http(handler, host="127.0.0.1", port=0, tls=tls, max_body=max_body, limits=Limits(**limits))
     try:
         yield listener.port
     finally:
@@ -214,3 +218,27 @@ class Post {
     }
 }
 """
+
+
+@pytest.mark.parametrize("offer", [b"", H2C], ids=["plain", "offer"])
+async def test_t48_requests_that_are_refused_leave_no_view_in_a_cycle(mesh: Any, offer: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n" + offer
+    sent = [
+        head + b"Content-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n",
+        head + b"Content-Length: 99\r\nExpect: 100-continue\r\n\r\n",
+        head + b"Transfer-Encoding: gzip\r\n\r\n",
+        head + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+        head + b"Content-Length: 3\r\n\r\nabcnonsense\r\n\r\n",
+    ]
+    trusted = client_context(roots_pem=mesh.root.certificate_pem)
+    for tls in (None, server_context(mesh.credentials, client_certificates="request", alpn=["http/1.1"])):
+        with no_views_in_cycles():
+            async with serving(tell, tls=tls, max_body=10) as port:
+                for each in sent:
+                    more: Any = {"ssl": trusted, "server_hostname": "localhost"} if tls else {}
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port, **more)
+                    writer.write(each)
+                    with suppress(ConnectionError):
+                        assert b" 4" in await reader.read()
+                    writer.transport.abort()
+            await asyncio.sleep(0.05)
