@@ -404,9 +404,45 @@ async def test_unknown_flags_are_told_and_left_where_that_was_asked_for(
     assert told["flags"] == ["unknown flag --model_nam; did you mean --model_name?", "unexpected argument 'word'"]
 
 
-def test_a_platform_file_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="Error parsing text-format tensorflow.serving.PlatformConfigMap"):
-        check_platform_config("nonsense")
+PLATFORMS = """
+platform_configs {
+  key: "tensorflow"
+  value {
+    source_adapter_config {
+      [type.googleapis.com/tensorflow.serving.%s] {
+        legacy_config {
+          session_config { gpu_options { per_process_gpu_memory_fraction: 0.4 allow_growth: true } }
+          batching_parameters { max_batch_size { value: 4 } allowed_batch_sizes: [2, 4] }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("adapter", ["SavedModelBundleSourceAdapterConfig", "SessionBundleSourceAdapterConfig"])
+async def test_a_platform_file_as_people_have_them_is_read(
+    serving: Any, tmp_path: Path, plain: Path, adapter: str
+) -> None:
+    (tmp_path / "platforms").write_text(PLATFORMS % adapter)
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--platform_config_file={tmp_path / 'platforms'}"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("nonsense", "Error parsing text-format tensorflow.serving.PlatformConfigMap"),
+        (PLATFORMS % "Another", "Error parsing text-format tensorflow.serving.PlatformConfigMap"),
+        ("model_config_list {}", "names no platform"),
+        ("", "names no platform"),
+    ],
+)
+def test_a_platform_file_that_is_none_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        check_platform_config(text)
 
 
 ORIGINAL = (
