@@ -47,7 +47,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "port": _port(8500, "gRPC port; 0 turns it off"),
     "rest_api_port": _port(0, "REST port; 0 turns it off, the number of --port shares that"),
     "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
-    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model, and run", least=1),
+    "rest_api_timeout_in_ms": Flag(
+        30000, "milliseconds that a REST request may wait for its model, and run; 0 or less is no limit"
+    ),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
