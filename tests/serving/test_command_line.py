@@ -40,6 +40,7 @@ def test_the_demos_own_command_line_is_taken() -> None:
     )
     assert flags.number("file_system_poll_wait_seconds") == 10
     assert flags.accepted == ("enable_profiler",)
+    assert parse_flags(["--file_system_poll_wait_seconds=-1"]).number("file_system_poll_wait_seconds") == -1
 
 
 @pytest.mark.parametrize("name", FLAGS)

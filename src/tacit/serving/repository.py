@@ -34,6 +34,8 @@ from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources
 
 _PATIENCE = 1.0  # seconds that the end waits for a change under way, and for each model
+_LONGEST_REST = 1.0  # seconds between two looks at what failed and at what became ready, where the storage rests
+_SHORTEST_REST = 0.05
 _MAX_ENDED = 32  # versions that ended and are still told of
 
 
@@ -140,8 +142,9 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers."""
-        return bool(self._configs) and all(self._answers(name) for name in self._configs)
+        """Whether every model has a version that answers; those that a client unloaded are not asked beside others."""
+        asked = [name for name in self._configs if name not in self._held] or self._configs
+        return bool(asked) and all(self._answers(name) for name in asked)
 
     def names(self) -> Sequence[str]:
         """The models that are to be served."""
@@ -263,18 +266,42 @@ class Repository:
     # -- what the storage says
 
     def run(self, stop: threading.Event, *, interval: float, announce: Callable[[], None]) -> None:
-        """Look at the storage every `interval` seconds until stopped; once only for 0.
+        """Look at the storage every `interval` seconds until stopped; once only for 0, and never for less.
 
-        `announce` is called when every model has become available for the first time.
+        What failed is tried again all the same. `announce` is called when every model has become available for the
+        first time, whoever brought it.
         """
         announced = False
+        look = interval >= 0
+        rest = interval if interval > 0 else min(max(self._loading.pause, _SHORTEST_REST), _LONGEST_REST)
         while True:
-            self.poll()
+            if look:
+                self.poll()
+            else:
+                self._retry()
+            look = interval > 0
             if self.ready and not announced:
                 announced = True
                 announce()
-            if stop.wait(interval) if interval > 0 else True:
+            if stop.wait(rest):
                 return
+
+    def _retry(self) -> None:
+        """Try again what failed, if that is due; what is new in the storage stays unseen."""
+        for name in self._configs:
+            with self._busy:
+                config, table = self._configs.get(name), self._tables.get(name, {})
+                failed = {version for version, entry in table.items() if self._may_try_again(entry)}
+                if config is None or name in self._held or not failed:
+                    continue
+                try:
+                    known = [source for source in list_sources(config.base, config.access) if source.version in table]
+                except TacitError as exc:
+                    self._tell(name, "model-storage-failed", str(exc))
+                    continue
+                wanted = config.policy.choose(known)
+                if any(source.version in failed for source in wanted):
+                    self._follow(config, wanted)
 
     def poll(self) -> None:
         """Look at the storage once: load what is new, unload what is no longer wanted."""
@@ -338,6 +365,9 @@ class Repository:
             return entry is None
         if again or entry.stamp != source.stamp:
             return True
+        return self._may_try_again(entry)
+
+    def _may_try_again(self, entry: _Entry) -> bool:
         again = 0 < entry.tries <= self._loading.retries
         return again and time.monotonic() - entry.failed >= self._loading.pause
 

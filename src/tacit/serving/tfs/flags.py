@@ -60,7 +60,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     ),
     "max_num_load_retries": Flag(5, "how often a version that failed is tried again, its files unchanged", least=0),
     "load_retry_interval_micros": Flag(60_000_000, "microseconds between two tries", least=0),
-    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once", least=0),
+    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once, less never"),
     "ssl_config_file": Flag("", "text file with server_key, server_cert, custom_ca, client_verify; for both ports"),
     "tensorflow_session_parallelism": _threads("threads of the engine; 0 uses all processors allowed"),
     "tensorflow_intra_op_parallelism": _threads("the same"),
