@@ -118,6 +118,32 @@ def test_a_model_that_fails_leaves_all_as_it_was(
     assert serves.names() == ("first",)
 
 
+def test_every_model_that_fails_is_named(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
+    bad = [entry(name, put(tmp_path / name, 1, content=b"no model")) for name in ("second", "third")]
+    with pytest.raises(RequestError) as refused:
+        reloader.apply([bad[0], entry("fourth", put(tmp_path / "fourth", 1)), bad[1], entry("fifth", tmp_path / "no")])
+    text = str(refused.value)
+    assert text.startswith("3 model(s) did not become available: {{{name: second version: 1} due to error: ")
+    assert "}, {{name: third version: 1} due to error: " in text
+    assert text.endswith(f"}}, {{{{name: fifth}} due to error: no version of it at {tmp_path / 'no'}}}, }}")
+    assert serves.names() == ("first",)
+
+
+def test_a_policy_that_names_no_version_is_no_policy_of_the_latest(
+    serves: Repository, reloader: Reloader, first: ModelEntry, events: Any
+) -> None:
+    (none,) = parse_model_config(text(first).replace("}\n", " model_version_policy { specific {} } }\n"))
+    with pytest.raises(RequestError, match="names no version"):
+        reloader.apply([none])
+    assert available(serves, "first") == [1]
+    fresh = Repository(configure([none]), load=load_openvino, options=EngineOptions(threads=1), observe=events)
+    for _ in range(2):
+        fresh.poll()
+    assert not fresh.statuses("first")
+    (told,) = events.named("model-version-awaited")
+    assert "names no version" in str(told["message"])
+
+
 def test_a_model_that_is_not_there_leaves_all_as_it_was(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
     with pytest.raises(RequestError, match="no version of it at"):
         reloader.apply([entry("second", tmp_path / "nowhere")])
@@ -188,6 +214,18 @@ def test_a_label_on_a_version_that_is_not_available_is_refused_and_changes_nothi
     with pytest.raises(RequestError, match="Request to assign label to version 7"):
         ahead.apply([entry("first", first.base, {"stable": 7})])
     assert serves.find(Selector("first", label="stable")).version == 1
+
+
+def test_a_label_on_a_version_that_would_not_stay_is_refused_and_changes_nothing(
+    serves: Repository, reloader: Reloader, first: ModelEntry
+) -> None:
+    put(first.base, 3)
+    reloader.apply([entry("first", first.base, {"canary": 3}, latest=2)])
+    with pytest.raises(RequestError, match="Request to assign label to version 3 of model first") as refused:
+        reloader.apply([entry("first", first.base, {"canary": 3}, specific=frozenset({1}))])
+    assert refused.value.status is Status.FAILED_PRECONDITION
+    assert available(serves, "first") == [3, 1]
+    assert serves.find(Selector("first", label="canary")).version == 3
 
 
 def test_a_models_platform_does_not_change(serves: Repository, reloader: Reloader, first: ModelEntry) -> None:

@@ -158,16 +158,22 @@ def test_a_model_that_has_not_arrived_is_waited_for_and_that_is_said_once(
     assert states(repository) == {4: State.AVAILABLE}
 
 
-def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not(
-    tmp_path: Path, make_repository: Any
+def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not_and_is_told_each_time_it_is_lost(
+    tmp_path: Path, make_repository: Any, events: Any
 ) -> None:
     base = tmp_path / "base"
     put(base, 1)
     repository = make_repository(plain(base))
     repository.poll()
-    base.rename(tmp_path / "away")
-    repository.poll()
-    assert states(repository) == {1: State.AVAILABLE}
+    for times in (1, 2):
+        base.rename(tmp_path / "away")
+        repository.poll()
+        repository.poll()
+        assert states(repository) == {1: State.AVAILABLE}
+        assert len(events.named("model-storage-failed")) == times
+        (tmp_path / "away").rename(base)
+        repository.poll()
+    shutil.rmtree(base)
     base.mkdir()
     repository.poll()
     assert states(repository) == {1: State.END}
