@@ -26,7 +26,9 @@ from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format
 from tacit.serving.tfs.config import ModelEntry, parse_model_config
 from tacit.serving.tfs.flags import parse_flags
+from tacit.serving.tfs.manage.metrics import Metrics
 from tacit.serving.tfs.manage.reload import Reloader
+from tacit.serving.tfs.meter import Meter
 from tacit.serving.tfs.service import TfsService
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.tensor import Tensor
@@ -293,9 +295,15 @@ def request(*entries: ModelEntry) -> wire.ReloadConfigRequest:
 
 
 async def call(
-    reloader: Reloader, repository: Repository, message: Any, *, callers: Callers | None = None, **more: Any
+    reloader: Reloader,
+    repository: Repository,
+    message: Any,
+    meter: Meter | None = None,
+    *,
+    callers: Callers | None = None,
+    **more: Any,
 ) -> wire.ReloadConfigResponse:
-    service = TfsService(Plane(repository, callers), reload=reloader.handle)
+    service = TfsService(Plane(repository, callers), reload=reloader.handle, meter=meter)
     surrounds = GrpcCall(METHOD, more.get("metadata", {}), more.get("certificate"), more.get("deadline"))
     return wire.ReloadConfigResponse.FromString(
         await service.handlers()[METHOD](message.SerializeToString(), surrounds)
@@ -308,9 +316,35 @@ async def test_a_call_answers_when_the_new_models_do(tmp_path: Path, serves: Rep
     assert available(serves, "second") == [1]
 
 
-async def test_an_empty_call_changes_nothing(serves: Repository, reloader: Reloader) -> None:
-    await call(reloader, serves, wire.ReloadConfigRequest())
+async def test_an_empty_list_changes_nothing_and_a_call_without_one_is_refused(
+    serves: Repository, reloader: Reloader
+) -> None:
+    empty = wire.ReloadConfigRequest()
+    with pytest.raises(RequestError, match="Only ModelConfigList is currently supported") as refused:
+        await call(reloader, serves, empty)
+    assert refused.value.status is Status.INVALID_ARGUMENT
+    empty.config.model_config_list.SetInParent()
+    await call(reloader, serves, empty)
     assert available(serves, "first") == [1]
+
+
+async def test_a_call_is_told_how_much_the_counters_grew_that_it_names(tmp_path: Path, first: ModelEntry) -> None:
+    metrics = Metrics(dict, names=tuple, tee="")
+    loading = Loading(warm=False)
+    options = EngineOptions(threads=1)
+    counted = Repository(
+        configure([first]), load=load_openvino, options=options, observe=metrics.observe, loading=loading
+    )
+    counted.poll()
+    message = request(first, *(entry(name, put(tmp_path / name, 1)) for name in ("second", "third")))
+    attempts, unknown = "/tensorflow/cc/saved_model/load_attempt_count", "/tensorflow/nothing"
+    message.metric_names.extend([attempts, unknown, attempts])
+    answer = await call(
+        Reloader(counted, configure, entries=[first], observe=metrics.observe), counted, message, metrics
+    )
+    assert [(one.name, one.int64_value_increase) for one in answer.metric] == [(attempts, 2), (unknown, 0)]
+    assert metrics.total(attempts) == 3
+    counted.close()
 
 
 @pytest.mark.parametrize(
@@ -338,7 +372,7 @@ async def test_a_model_listed_twice_and_a_foreign_configuration_are_refused(
         await call(reloader, serves, twice)
     foreign = wire.ReloadConfigRequest()
     foreign.config.custom_model_config.type_url = "x"
-    with pytest.raises(RequestError, match="only model_config_list can be reloaded"):
+    with pytest.raises(RequestError, match="Only ModelConfigList is currently supported"):
         await call(reloader, serves, foreign)
 
 
