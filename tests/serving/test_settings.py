@@ -28,6 +28,7 @@ from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
+NOTHING_NEW = bytes.fromhex("0a020a00")  # a list of no models
 ROWS = np.ones((2, 4), np.float32)
 EXPECTED = ROWS @ models.WEIGHTS
 
@@ -309,7 +310,7 @@ async def test_t47_a_server_with_an_identity_of_a_coordinator_is_not_managed_by_
         credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await channel.unary_unary(RELOAD)(b"")
+                await channel.unary_unary(RELOAD)(NOTHING_NEW)
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
             await predict(channel)
 
@@ -341,7 +342,7 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
         )
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
             await predict(channel)
-            await channel.unary_unary(RELOAD)(b"")
+            await channel.unary_unary(RELOAD)(NOTHING_NEW)
         anonymous = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", anonymous) as channel:
             call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
