@@ -439,6 +439,7 @@ async def test_a_platform_file_as_people_have_them_is_read(
         (PLATFORMS % "Another", "Error parsing text-format tensorflow.serving.PlatformConfigMap"),
         ("model_config_list {}", "names no platform"),
         ("", "names no platform"),
+        ("a{" * 2000, "nested too deeply"),
     ],
 )
 def test_a_platform_file_that_is_none_is_refused(text: str, reason: str) -> None:

@@ -261,3 +261,5 @@ def _parse(
         where = f"line {exc.GetLine()}, column {exc.GetColumn()}" if secret else str(exc)
         cause = None if secret else exc
         raise UsageError(f"Error parsing text-format tensorflow.serving.{name}: {where}") from cause
+    except RecursionError as exc:  # fields that are passed over may be as deep as they like
+        raise UsageError(f"Error parsing text-format tensorflow.serving.{name}: it is nested too deeply") from exc
