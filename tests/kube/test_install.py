@@ -189,6 +189,10 @@ def test_values_are_those_of_the_wish() -> None:
         "sgx.intel.com/provision": "1",
     }
     assert values["dcap"] == {"pccsUrl": "https://pccs.example/v4/"}
+    assert make_values(Wish(kds="https://kds.example"), "sgx.intel.com/epc")["dcap"] == {
+        "kdsUrl": "https://kds.example"
+    }
+    assert "dcap" not in make_values(Wish(), "sgx.intel.com/epc")
     assert "resources" not in make_values(SIMULATED, "sgx.intel.com/epc")["coordinator"]
 
 
