@@ -28,6 +28,8 @@ from tacit.errors import (
     AppraisalError,
     BindingError,
     CollateralAbsentError,
+    EvidenceFormatError,
+    EvidenceSignatureError,
     InputError,
     InRecoveryError,
     NotSetError,
@@ -37,6 +39,7 @@ from tacit.errors import (
     TacitError,
     TlsError,
     UnreachableError,
+    UntrustedRootError,
 )
 from tacit.pki import KeyPair, issue_intermediate, issue_root
 
@@ -313,7 +316,10 @@ def failing(
     return Renewal(first, attest, max_age=timedelta(hours=1), clock=clock), failures, answers
 
 
-SAYS_NOTHING = (UnreachableError, PeerError, TlsError, CollateralAbsentError, NotSetError, InRecoveryError)
+SAYS_NOTHING = (
+    *(UnreachableError, PeerError, TlsError, CollateralAbsentError, NotSetError, InRecoveryError),
+    *(EvidenceFormatError, EvidenceSignatureError, UntrustedRootError),
+)
 
 
 @pytest.mark.parametrize("error", SAYS_NOTHING)

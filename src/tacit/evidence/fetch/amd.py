@@ -10,6 +10,7 @@ Source: AMD VCEK Certificate and KDS Interface Specification (57230), sections 4
 """
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from tacit.errors import CollateralAbsentError, EvidenceError, EvidenceFormatError
 from tacit.evidence.claims import TrustAnchor
@@ -27,14 +28,19 @@ _SPL = {"fmc": "fmcSPL", "bootloader": "blSPL", "tee": "teeSPL", "snp": "snpSPL"
 
 @dataclass(frozen=True, slots=True)
 class AmdPlatform:
-    """Which certificates a report needs. `chip_id` is empty for a cloud's key; `product` where the report tells it."""
+    """Which certificates a report needs. `chip_id` is empty for a cloud's key; `product` where the report tells it.
+
+    `cloud` is the SHA-256 of a cloud's certificate that came with the report: two clouds' may be for the same TCB.
+    """
 
     chip_id: bytes
     tcb: bytes
     product: str | None
+    cloud: bytes = b""
 
     def __str__(self) -> str:
-        return f"snp-{self.chip_id.hex() or 'vlek'}-{self.tcb.hex()}"
+        cloud = f"-{self.cloud.hex()[:32]}" if self.cloud else ""
+        return f"snp-{self.chip_id.hex() or 'vlek'}-{self.tcb.hex()}{cloud}"
 
 
 def platform_of_report(report: SnpReport) -> AmdPlatform:
@@ -76,6 +82,11 @@ def brought_along(evidence: bytes, platform: AmdPlatform, anchor: TrustAnchor) -
     except EvidenceError:
         return None
     return carried.collateral if (found.chip_id, found.tcb) == (platform.chip_id, platform.tcb) else None
+
+
+def of_cloud(platform: AmdPlatform, brought: AmdCollateral) -> AmdPlatform:
+    """The platform, told apart by the cloud whose certificate came along; a chip's is told apart by its id already."""
+    return platform if platform.chip_id else replace(platform, cloud=sha256(brought.leaf).digest())
 
 
 def fetch_amd_collateral(

@@ -7,16 +7,18 @@
     platform need not be fetched. AMD's list is, where a service is named; without one nobody can say whether the chip's
     key was revoked, and the claims say that.
 3.  The evidence is verified with it.
-4.  It judges by no older knowledge than was ever seen: TCB info and QE identity by their TCB evaluation number, AMD's
-    list by its own. Collateral from the disk with which that fails, and any that has ended, is fetched anew, once.
+4.  It judges by no older knowledge than was ever seen: TCB info and QE identity by their TCB evaluation number,
+    revocation lists by their own. Collateral from the disk with which that fails, any that has ended, and any by which
+    a platform fails that newer might know, is fetched anew, once.
 5.  Only collateral that passed is kept on the disk, and only its numbers are remembered: a service that lies can
     neither fill the cache nor lock it.
-6.  What is a day old, or ends within three, is fetched anew while the old is still good.
+6.  What is a day old, or ends within three, is fetched anew while the old is still good. Where the newer says that a
+    platform was revoked, all that was fetched before is overruled, on the disk and in a bundle too.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,10 @@ from tacit.errors import (
     CollateralRollbackError,
     CollateralTimeError,
     EvidenceError,
+    EvidenceSignatureError,
+    RevokedError,
     TacitError,
+    TcbError,
     UntrustedRootError,
 )
 from tacit.evidence.anchor.certificates import FOREIGN_ERRORS, KEPT, parse_chain, parse_crl
@@ -42,6 +47,7 @@ from tacit.evidence.fetch.amd import (
     AmdPlatform,
     brought_along,
     fetch_amd_collateral,
+    of_cloud,
     platform_of_report,
 )
 from tacit.evidence.fetch.http import Get, check_address, get
@@ -105,6 +111,8 @@ class _Slot:
     tried: datetime | None = None
     fetched: Kept | None = None
     """What came then; it has not passed yet."""
+    unfit: Kept | None = None
+    """What came, and did not pass with evidence that passed before."""
     failed: TacitError | None = None
     """Never raised itself: it would keep what its callers hold."""
     refreshing: bool = False
@@ -150,11 +158,11 @@ class CollateralSource:
     ) -> tuple[Claims, Kept]:
         """As `verify`, with the collateral that was used. Raises: as `verify`."""
         platform = find_platform(evidence, anchor, now)  # (1)
+        brought = brought_along(evidence, platform, anchor) if isinstance(platform, AmdPlatform) else None
+        if isinstance(platform, AmdPlatform) and brought is not None:
+            platform = of_cloud(platform, brought)
         slot = self._slot(str(platform))
         kept = self._at_hand(platform, slot, now)
-        brought = None
-        if isinstance(platform, AmdPlatform) and (kept is None or self._address(platform) is not None):
-            brought = brought_along(evidence, platform, anchor)
         if kept is None and brought is not None and self._address(platform) is None:
             kept = keep(brought, fetched=now)
         fetched = kept is None
@@ -165,9 +173,11 @@ class CollateralSource:
         except EvidenceError as exc:
             # What passed in this process before can only have grown old. What lay on the disk may be anything.
             worn = slot.kept is not kept or isinstance(exc, CollateralTimeError | CollateralRollbackError)
-            if fetched or not worn or isinstance(exc, BindingError) or self._address(platform) is None:
+            unknown = not worn and isinstance(exc, TcbError | EvidenceSignatureError) and _is_due(kept, now)
+            if fetched or not (worn or unknown) or isinstance(exc, BindingError) or self._address(platform) is None:
                 raise
-            fetched, kept = True, self._fetch(platform, slot, now, instead_of=kept, brought=brought)
+            # A part or a TDX module may be newer than what is kept. Or somebody lies: that is charged to strangers.
+            fetched, kept = True, self._fetch(platform, slot, now, instead_of=kept, brought=brought, strange=unknown)
             claims = self._judge(evidence, kept, anchor, platform, now=now, binding=binding)
         self._remember(platform, slot, kept, store=fetched)  # (5)
         if not fetched:
@@ -206,14 +216,25 @@ class CollateralSource:
 
     def _at_hand(self, platform: Platform, slot: _Slot, now: datetime) -> Kept | None:
         """(2) What need not be fetched."""
-        found = [slot.kept, None if self._bundle is None else self._bundle.load(platform)]
+        found = [slot.kept, self._bundled(platform)]
         if self._cache is not None and (slot.kept is None or not slot.kept.in_force(now)):
             found.append(self._cache.load(platform))
-        there = [one for one in found if one is not None]
+        with self._lock:
+            overruled = self._newest.get(_overruled(platform), 0)
+        there = [one for one in found if one is not None and one.fetched_by(now).timestamp() >= overruled]
         in_force = [one for one in there if one.in_force(now)]
         # Offline, what has ended says more by its own refusal than "there is none".
         ended = there if self._address(platform) is None else []
         return max(in_force or ended, key=lambda one: one.fetched_by(now), default=None)
+
+    def _bundled(self, platform: Platform) -> Kept | None:
+        """What the bundle has for a platform. It tells no clouds apart, so whose certificate it has is looked at here."""
+        if self._bundle is None or not isinstance(platform, AmdPlatform) or not platform.cloud:
+            return None if self._bundle is None else self._bundle.load(platform)
+        found = self._bundle.load(replace(platform, cloud=b""))
+        if found is None or not isinstance(found.collateral, AmdCollateral):
+            return None
+        return found if of_cloud(platform, found.collateral) == platform else None
 
     def _fetch(
         self,
@@ -223,6 +244,7 @@ class CollateralSource:
         *,
         instead_of: Kept | None = None,
         brought: AmdCollateral | None = None,
+        strange: bool = False,
     ) -> Kept:
         """Collateral from its maker's service, or what another thread just got there. Raises: EvidenceError."""
         address = self._address(platform)
@@ -238,7 +260,8 @@ class CollateralSource:
                 if slot.failed is not None:
                     raise slot.failed.anew()
                 raise CollateralAbsentError(f"collateral for {platform} was fetched just now")
-            self._count(now, known=slot.kept is not None or instead_of is not None or self._in_cache(platform))
+            known = slot.kept is not None or instead_of is not None or self._in_cache(platform)
+            self._count(now, known=known and not strange)
             slot.tried, slot.failed, slot.fetched = now, None, None
             try:
                 collateral: Collateral = (
@@ -283,15 +306,32 @@ class CollateralSource:
         except OSError as exc:
             self._note(f"collateral cannot be kept on the disk: {exc.strerror}")
 
+    def _overrule(self, platform: Platform, slot: _Slot, now: datetime) -> None:
+        """Nothing that was fetched before now judges this platform again, in this process or the next.
+
+        What said so is not kept either: only what it was refused for is known to be its maker's.
+        """
+        since = {_overruled(platform): int(now.timestamp())}
+        with self._lock:
+            self._newest.update(since)
+            slot.kept = None
+        try:
+            if self._cache is not None:
+                self._cache.raise_newest(since)
+        except OSError as exc:
+            self._note(f"that collateral is overruled cannot be kept on the disk: {exc.strerror}")
+
     def _refresh_if_due(
         self, evidence: bytes, anchor: TrustAnchor, platform: Platform, slot: _Slot, now: datetime
     ) -> None:
         kept = slot.kept
         if kept is None or self._address(platform) is None:
             return
-        due = now - kept.fetched_by(now) >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
         with self._lock:
-            if not due or slot.refreshing or (slot.tried is not None and abs(now - slot.tried) < RETRY):
+            # What just came for others, who did not pass with it, may still be good.
+            waiting = slot.fetched is not None and slot.fetched is not kept and slot.fetched is not slot.unfit
+            early = slot.tried is not None and abs(now - slot.tried) < RETRY and not waiting
+            if not _is_due(kept, now) or slot.refreshing or early:
                 return
             slot.refreshing = True
 
@@ -299,8 +339,13 @@ class CollateralSource:
             try:
                 brought = brought_along(evidence, platform, anchor) if isinstance(platform, AmdPlatform) else None
                 newer = self._fetch(platform, slot, now, instead_of=kept, brought=brought)
+                slot.unfit = newer
                 self._judge(evidence, newer, anchor, platform, now=now, binding=None)
+                slot.unfit = None
                 self._remember(platform, slot, newer, store=True)
+            except RevokedError as exc:
+                self._overrule(platform, slot, now)
+                self._note(f"collateral for {platform} that was fetched before is overruled: {exc}")
             except TacitError as exc:
                 self._note(f"collateral for {platform} could not be refreshed, and is good until {kept.end}: {exc}")
             finally:
@@ -355,16 +400,28 @@ def _verify_rooted(chain: tuple[x509.Certificate, ...], root: x509.Certificate) 
         raise UntrustedRootError("the evidence's chain does not lead to its root: a signature does not hold") from exc
 
 
+def _is_due(kept: Kept, now: datetime) -> bool:
+    """Whether it is time to ask for newer."""
+    return now - kept.fetched_by(now) >= REFRESH_AGE or kept.end - now <= REFRESH_BEFORE
+
+
+def _overruled(platform: Platform) -> str:
+    """Under which name it is remembered since when (seconds of Unix time) older collateral is overruled."""
+    return f"overruled-{platform}"
+
+
 def _numbers(collateral: Collateral, platform: Platform) -> dict[str, int]:
-    """What only ever grows: the TCB evaluation numbers of Intel's two texts, and the number of AMD's list."""
+    """What only ever grows: the TCB evaluation numbers of Intel's two texts, and the numbers of revocation lists."""
     if isinstance(collateral, IntelCollateral):
         read, tee = read_collateral(collateral), str(platform).partition("-")[0]
         found = {f"{platform}": read.tcb_info, f"{tee}-qe-identity": read.qe_identity}
         numbers = {name: value.get("tcbEvaluationDataNumber") for name, value in found.items()}
-        return {name: number for name, number in numbers.items() if isinstance(number, int)}
-    if not collateral.crl:
-        return {}
-    crl = parse_crl(collateral.crl, "AMD")
+        said = {name: number for name, number in numbers.items() if isinstance(number, int)}
+        return said | _list_number(read.root_crl) | _list_number(read.pck_crl)
+    return _list_number(parse_crl(collateral.crl, "AMD")) if collateral.crl else {}
+
+
+def _list_number(crl: x509.CertificateRevocationList) -> dict[str, int]:
     try:
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except x509.ExtensionNotFound:
