@@ -99,9 +99,15 @@ def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
         plane,
         max_inflated=flags.number("max_message_bytes"),
         max_json=flags.number("max_json_bytes"),
-        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        timeout=rest_timeout(flags),
     )
     return oip_service.OipService(plane).handlers(), rest.handle
+
+
+def rest_timeout(flags: Flags) -> float | None:
+    """Seconds that a REST request may wait for its model and run; None for no end."""
+    given = flags.number("rest_api_timeout_in_ms")
+    return given / 1000 if given > 0 else None
 
 
 def edge_limits(flags: Flags) -> Limits:

@@ -16,7 +16,7 @@ from tacit.edge.server import serve as serve_both
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, UsageError
 from tacit.programs.memory import give_back_memory
-from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
+from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors, rest_timeout
 from tacit.programs.model_server.isolation import open_workers
 from tacit.programs.model_server.models import configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.samples import recorded_samples
@@ -255,7 +255,7 @@ def _rest_options(server: Server) -> RestOptions:
     flags = server.flags
     return RestOptions(
         check_methods=flags.switch("enable_signature_method_name_check"),
-        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        timeout=rest_timeout(flags),
         max_json=flags.number("max_json_bytes"),
         metrics_path=server.metrics_path,
         metrics=server.metrics.answer if server.metrics else None,
