@@ -110,6 +110,9 @@ class _Evaluator:
     def range(self, step: Branch, dot: object) -> None:
         known = len(self.variables)
         value = self.pipe(step.pipe, dot, declare=False)
+        if isinstance(value, int) and not isinstance(value, bool) and len(step.pipe.variables) > 1:
+            last = step.pipe.commands[-1]
+            self.fail(last.at, str(last), "can't use a value of type int to iterate over more than one variable")
         after = len(self.variables)
         empty = True
         for key, element in self.elements(step, value):
@@ -234,6 +237,8 @@ class _Evaluator:
                     value = value.fields[name]
                 case Entries():
                     value = value.values.get(name)
+                case Bytes(label="CERTIFICATE") if name == "Raw":
+                    value = Bytes("[]uint8", "", value.data)
                 case _:
                     message = f"can't evaluate field {_shown(name)} in type {type_name(value)}"
                     self.fail(operand.at, str(operand), message)
