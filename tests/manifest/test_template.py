@@ -115,6 +115,10 @@ def test_values_are_shown_and_compared_as_go_does(template: str, output: str) ->
     assert file(template).encode("latin-1") == output.encode("utf-8", "surrogateescape")
 
 
+def test_a_variable_may_begin_with_a_digit_and_a_pipeline_end_with_a_pipe() -> None:
+    assert file("{{ $1 := 3 }}{{ $1 | }}") == "3"
+
+
 def test_maps_are_walked_in_the_order_of_their_names() -> None:
     assert (
         file("{{ range $k, $v := .Secrets }}{{ $k }},{{ end }}").encode("latin-1").decode() == "a-b,c,grün,k,nul,p,u,"
@@ -160,6 +164,25 @@ def test_a_plain_secret_is_text_in_a_variable() -> None:
         ("{{ (hex .Secrets.k }}", "template: data:1: unclosed left paren"),
         ("{{ hex .Secrets.k) }}", "template: data:1: unexpected right paren"),
         ("{{ end }}", "template: data:1: unexpected {{end}}"),
+        ("{{ hex .Secrets.a-b }}", "template: data:1: bad character U+002D '-'"),
+        ("{{ $x=2 }}", "template: data:1: bad character U+003D '='"),
+        ("{{ a€ }}", "template: data:1: bad character U+20AC '€'"),
+        ("{{ $@ }}", "template: data:1: bad character U+0040 '@'"),
+        ("{{ @ }}", 'template: data:1: unexpected "@" in command'),
+        ("{{ hex .Secrets.k & }}", 'template: data:1: unexpected "&" in operand'),
+        ("{{ if @ }}{{ end }}", 'template: data:1: unexpected "@" in if'),
+        ("{{ \\ }}", 'template: data:1: unexpected "\\\\" in command'),
+        ("{{ 3`grün und blau` }}", 'template: data:1: unexpected "`grün und "... in operand'),
+        ("{{ € }}", "template: data:1: unrecognized character in action: U+20AC '€'"),
+        ("{{ \x01 }}", "template: data:1: unrecognized character in action: U+0001"),
+        ("{{ größe }}", 'template: data:1: function "größe" not defined'),
+        ("{{ $größe }}", 'template: data:1: undefined variable "$größe"'),
+        ("{{ $1 }}", 'template: data:1: undefined variable "$1"'),
+        ("{{ 3- }}", 'template: data:1: bad number syntax: "3-"'),
+        ("{{ 0xg }}", 'template: data:1: bad number syntax: "0xg"'),
+        ("{{ 1 - 1 }}", 'template: data:1: illegal number syntax: "-"'),
+        ("{{ 08 }}", 'template: data:1: integer overflow: "08"'),
+        ('{{ nope }}{{ "x }}', 'template: data:1: function "nope" not defined'),
         ("{{ if true }}", "template: data:1: unexpected EOF"),
         ("{{ if }}x{{ end }}", "template: data:1: missing value for if"),
         ("{{ }}", "template: data:1: missing value for command"),
@@ -167,7 +190,12 @@ def test_a_plain_secret_is_text_in_a_variable() -> None:
         ("{{ 1 | 2 }}", "template: data:1: non executable command in pipeline stage 2"),
         (
             "{{ range $i, $j := 3 }}{{ end }}",
-            'template: data:1:19: executing "data" at <3>: can\'t use a value of type int to iterate over more than one variable',
+            'template: data:1:19: executing "data" at <3>: can\'t use 3 to iterate over more than one variable',
+        ),
+        (
+            "{{ range $i, $j := index .Secrets.k.Public 1 }}{{ end }}",
+            'template: data:1:19: executing "data" at <index .Secrets.k.Public 1>: '
+            "can't use a value of type int to iterate over more than one variable",
         ),
         (
             "{{ pem .Secrets.c.Cert.Raw }}",

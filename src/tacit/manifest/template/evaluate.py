@@ -112,7 +112,9 @@ class _Evaluator:
         value = self.pipe(step.pipe, dot, declare=False)
         if isinstance(value, int) and not isinstance(value, bool) and len(step.pipe.variables) > 1:
             last = step.pipe.commands[-1]
-            self.fail(last.at, str(last), "can't use a value of type int to iterate over more than one variable")
+            written = isinstance(last.operands[0], Constant)  # else it may be a byte of a secret
+            shown = value if written else "a value of type int"
+            self.fail(last.at, str(last), f"can't use {shown} to iterate over more than one variable")
         after = len(self.variables)
         empty = True
         for key, element in self.elements(step, value):

@@ -350,7 +350,7 @@ def format_value(verb: str, value: object) -> str:
 
 def _format_text(verb: str, value: str) -> str | None:
     if verb == "q":
-        return _quote(value)
+        return quote(value)
     return value if verb == "v" else _format_bytes(verb, value.encode("latin-1"))
 
 
@@ -365,7 +365,7 @@ def _format_bytes(verb: str, data: bytes) -> str | None:
     return None
 
 
-def _quote(latin: str) -> str:
+def quote(latin: str) -> str:
     """Text in Go's double quotes."""
     names = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
     names |= {"\\": r"\\", '"': r"\""}
