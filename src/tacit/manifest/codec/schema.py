@@ -113,6 +113,7 @@ _CERTIFICATE_FIELDS: dict[str, Kind] = {
     "MaxPathLenZero": Flag(),
     **dict.fromkeys(_NOT_SUPPORTED.split(), _IGNORED),
 }
+CERTIFICATE = Struct("x509.Certificate", _CERTIFICATE_FIELDS)
 _WHOLE = "a certificate that is given whole is ignored; say how it is to look, as an object"
 _VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
 _SECRET = Struct(
@@ -123,7 +124,7 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": Alone(Struct("x509.Certificate", _CERTIFICATE_FIELDS), _WHOLE),
+        "Cert": Alone(CERTIFICATE, _WHOLE),
         "Private": _VALUE,
         "Public": _VALUE,
     },
