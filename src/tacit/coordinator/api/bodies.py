@@ -11,14 +11,13 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from tacit.coordinator.secrets import NewValue
-from tacit.errors import FieldError, InputError, PkiError
+from tacit.errors import FieldError, InputError
 from tacit.evidence.verify.binding import CHANNEL_BINDING
 from tacit.manifest.codec import describe_leniencies
-from tacit.manifest.codec.content import Blob, EncodingError, decode_base64
+from tacit.manifest.codec.content import Blob, EncodingError, decode_base64, read_certificate
 from tacit.manifest.codec.decode import Alone, Kind, MapOf, Place, Report, Struct, Text, Weight, Whole
 from tacit.manifest.codec.schema import CERTIFICATE
 from tacit.manifest.codec.text import END, JsonSyntaxError, Node, Shape, parse_text
-from tacit.pki.keys import parse_certificate_der
 
 Note = Callable[[str], None]
 """Told of each leniency with its path, for the log."""
@@ -48,16 +47,7 @@ class _CertificateKind:
             if node.shape is Shape.OBJECT:
                 report.tolerate(place, node.offset, "how a certificate is to look is none; give its DER as base64")
             return b""
-        try:
-            der = decode_base64(node.text)
-        except EncodingError as exc:
-            report.tolerate(place, node.offset, f"{exc}, so no certificate was given")
-            return b""
-        try:
-            parse_certificate_der(der)
-        except PkiError:
-            report.fatal(place, node.offset, "no X.509 certificate", "x509: malformed certificate")
-        return der
+        return read_certificate(node, place, report)
 
 
 _NEW_SECRET = Struct(

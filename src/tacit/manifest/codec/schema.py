@@ -7,8 +7,22 @@ MarbleRun ignores them.
 from typing import Any
 
 from tacit.errors import PkiError
-from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Hex, Moment
-from tacit.manifest.codec.decode import Alone, Flag, Kind, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.codec.content import Address, Blob, ContentKind, Digest, Duration, Hex, read_certificate
+from tacit.manifest.codec.decode import (
+    Alone,
+    Flag,
+    Kind,
+    ListOf,
+    MapOf,
+    Place,
+    Report,
+    Struct,
+    Text,
+    Unused,
+    Whole,
+)
+from tacit.manifest.codec.moment import Moment
+from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
     CertificateTemplate,
@@ -115,7 +129,33 @@ _CERTIFICATE_FIELDS: dict[str, Kind] = {
 }
 CERTIFICATE = Struct("x509.Certificate", _CERTIFICATE_FIELDS)
 _WHOLE = "a certificate that is given whole is ignored; say how it is to look, as an object"
-_VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
+_NO_VALUE = "a secret's value has no place in a manifest and is ignored; upload it once the manifest is set"
+
+
+class _Certificate(Alone):
+    """How a certificate is to look. One that is given whole has to be one, as for Go."""
+
+    __slots__ = ()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The template."""
+        if node.shape is Shape.STRING:
+            read_certificate(node, place, report)
+        return Alone.decode(self, node, place, current, report)
+
+
+class _Value(Unused):
+    """Bytes that are read, as Go reads them, and not used."""
+
+    __slots__ = ()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> None:
+        """Nothing."""
+        if node.shape is not Shape.NULL:
+            Blob(self.go_type).decode(node, place, b"", report)
+            report.tolerate(place, node.offset, self.why)
+
+
 _SECRET = Struct(
     "manifest.Secret",
     {
@@ -124,9 +164,9 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": Alone(CERTIFICATE, _WHOLE),
-        "Private": _VALUE,
-        "Public": _VALUE,
+        "Cert": _Certificate(CERTIFICATE, _WHOLE),
+        "Private": _Value(_NO_VALUE, "manifest.PrivateKey"),
+        "Public": _Value(_NO_VALUE, "manifest.PublicKey"),
     },
 )
 _TLS_ENTRY = Struct(

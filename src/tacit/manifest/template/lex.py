@@ -84,7 +84,19 @@ def template_error(text: str, at: int, message: str) -> TemplateError:
 
 
 def lex(text: str) -> list[Item]:
-    """The tokens of a template, the last one END, or ERROR: what comes before it may be refused for another reason."""
+    """The tokens of a template, the last one END.
+
+    Raises:
+        TemplateError: an action or comment that is not closed, a character that starts nothing.
+    """
+    items = lex_until_error(text)
+    if items[-1].kind is Token.ERROR:
+        raise TemplateError(items[-1].text)
+    return items
+
+
+def lex_until_error(text: str) -> list[Item]:
+    """The tokens of a template, the last one END, or ERROR: what comes before that may be refused for another reason."""
     items: list[Item] = []
     at = 0
     trim = False

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from tacit.errors import TemplateError
 from tacit.manifest.template.functions import as_characters, quote
-from tacit.manifest.template.lex import Item, Token, lex, template_error
+from tacit.manifest.template.lex import Item, Token, lex_until_error, template_error
 
 MAX_DEPTH = 50
 """Parentheses and blocks within each other."""
@@ -152,7 +152,7 @@ class _Parser:
     variables: list[str] = field(default_factory=lambda: ["$"])
 
     def __post_init__(self) -> None:
-        self.items = lex(self.text)
+        self.items = lex_until_error(self.text)
 
     # ---- tokens
 
