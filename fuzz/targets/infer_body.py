@@ -2,7 +2,7 @@
 
 from tacit.errors import RequestError
 from tacit.graph.signature import Signature, TensorSpec
-from tacit.serving.oip.bodies import decode, inflate, raw_question, read_question, write_answer
+from tacit.serving.oip.bodies import decode, raw_question, read_question, unpack, write_answer
 from tacit.serving.oip.question import Found, classify
 from tacit.serving.plane import Selector
 from tacit.wire.tensor import ELEMENT_TYPES
@@ -16,7 +16,7 @@ def check(data: bytes) -> None:
     chosen, body = (data[0] if data else 0), data[1:]
     selector = Selector("m")
     if chosen == 255:
-        inflate(body, "gzip", limit=LIMIT)
+        unpack(body, "gzip", limit=LIMIT)
         return
     if chosen >= 128:
         spec = TensorSpec("x:0", _TYPES[chosen % len(_TYPES)], (-1, 1 + chosen % 3))

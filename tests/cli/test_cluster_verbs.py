@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from fakes.command_line import run_main
+from tacit.cli.cluster import commands
+from tacit.kube.install import Wish
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,14 @@ def test_wrong_words_are_one_line(words: tuple[str, ...], said: str) -> None:
     assert done.code == 1
     assert said in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_where_collateral_comes_from_is_wished_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
+    wished: list[Wish] = []
+    monkeypatch.setattr(commands, "_run_install", lambda wish, chart: wished.append(wish))
+    assert run_main("install", "--dcap-pccs-url", "https://pccs.local", "--kds-url", "http://kds.local").code == 0
+    assert run_main("install").code == 0
+    assert [(wish.pccs, wish.kds) for wish in wished] == [("https://pccs.local", "http://kds.local"), ("", "")]
 
 
 def test_with_the_way_through_the_cluster_a_coordinator_need_not_be_named() -> None:

@@ -127,7 +127,82 @@ def test_a_package_says_all_that_is_expected_and_an_address_where_collateral_is(
     assert known.collateral == "https://pccs.example.org:8081"
     assert "Collateral: https://pccs.example.org:8081" in run_main("trust").out
     other = run_main("trust", HOST, "--tee", "snp", "--package", tmp_path / "package.json")
-    assert (other.code, store.load_expectation(HOST)) == (1, known)
+    assert (other.code, store.load_expectation(HOST)) == (2, known)
+    assert "package.json is for TEE tdx, and --tee says snp" in other.err
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        {"TEE": "sgx", "UniqueID": ID, "SignerID": ID, "ProductID": 1, "SecurityVersion": 1},
+        {"TEE": "tdx", "Measurements": {"MRTD": "31" * 48}},
+        {"TEE": "snp", "Measurements": {"MEASUREMENT": "31" * 48}},
+    ],
+    ids=lambda package: package["TEE"],
+)
+def test_the_kind_of_tee_is_that_of_the_package(store: TrustStore, tmp_path: Path, package: dict[str, object]) -> None:
+    file = tmp_path / "coordinator.json"
+    file.write_text(json.dumps(package))
+    done = run_main("trust", HOST, "--package", file)
+    assert (done.code, done.out) == (0, f"Expecting a coordinator in TEE {package['TEE']} at {HOST}\n")
+    by_package = store.load_expectation(HOST)
+    run_main("trust", HOST, "--tee", str(package["TEE"]), "--package", file)
+    assert store.load_expectation(HOST) == by_package
+
+
+def test_what_package_info_prints_is_all_that_has_to_be_told(store: TrustStore, tmp_path: Path) -> None:
+    file = tmp_path / "coordinator.json"
+    file.write_text(run_main("package-info", "coordinator", "--output", "json").out)
+    done = run_main("trust", HOST, "--package", file)
+    assert (done.code, done.out.splitlines()[1:]) == (0, ["SIMULATED: this proves nothing about a real machine."])
+    assert store.load_expectation(HOST).tee == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "code", "reason"),
+    [
+        ({"UniqueID": ID}, [], 2, "which kind of TEE? Give it by name"),
+        ({"UniqueID": ID}, ["--tee", "tdx"], 2, "is for TEE sgx, and --tee says tdx"),
+        ({"TEE": "sgx", "UniqueID": ID}, ["--tee", "unattested"], 2, "is for TEE sgx, and --tee says unattested"),
+        ({"TEE": "sgx", "UniqueID": ID}, ["--unique-id", ID], 2, "leave out the single ids"),
+        ({"TEE": "sgx", "UniqueID": ID}, ["--forget"], 2, "so --package would mean nothing"),
+        ({"TEE": "unattested", "UniqueID": ID}, [], 2, "--tee unattested asks for no evidence"),
+        ({"TEE": "SGX", "UniqueID": ID}, [], 1, "'SGX' is no kind of TEE"),
+    ],
+)
+def test_a_package_that_leaves_doubt_is_refused_and_changes_nothing(
+    store: TrustStore, tmp_path: Path, package: dict[str, str], words: list[str], code: int, reason: str
+) -> None:
+    run_main("trust", HOST, "--tee", "sgx", "--unique-id", "cd" * 32)
+    before = store.path.read_bytes()
+    file = tmp_path / "coordinator.json"
+    file.write_text(json.dumps(package))
+    done = run_main("trust", HOST, "--package", file, *words)
+    assert (done.code, done.out) == (code, "")
+    assert reason in done.err
+    assert store.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--unique-id", ID),
+        ("--security-version", "0"),
+        ("--collateral", "https://pccs:8081"),
+        ("--key-bound",),
+        ("--platform", "folder"),
+        ("--manifest", "cd" * 32),
+        ("--signer", "officer.pem"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_nothing_is_told_beside_forget_without_a_kind(store: TrustStore, words: tuple[str, ...]) -> None:
+    run_main("trust", HOST, "--tee", "unattested")
+    done = run_main("trust", HOST, "--forget", *words)
+    assert (done.code, done.out) == (2, "")
+    assert f"--forget drops what was told, so {words[0]} would mean nothing" in done.err
+    assert HOST in store.load_hosts()
+    assert run_main("trust", *words).code == 2
 
 
 def test_t06_evidence_bound_to_a_key_alone_has_to_be_asked_for(store: TrustStore) -> None:

@@ -89,6 +89,78 @@ def test_a_pod_is_told_apart_by_its_simulation(chart: Path, values: Path) -> Non
                 assert not [one for one in container.get("resources", {}).get("limits", {}) if "sgx" in one]
 
 
+def environment(objects: list[dict[str, Any]], container: str) -> dict[str, Any]:
+    for _, _, spec in pods(list(of_kind(objects, "Deployment"))):
+        for one in spec["containers"]:
+            if one["name"] == container:
+                return {entry["name"]: entry.get("value") for entry in one["env"]}
+    raise AssertionError(f"no container {container}")
+
+
+def egress(objects: list[dict[str, Any]], policy: str) -> list[Any]:
+    """TCP ports that a pod may speak to, the cluster's names aside."""
+    (found,) = (one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == policy)
+    ports = [port for rule in found["spec"]["egress"] for port in rule["ports"]]
+    return [port["port"] for port in ports if port["port"] != 53]
+
+
+AZURE = "https://global.acccache.azure.net/sgx/certification/v4/"
+COLLATERAL = [
+    ([], {"TACIT_PCCS": AZURE, "TACIT_KDS": "amd"}, [443]),
+    (["dcap.pccsUrl=null"], {"TACIT_KDS": "amd"}, [443]),
+    (["dcap.pccsUrl="], {"TACIT_KDS": "amd"}, [443]),
+    (["dcap.kdsUrl=null"], {"TACIT_PCCS": AZURE}, [443]),
+    (["dcap.pccsUrl=null", "dcap.kdsUrl=null"], {}, []),
+    (["dcap=null"], {}, []),
+    (
+        ["dcap.pccsUrl=http://pccs.local", "dcap.kdsUrl=https://kds.local:8443/vcek/v1"],
+        {"TACIT_PCCS": "http://pccs.local", "TACIT_KDS": "https://kds.local:8443/vcek/v1"},
+        [80, 8443],
+    ),
+    (
+        ["dcap.pccsUrl=https://[fd00::1]/a:9/", "dcap.kdsUrl=http://[fd00::1]:8081/"],
+        {"TACIT_PCCS": "https://[fd00::1]/a:9/", "TACIT_KDS": "http://[fd00::1]:8081/"},
+        [443, 8081],
+    ),
+    (["simulation=true"], {}, []),
+]
+
+
+@pytest.mark.parametrize(("settings", "places", "ports"), COLLATERAL)
+def test_a_coordinator_is_told_where_collateral_is_and_reaches_it(
+    settings: list[str], places: dict[str, str], ports: list[int]
+) -> None:
+    found = rendered(CHARTS / "tacit", *(word for one in settings for word in ("--set", one)))
+    told = environment(found, "coordinator")
+    assert {name: told[name] for name in ("TACIT_PCCS", "TACIT_KDS") if name in told} == places
+    assert egress(found, "marblerun-coordinator") == ports
+
+
+@pytest.mark.parametrize(
+    ("settings", "places", "ports"),
+    [
+        ([], {}, [2001, 4433]),
+        (["coordinator.kds=amd"], {"TACIT_KDS": "amd"}, [2001, 4433, 443]),
+        (
+            ["coordinator.pccs=http://pccs.local", "coordinator.kds=http://kds.local:8081"],
+            {"TACIT_PCCS": "http://pccs.local", "TACIT_KDS": "http://kds.local:8081"},
+            [2001, 4433, 80, 8081],
+        ),
+        (["coordinator.pccs=null", "coordinator.kds=null"], {}, [2001, 4433]),
+        (["coordinator.address=host:3001", "coordinator.api=host:5433"], {}, [3001, 5433]),
+        (["coordinator.address=[fd00::1]:3001", "coordinator.api=[fd00::1]"], {}, [3001, 4433]),
+        (["coordinator.address=fd00::3001", "coordinator.api=null"], {}, [2001, 4433]),
+    ],
+)
+def test_a_server_reaches_its_coordinator_and_the_collateral(
+    settings: list[str], places: dict[str, str], ports: list[int]
+) -> None:
+    found = rendered(CHARTS / "tacit-serve", *(word for one in settings for word in ("--set", one)))
+    told = environment(found, "server")
+    assert {name: told[name] for name in ("TACIT_PCCS", "TACIT_KDS") if name in told} == places
+    assert egress(found, "tf-server") == ports
+
+
 # ---- what the API server says: its own validation, and its admission of "restricted" pods
 
 

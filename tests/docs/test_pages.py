@@ -124,6 +124,16 @@ def test_a_target_of_make_exists(page: Path) -> None:
     assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= targets
 
 
+def test_the_readme_names_the_versions_of_which_evidence_was_recorded() -> None:
+    recorded: dict[str, set[int]] = {"SGX": set(), "TDX": set(), "SEV-SNP": set()}
+    for file in sorted((ROOT / "tests/vectors/evidence").glob("*/*.bin")):
+        version, tdx = file.read_bytes()[0], file.read_bytes()[4] == 0x81
+        recorded["SEV-SNP" if file.stem == "report" else "TDX" if tdx else "SGX"].add(version)
+    page = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (SGX|\[TDX|\[SEV-SNP)\b.* versions? ([\d, and]+) on recorded real ones", page, re.MULTILINE)
+    assert {kind.strip("["): set(map(int, re.findall(r"\d", said))) for kind, said in rows} == recorded
+
+
 def test_the_flags_of_the_server_are_its_own() -> None:
     text = (ROOT / "docs" / "serving.md").read_text()
     named = set(re.findall(r"`?--([a-z_]+)", text))

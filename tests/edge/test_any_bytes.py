@@ -98,6 +98,7 @@ REQUESTS = st.lists(
                 b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
                 b"POST /d HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + bytes(3000),
                 b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\n",
+                b"POST /e HTTP/1.1\r\nHost: x\r\nUpgrade: y\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nab",
             ]
         ),
         st.binary(max_size=30),
@@ -114,6 +115,44 @@ def test_t48_any_bytes_on_http1_are_answered_or_refused(parts: list[bytes], size
     assert missing == 0
     assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
     assert answer.count(b"HTTP/1.1 4") <= 1, "the first refusal is the end"
+
+
+OFFER = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+NO_OFFER = OFFER.replace(b"Connection", b"X-Nection-")  # of the same length, if a body takes it for its own
+FRAMINGS = st.sampled_from(
+    [
+        b"", b"Content-Length: 0", b"Content-Length: 3", b"Content-Length: 40", b"Content-Length: 1001",
+        b"Content-Length: x", b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked, gzip", b"Connection: close", b"Connection: keep-alive", b"Expect: 100-continue",
+    ]
+)  # fmt: skip
+BODIES = st.sampled_from(
+    [b"", b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"3\r\nab", b"GET / HTTP/1.1\r\nHost: y\r\n\r\n", b"\r\n"]
+)
+STARTS = st.sampled_from([b"POST /%d HTTP/1.1", b"GET /%d HTTP/1.1", b"POST /%d HTTP/1.0", b"GET http://z/%d HTTP/1.1"])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(STARTS, st.lists(FRAMINGS, max_size=3), st.booleans(), BODIES), max_size=5), cuts)
+def test_t48_an_offer_of_another_protocol_changes_no_answer(
+    parts: list[tuple[bytes, list[bytes], bool, bytes]], sizes: list[int]
+) -> None:
+    def written(offer: bytes) -> bytes:
+        return b"".join(
+            start % number
+            + b"\r\nHost: x\r\n"
+            + (offer if first else b"")
+            + b"".join(line + b"\r\n" for line in framings if line)
+            + (b"" if first else offer)
+            + b"\r\n"
+            + body
+            for number, (start, framings, first, body) in enumerate(parts)
+        )
+
+    plain, offering = (asyncio.run(told(Http1, pieces(raw, sizes))) for raw in (written(NO_OFFER), written(OFFER)))
+    undated = [re.sub(rb"date: [^\r]*", b"", answer) for answer, _ in (plain, offering)]
+    assert undated[0] == undated[1]
+    assert offering[1] == plain[1] == 0
 
 
 CALLS = st.lists(

@@ -165,6 +165,7 @@ CURL = {
     "no ALPN": ("https", ["--no-alpn"], "1.1"),
     "HTTP/2 by prior knowledge": ("http", ["--http2-prior-knowledge"], "2"),
     "upgrade to h2c": ("http", ["--http2", "--get"], "1.1"),
+    "upgrade to h2c with a body": ("http", ["--http2"], "1.1"),
     "HTTP/1.0": ("http", ["--http1.0"], "1.1"),  # the answer's own version
 }
 

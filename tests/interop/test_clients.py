@@ -137,7 +137,7 @@ def test_perf_analyzer_measures_to_its_end(ports: dict[str, int], kind: str, pro
     program = Path(os.environ["TACIT_PERF_ANALYZER"])
     asked = ["-m", "m", "-u", f"127.0.0.1:{ports[port]}", "-i", protocol, "--service-kind", kind, "--shape", "x:4"]
     # A few windows of a few hundred requests, however much their times differ: this machine is not what is measured.
-    often = ["-b", "2", "--concurrency-range", "2", "--measurement-mode", "count_windows", "-s", "99", "-r", "3"]
+    often = ["-b", "2", "--concurrency-range", "2", "--measurement-mode", "count_windows", "-s", "99", "-r", "30"]
     done = subprocess.run(
         [program, *asked, *often, "--measurement-request-count", "200"],
         env=os.environ | {"LD_LIBRARY_PATH": str(program.parent)},

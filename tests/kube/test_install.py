@@ -1,6 +1,7 @@
 """Installing and taking away: what is there before the chart, what is asked first, and what an earlier try left."""
 
 import base64
+import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from fakes.cluster import FakeCluster, FakeHelm, Told, a_namespace
 from tacit.errors import ClusterRightError, InstallError
 from tacit.evidence.simulated.platform import generate_platform, refresh_platform, render_platform
 from tacit.kube.helm import Release
-from tacit.kube.install import Wish, install, make_values
+from tacit.kube.install import Wish, install, make_values, platform_secret
 from tacit.kube.objects import DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SIGNING_REQUEST, WEBHOOK
 from tacit.kube.places import Place, add_place, find_places, remove_place
 from tacit.kube.remove import remove
@@ -19,6 +20,7 @@ from tacit.kube.remove import remove
 CHART = Path("charts/tacit")
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 PLATFORM = generate_platform(now=NOW, random=lambda size: b"\7" * size)
+OTHER = generate_platform(now=NOW, random=lambda size: b"\6" * size)
 RAW = render_platform(PLATFORM)
 SIMULATED = Wish(simulation=True, platform=RAW, timeout=0)
 SGX = {"sgx.intel.com/epc": "64Mi", "sgx.intel.com/enclave": "10", "sgx.intel.com/provision": "10"}
@@ -187,6 +189,10 @@ def test_values_are_those_of_the_wish() -> None:
         "sgx.intel.com/provision": "1",
     }
     assert values["dcap"] == {"pccsUrl": "https://pccs.example/v4/"}
+    assert make_values(Wish(kds="https://kds.example"), "sgx.intel.com/epc")["dcap"] == {
+        "kdsUrl": "https://kds.example"
+    }
+    assert "dcap" not in make_values(Wish(), "sgx.intel.com/epc")
     assert "resources" not in make_values(SIMULATED, "sgx.intel.com/epc")["coordinator"]
 
 
@@ -271,6 +277,25 @@ async def test_a_secret_of_somebody_else_is_not_touched(cluster: FakeCluster, he
     lines = await add_place(cluster, "tensorflow", owner="marblerun")
     assert lines[-1] == "Its own Secret tacit-platform stays as it is"
     assert (await remove_place(cluster, "tensorflow", owner="marblerun"))[0] == "Nothing of ours is in tensorflow"
+
+
+@pytest.mark.parametrize(
+    ("place", "owner", "said"),
+    [
+        ("team-b", "team-b", "is of the coordinator in team-b, not in marblerun"),
+        ("tensorflow", "team-b", "is of the coordinator in team-b, not in marblerun"),
+        ("tensorflow", "", "is of no coordinator that it names, not in marblerun"),
+    ],
+)
+async def test_adding_a_namespace_keeps_the_platform_of_another_coordinator(
+    cluster: FakeCluster, helm: FakeHelm, place: str, owner: str, said: str
+) -> None:
+    a_namespace(cluster, place)
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    cluster.put(SECRET, platform_secret(place, render_platform(OTHER), owner=owner), place)
+    before = copy.deepcopy(cluster.objects)
+    assert said in (await add_place(cluster, place, owner="marblerun"))[-1]
+    assert cluster.objects == before
 
 
 async def test_a_namespace_that_is_not_there_is_not_added(cluster: FakeCluster) -> None:

@@ -40,6 +40,7 @@ def test_the_demos_own_command_line_is_taken() -> None:
     )
     assert flags.number("file_system_poll_wait_seconds") == 10
     assert flags.accepted == ("enable_profiler",)
+    assert parse_flags(["--file_system_poll_wait_seconds=-1"]).number("file_system_poll_wait_seconds") == -1
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -101,15 +102,17 @@ def test_models_are_read_from_their_text() -> None:
           config { name: "a" base_path: "/models" "/a" model_platform: "tensorflow"
             model_version_policy { specific { versions: 1, versions: 2 } }
             version_labels { key: "stable" value: 1 } },
+          config { name: "d" base_path: "/d" model_type: TENSORFLOW
+            logging_config { sampling_config { sampling_rate: 0.5 attributes: 1 } } },
           config { name: 'b', base_path: '/b', model_version_policy: { all {} } }
           config { name: "c" base_path: "/c" }
         }"""
     )
-    assert [entry.name for entry in entries] == ["a", "b", "c"]
+    assert [entry.name for entry in entries] == ["a", "d", "b", "c"]
     assert entries[0].base == Path("/models/a")
     assert entries[0].policy == VersionPolicy(specific=frozenset({1, 2}))
     assert entries[0].labels == {"stable": 1}
-    assert (entries[1].policy.latest, entries[2].policy.latest) == (0, 1)
+    assert [entry.policy.latest for entry in entries[1:]] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -79,6 +80,19 @@ async def test_both_protocols_answer_on_both_ports(serving: Any, plain: Path, ed
             stats = (await client.get("/v2/models/m/stats")).json()["model_stats"][0]
             assert stats["inference_stats"]["success"]["count"] >= 6
             assert (await client.get("/no")).status_code == 404
+
+
+async def test_a_silent_stream_of_inferences_does_not_hold_up_the_end(serving: Any, plain: Path) -> None:
+    async with serving(flags_for(plain), {}) as ports:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}")
+        await until_ready(channel)
+        stream = channel.stream_stream(PATH + "ModelStreamInfer")()
+        await stream.write(infer_message())
+        assert oip.ModelStreamInferResponse.FromString(await stream.read()).infer_response.model_name == "m"
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 15  # of the 30 seconds that there are for what is under way
+    assert await stream.code() is grpc.StatusCode.UNAVAILABLE
+    await channel.close()
 
 
 async def test_a_server_without_models_that_answer_is_not_ready(serving: Any, tmp_path: Path) -> None:
@@ -186,7 +200,7 @@ async def test_refusals_of_size_name_their_flags(serving: Any, plain: Path) -> N
                 refused = await client.post(path, json=body(np.ones((20, 4), np.float32)))
                 assert (refused.status_code, "--max_json_bytes" in json.loads(refused.text)["error"]) == (429, True)
                 refused = await client.post(path, json=body(np.ones((100, 4), np.float32)))
-                assert (refused.status_code, "--max_message_bytes" in refused.text) == (413, True)
+                assert (refused.status_code, "--max_message_bytes" in json.loads(refused.text)["error"]) == (413, True)
             # Only the Open Inference Protocol has bytes behind its JSON.
             lying = {"Inference-Header-Content-Length": "1"}
             refused = await client.post("/v1/models/m:predict", json={"inputs": [[1.0] * 4] * 20}, headers=lying)

@@ -110,6 +110,28 @@ def test_element_types_pass_through(onnx_type: int, dtype: int) -> None:
     assert engine.infer("serving_default", {"x": sent}, ("y",))["y"].array.tolist() == sent.array.tolist()
 
 
+@pytest.mark.parametrize(
+    ("onnx_type", "dtype", "fits", "wrong"),
+    [
+        (7, 9, [-(2**31), 2**31 - 1], [2**31, 2**40, -(2**31) - 1, -(2**63)]),
+        (12, 22, [0, 2**31 - 1], [2**31, 2**32 - 1]),
+        (13, 23, [0, 2**31 - 1], [2**31, 2**32, 2**64 - 1]),
+    ],
+)
+def test_an_integer_that_the_engine_would_cut_is_refused(
+    onnx_type: int, dtype: int, fits: list[int], wrong: list[int]
+) -> None:
+    engine, memory = load({"m.onnx": models.onnx_identity(onnx_type)}), ELEMENT_TYPES[dtype].memory
+    for number in wrong:
+        sent = Tensor(dtype, np.array([1, number, 0], memory))
+        with pytest.raises(RequestError, match=f"input x holds {number}, .* in 32 bits") as refused:
+            engine.infer("serving_default", {"x": sent}, ("y",))
+        assert refused.value.status is Status.INVALID_ARGUMENT
+    for numbers in (fits, []):
+        sent = Tensor(dtype, np.array(numbers, memory))
+        assert engine.infer("serving_default", {"x": sent}, ("y",))["y"].array.tolist() == numbers
+
+
 def test_strings_are_refused_by_name_when_the_model_is_loaded() -> None:
     with pytest.raises(ModelFormatError, match="x is of type string"):
         load({"m.onnx": models.onnx_identity(8)})

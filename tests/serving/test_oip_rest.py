@@ -18,6 +18,7 @@ from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Callers, Client
+from tacit.serving.oip.question import microseconds
 from tacit.serving.oip.rest import OipRest
 from tacit.serving.plane import Plane, Selector
 from tacit.wire.raw_tensor import DATATYPES
@@ -145,6 +146,21 @@ async def test_json_and_binary_inputs_stand_side_by_side() -> None:
     assert json.loads(response.body)["outputs"][0]["data"] == [11, 22]
 
 
+@pytest.mark.parametrize("timeout", [None, 1.5e6, 10_000_000, "10000000", 0.0])
+async def test_a_timeout_is_any_number_of_microseconds_or_none(timeout: object) -> None:
+    assert (await answer("POST", f"{MODEL}/infer", question([1], [1], parameters={"timeout": timeout})))[0] == 200
+
+
+@pytest.mark.parametrize("timeout", [-0.5, 1e300, True, [], "1.5", float("nan"), float("inf")])
+async def test_a_timeout_that_is_no_time_is_refused(timeout: object) -> None:
+    status, found = await answer("POST", f"{MODEL}/infer", question([1], [1], parameters={"timeout": timeout}))
+    assert (status, "'timeout'" in found["error"]) == (400, True)
+
+
+def test_a_part_of_a_microsecond_is_some_time_and_not_none() -> None:
+    assert [microseconds(value) for value in (None, 0, 0.0, 0.25, 1.5)] == [0, 0, 0, 1, 2]
+
+
 async def test_a_header_length_of_zero_is_one_raw_input() -> None:
     response = await call("POST", f"{MODEL}/infer", struct.pack("<3f", 1, 2, 5), headers={LENGTH: "0"})
     head, behind = parted(response)
@@ -155,7 +171,7 @@ async def test_a_header_length_of_zero_is_one_raw_input() -> None:
     two = await call("POST", f"{MODEL}/infer", b"1234", example({"a": 1, "b": 1}), {LENGTH: "0"})
     assert (two.status, "one input" in two.body.decode()) == (400, True)
     odd = await call("POST", f"{MODEL}/infer", b"12345", headers={LENGTH: "0"})
-    assert odd.status == 400
+    assert (odd.status, "5 bytes" in odd.body.decode(), "4 at a time" in odd.body.decode()) == (400, True, True)
 
 
 async def test_text_is_bytes_and_bytes_that_are_no_text_are_refused_as_json() -> None:

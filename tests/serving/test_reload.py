@@ -26,7 +26,9 @@ from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import Access, Format
 from tacit.serving.tfs.config import ModelEntry, parse_model_config
 from tacit.serving.tfs.flags import parse_flags
+from tacit.serving.tfs.manage.metrics import Metrics
 from tacit.serving.tfs.manage.reload import Reloader
+from tacit.serving.tfs.meter import Meter
 from tacit.serving.tfs.service import TfsService
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.tensor import Tensor
@@ -118,6 +120,32 @@ def test_a_model_that_fails_leaves_all_as_it_was(
     assert serves.names() == ("first",)
 
 
+def test_every_model_that_fails_is_named(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
+    bad = [entry(name, put(tmp_path / name, 1, content=b"no model")) for name in ("second", "third")]
+    with pytest.raises(RequestError) as refused:
+        reloader.apply([bad[0], entry("fourth", put(tmp_path / "fourth", 1)), bad[1], entry("fifth", tmp_path / "no")])
+    text = str(refused.value)
+    assert text.startswith("3 model(s) did not become available: {{{name: second version: 1} due to error: ")
+    assert "}, {{name: third version: 1} due to error: " in text
+    assert text.endswith(f"}}, {{{{name: fifth}} due to error: no version of it at {tmp_path / 'no'}}}, }}")
+    assert serves.names() == ("first",)
+
+
+def test_a_policy_that_names_no_version_is_no_policy_of_the_latest(
+    serves: Repository, reloader: Reloader, first: ModelEntry, events: Any
+) -> None:
+    (none,) = parse_model_config(text(first).replace("}\n", " model_version_policy { specific {} } }\n"))
+    with pytest.raises(RequestError, match="names no version"):
+        reloader.apply([none])
+    assert available(serves, "first") == [1]
+    fresh = Repository(configure([none]), load=load_openvino, options=EngineOptions(threads=1), observe=events)
+    for _ in range(2):
+        fresh.poll()
+    assert not fresh.statuses("first")
+    (told,) = events.named("model-version-awaited")
+    assert "names no version" in str(told["message"])
+
+
 def test_a_model_that_is_not_there_leaves_all_as_it_was(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
     with pytest.raises(RequestError, match="no version of it at"):
         reloader.apply([entry("second", tmp_path / "nowhere")])
@@ -190,6 +218,18 @@ def test_a_label_on_a_version_that_is_not_available_is_refused_and_changes_nothi
     assert serves.find(Selector("first", label="stable")).version == 1
 
 
+def test_a_label_on_a_version_that_would_not_stay_is_refused_and_changes_nothing(
+    serves: Repository, reloader: Reloader, first: ModelEntry
+) -> None:
+    put(first.base, 3)
+    reloader.apply([entry("first", first.base, {"canary": 3}, latest=2)])
+    with pytest.raises(RequestError, match="Request to assign label to version 3 of model first") as refused:
+        reloader.apply([entry("first", first.base, {"canary": 3}, specific=frozenset({1}))])
+    assert refused.value.status is Status.FAILED_PRECONDITION
+    assert available(serves, "first") == [3, 1]
+    assert serves.find(Selector("first", label="canary")).version == 3
+
+
 def test_a_models_platform_does_not_change(serves: Repository, reloader: Reloader, first: ModelEntry) -> None:
     changed = ModelEntry("first", first.base, first.policy, {}, "hashmap")
     with pytest.raises(RequestError, match="Illegal to change a model's platform") as refused:
@@ -255,9 +295,15 @@ def request(*entries: ModelEntry) -> wire.ReloadConfigRequest:
 
 
 async def call(
-    reloader: Reloader, repository: Repository, message: Any, *, callers: Callers | None = None, **more: Any
+    reloader: Reloader,
+    repository: Repository,
+    message: Any,
+    meter: Meter | None = None,
+    *,
+    callers: Callers | None = None,
+    **more: Any,
 ) -> wire.ReloadConfigResponse:
-    service = TfsService(Plane(repository, callers), reload=reloader.handle)
+    service = TfsService(Plane(repository, callers), reload=reloader.handle, meter=meter)
     surrounds = GrpcCall(METHOD, more.get("metadata", {}), more.get("certificate"), more.get("deadline"))
     return wire.ReloadConfigResponse.FromString(
         await service.handlers()[METHOD](message.SerializeToString(), surrounds)
@@ -270,9 +316,35 @@ async def test_a_call_answers_when_the_new_models_do(tmp_path: Path, serves: Rep
     assert available(serves, "second") == [1]
 
 
-async def test_an_empty_call_changes_nothing(serves: Repository, reloader: Reloader) -> None:
-    await call(reloader, serves, wire.ReloadConfigRequest())
+async def test_an_empty_list_changes_nothing_and_a_call_without_one_is_refused(
+    serves: Repository, reloader: Reloader
+) -> None:
+    empty = wire.ReloadConfigRequest()
+    with pytest.raises(RequestError, match="Only ModelConfigList is currently supported") as refused:
+        await call(reloader, serves, empty)
+    assert refused.value.status is Status.INVALID_ARGUMENT
+    empty.config.model_config_list.SetInParent()
+    await call(reloader, serves, empty)
     assert available(serves, "first") == [1]
+
+
+async def test_a_call_is_told_how_much_the_counters_grew_that_it_names(tmp_path: Path, first: ModelEntry) -> None:
+    metrics = Metrics(dict, names=tuple, tee="")
+    loading = Loading(warm=False)
+    options = EngineOptions(threads=1)
+    counted = Repository(
+        configure([first]), load=load_openvino, options=options, observe=metrics.observe, loading=loading
+    )
+    counted.poll()
+    message = request(first, *(entry(name, put(tmp_path / name, 1)) for name in ("second", "third")))
+    attempts, unknown = "/tensorflow/cc/saved_model/load_attempt_count", "/tensorflow/nothing"
+    message.metric_names.extend([attempts, unknown, attempts])
+    answer = await call(
+        Reloader(counted, configure, entries=[first], observe=metrics.observe), counted, message, metrics
+    )
+    assert [(one.name, one.int64_value_increase) for one in answer.metric] == [(attempts, 2), (unknown, 0)]
+    assert metrics.total(attempts) == 3
+    counted.close()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +372,7 @@ async def test_a_model_listed_twice_and_a_foreign_configuration_are_refused(
         await call(reloader, serves, twice)
     foreign = wire.ReloadConfigRequest()
     foreign.config.custom_model_config.type_url = "x"
-    with pytest.raises(RequestError, match="only model_config_list can be reloaded"):
+    with pytest.raises(RequestError, match="Only ModelConfigList is currently supported"):
         await call(reloader, serves, foreign)
 
 

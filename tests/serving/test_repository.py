@@ -4,7 +4,10 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tacit.errors import CapsuleKeyError, FileInputError, ModelNotAllowedError, 
 from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.loading.opening import Loading
 from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository, VersionPolicy
 from tacit.serving.sources import (
@@ -154,16 +158,22 @@ def test_a_model_that_has_not_arrived_is_waited_for_and_that_is_said_once(
     assert states(repository) == {4: State.AVAILABLE}
 
 
-def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not(
-    tmp_path: Path, make_repository: Any
+def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not_and_is_told_each_time_it_is_lost(
+    tmp_path: Path, make_repository: Any, events: Any
 ) -> None:
     base = tmp_path / "base"
     put(base, 1)
     repository = make_repository(plain(base))
     repository.poll()
-    base.rename(tmp_path / "away")
-    repository.poll()
-    assert states(repository) == {1: State.AVAILABLE}
+    for times in (1, 2):
+        base.rename(tmp_path / "away")
+        repository.poll()
+        repository.poll()
+        assert states(repository) == {1: State.AVAILABLE}
+        assert len(events.named("model-storage-failed")) == times
+        (tmp_path / "away").rename(base)
+        repository.poll()
+    shutil.rmtree(base)
     base.mkdir()
     repository.poll()
     assert states(repository) == {1: State.END}
@@ -402,3 +412,86 @@ def test_a_file_that_is_no_model_is_named_and_not_waited_for(tmp_path: Path) -> 
     (tmp_path / "weights.bin").write_bytes(b"something")
     with pytest.raises(FileInputError, match=r"weights\.bin is a file and no plain model; expected \.onnx or"):
         list_sources(tmp_path / "weights.bin", Access("m", Format.PLAIN))
+
+
+# ---- a storage that is looked at once, or never
+
+
+@contextmanager
+def running(repository: Repository, interval: int) -> Iterator[threading.Event]:
+    """Yields what is set once the repository has announced that it is ready."""
+    stop, ready = threading.Event(), threading.Event()
+    thread = threading.Thread(target=repository.run, args=(stop,), kwargs={"interval": interval, "announce": ready.set})
+    thread.start()
+    try:
+        yield ready
+    finally:
+        stop.set()
+        thread.join(10)
+        repository.close()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_failed_is_tried_again_and_what_is_new_stays_unseen_where_the_storage_is_looked_at_once(
+    tmp_path: Path, events: Any
+) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model.onnx").write_bytes(b"half an upload")
+    repository = Repository(
+        [plain(tmp_path)],
+        load=load_openvino,
+        options=EngineOptions(threads=1),
+        observe=events,
+        loading=Loading(retries=1000, pause=0.05),
+    )
+    with running(repository, 0) as ready:
+        wait_until(lambda: len(events.named("model-failed")) > 1)
+        assert not ready.is_set()
+        put(tmp_path, 2)
+        (tmp_path / "1" / "model.onnx").write_bytes(models.onnx_model())
+        assert ready.wait(10)
+        assert states(repository) == {1: State.AVAILABLE}
+
+
+def test_a_model_that_a_call_brings_makes_ready_where_the_storage_is_looked_at_once(
+    tmp_path: Path, make_repository: Any
+) -> None:
+    repository = make_repository(plain(tmp_path / "nowhere"))
+    put(tmp_path, 1)
+    with running(repository, 0) as ready:
+        repository.reload([plain(tmp_path)])
+        assert ready.wait(10)
+
+
+def test_a_storage_that_is_never_looked_at_gives_its_models_when_a_call_asks_for_them(
+    tmp_path: Path, make_repository: Any
+) -> None:
+    put(tmp_path, 1)
+    repository = make_repository(plain(tmp_path))
+    with running(repository, -1) as ready:
+        assert not ready.wait(0.2)
+        assert states(repository) == {}
+        repository.load_model("m")
+        assert ready.wait(10)
+        assert states(repository) == {1: State.AVAILABLE}
+
+
+def test_a_model_that_was_unloaded_on_request_is_not_asked_for_beside_another(tmp_path: Path, events: Any) -> None:
+    for name in ("a", "b"):
+        put(tmp_path / name, 1)
+    configs = [ModelConfig(tmp_path / name, Access(name, Format.PLAIN)) for name in ("a", "b")]
+    repository = Repository(configs, load=load_openvino, options=EngineOptions(threads=1), observe=events)
+    assert not repository.ready
+    repository.poll()
+    for name, ready in (("a", True), ("b", False)):
+        repository.unload_model(name)
+        assert repository.ready is ready
+    repository.load_model("a")
+    assert repository.ready
+    repository.close()

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fakes.served import FakeModels, FakeServed, example, recorded
 from tacit.edge import HttpRequest, HttpResponse
 from tacit.graph.signature import Signature, TensorSpec
+from tacit.serving.callers import Callers, Client
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.rest import RestOptions, TfsRest
 from tacit.wire.tensor import Tensor
@@ -26,9 +28,8 @@ async def call(
     *,
     headers: Mapping[str, str] | None = None,
     models: FakeModels | None = None,
-    cors: bool = False,
 ) -> HttpResponse:
-    rest = TfsRest(Plane(models or example()), RestOptions(cors=cors))
+    rest = TfsRest(Plane(models or example()))
     return await rest.handle(HttpRequest(method, path, "", headers or {}, body, None))
 
 
@@ -149,6 +150,49 @@ async def test_strings_travel_as_text_and_as_base64() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("YQ", "a"), ("YWI", "ab"), ("YWJj", "abc"), ("YQ==", "a"), ("YQ==\n", "a"), ("YWJj\nZGVm", "abcdef"),
+        (" Y W\tI\r\n=\v\f", "ab"), ("", ""), ("\n", ""),
+        ("YQ=", None), ("YWJj=", None), ("Y", None), ("YWJjZ", None), ("YQ=a", None), ("=", None), ("-_8=", None),
+        ("YQ\u00a0==", None), ("YWJj\u0000", None), ("Y.Q==", None),
+    ],
+)  # fmt: skip
+async def test_base64_is_read_as_tensorflow_serving_reads_it(text: str, read: str | None) -> None:
+    models = example(inputs={"x": 7}, outputs={"y": 7}, compute=lambda inputs: {"y": inputs["x"]})
+    status, answer = await predict({"inputs": {"b64": text}}, models)
+    assert (status, answer.get("outputs")) == ((200, read) if read is not None else (400, None))
+
+
+async def test_what_follows_the_json_is_not_looked_at_even_where_it_is_no_text() -> None:
+    for behind in (b"", b" ", b" \xff", b"\xff\xfe{", b" {"):
+        assert await predict(b'{"instances":[1.0]}' + behind) == (200, {"predictions": [2.5]})
+    words = example(inputs={"x": 7}, outputs={"y": 7}, compute=lambda inputs: {"y": inputs["x"]})
+    assert await predict(b'{"inputs":"\xc3\xbc"}\xff', words) == (200, {"outputs": "ü"})
+    for broken in (b'{"inputs":"\xff"}', b'{"inputs":\xff"a"}', b"\xff", b'{"inputs":"a"\xff}'):
+        status, answer = await predict(broken, words)
+        assert (status, "JSON Parse error" in answer["error"], "utf-8" in answer["error"]) == (400, True, True)
+
+
+async def test_json_is_parsed_before_the_model_is_looked_for() -> None:
+    codes = [
+        (await call("POST", f"/v1/models/nope:{verb}", body)).status
+        for verb in ("predict", "classify", "regress")
+        for body in (b"{bad", b'{"instances":[1.0],"examples":[{"x":1.0}]}')
+    ]
+    assert codes == [400, 404] * 3
+
+
+async def test_t56_nothing_is_parsed_for_who_may_not_call_the_model() -> None:
+    callers = Callers([Client("alice", token=sha256(b"secret").digest(), models=frozenset({"half_plus_two"}))])
+    rest = TfsRest(Plane(example(), callers))
+    for verb in ("predict", "classify", "regress"):
+        headers = {"content-encoding": "gzip"}
+        request = HttpRequest("POST", f"{BASE}:{verb}", "", headers, b"neither gzip nor JSON", None)
+        assert (await rest.handle(request)).status == 401
+
+
+@pytest.mark.parametrize(
     ("dtype", "value", "good"),
     [
         (3, 2**31 - 1, True),
@@ -200,13 +244,6 @@ async def test_paths_outside_the_interface_are_not_found() -> None:
 
 async def test_names_in_paths_are_decoded() -> None:
     assert (await call("GET", "/v1/models/half%5Fplus_two")).status == 200
-
-
-async def test_other_origins_may_call_only_where_that_was_asked_for() -> None:
-    assert "access-control-allow-origin" not in (await call("GET", BASE)).headers
-    allowed = await call("OPTIONS", BASE, headers={"origin": "https://page"}, cors=True)
-    assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (200, "*")
-    assert (await call("OPTIONS", BASE, cors=True)).status == 400
 
 
 async def test_metadata_prints_every_field() -> None:

@@ -28,6 +28,7 @@ from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
 
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
+NOTHING_NEW = bytes.fromhex("0a020a00")  # a list of no models
 ROWS = np.ones((2, 4), np.float32)
 EXPECTED = ROWS @ models.WEIGHTS
 
@@ -309,7 +310,7 @@ async def test_t47_a_server_with_an_identity_of_a_coordinator_is_not_managed_by_
         credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await channel.unary_unary(RELOAD)(b"")
+                await channel.unary_unary(RELOAD)(NOTHING_NEW)
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
             await predict(channel)
 
@@ -341,7 +342,7 @@ async def test_the_manifests_clients_are_known_by_certificate_and_token_on_both_
         )
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel:
             await predict(channel)
-            await channel.unary_unary(RELOAD)(b"")
+            await channel.unary_unary(RELOAD)(NOTHING_NEW)
         anonymous = grpc.ssl_channel_credentials(server_identity.certificate_pem)
         async with grpc.aio.secure_channel(f"localhost:{ports['grpc']}", anonymous) as channel:
             call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
@@ -404,9 +405,46 @@ async def test_unknown_flags_are_told_and_left_where_that_was_asked_for(
     assert told["flags"] == ["unknown flag --model_nam; did you mean --model_name?", "unexpected argument 'word'"]
 
 
-def test_a_platform_file_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="Error parsing text-format tensorflow.serving.PlatformConfigMap"):
-        check_platform_config("nonsense")
+PLATFORMS = """
+platform_configs {
+  key: "tensorflow"
+  value {
+    source_adapter_config {
+      [type.googleapis.com/tensorflow.serving.%s] {
+        legacy_config {
+          session_config { gpu_options { per_process_gpu_memory_fraction: 0.4 allow_growth: true } }
+          batching_parameters { max_batch_size { value: 4 } allowed_batch_sizes: [2, 4] }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("adapter", ["SavedModelBundleSourceAdapterConfig", "SessionBundleSourceAdapterConfig"])
+async def test_a_platform_file_as_people_have_them_is_read(
+    serving: Any, tmp_path: Path, plain: Path, adapter: str
+) -> None:
+    (tmp_path / "platforms").write_text(PLATFORMS % adapter)
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--platform_config_file={tmp_path / 'platforms'}"]
+    async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        await predict(channel)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("nonsense", "Error parsing text-format tensorflow.serving.PlatformConfigMap"),
+        (PLATFORMS % "Another", "Error parsing text-format tensorflow.serving.PlatformConfigMap"),
+        ("model_config_list {}", "names no platform"),
+        ("", "names no platform"),
+        ("a{" * 2000, "nested too deeply"),
+    ],
+)
+def test_a_platform_file_that_is_none_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        check_platform_config(text)
 
 
 ORIGINAL = (
@@ -430,12 +468,13 @@ def test_every_flag_of_the_original_is_known() -> None:
     assert not set(ORIGINAL.split()) - set(FLAGS)
 
 
+@pytest.mark.parametrize(("milliseconds", "status"), [(50, 504), (0, 200), (-1, 200)])
 async def test_a_rest_request_waits_for_its_model_no_longer_than_it_was_given(
-    serving: Any, plain: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Any, plain: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: int, status: int
 ) -> None:
     from tacit.serving.engines.openvino import OpenVinoEngine
 
-    flags = ["--model_name=m", f"--model_base_path={plain}", "--rest_api_timeout_in_ms=50"]
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--rest_api_timeout_in_ms={milliseconds}"]
     flags.append("--enable_model_warmup=false")  # so that nobody finds out that it is quick, and it is waited for
     async with serving(flags, {}) as ports, httpx.AsyncClient(trust_env=False) as http:
         url = f"http://127.0.0.1:{ports['rest']}/v1/models/m:predict"
@@ -452,7 +491,7 @@ async def test_a_rest_request_waits_for_its_model_no_longer_than_it_was_given(
         found = [answer.status_code for answer in answers]
         document = {"inputs": [{"name": "x", "shape": [2, 4], "datatype": "FP32", "data": ROWS.ravel().tolist()}]}
         oip = await http.post(url.replace("/v1/", "/v2/").replace(":predict", "/infer"), json=document)
-    assert (found, oip.status_code) == ([504, 504], 504)
+    assert (found, oip.status_code) == ([status] * 2, status)
 
 
 def test_a_certificates_file_that_is_gone_is_told_once_until_it_is_back(tmp_path: Path) -> None:

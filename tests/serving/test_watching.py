@@ -13,6 +13,7 @@ from tacit.errors import RequestError, Status
 from tacit.serving.batching import Duration
 from tacit.serving.plane import Plane, State, VersionStatus
 from tacit.serving.tfs.config import parse_monitoring_config
+from tacit.serving.tfs.inference import CLASSIFY, REGRESS
 from tacit.serving.tfs.manage.health import SERVICES, Health
 from tacit.serving.tfs.manage.metrics import Metrics
 from tacit.serving.tfs.rest import RestOptions, TfsRest
@@ -121,6 +122,24 @@ async def test_requests_are_counted_under_the_originals_names(metrics: Metrics) 
     assert (buckets[0], buckets[1], len(buckets)) == ("10.0", "18.0", 34)
 
 
+async def test_the_examples_of_several_tasks_are_counted_once(metrics: Metrics) -> None:
+    request = serving_pb2.MultiInferenceRequest()
+    for signature, method in (("regress_x_to_y", REGRESS), ("classify_x_to_y", CLASSIFY)):
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = "half_plus_two", signature
+    example = tf.Example()
+    example.features.feature["x"].float_list.value.append(1.0)
+    request.input.example_list.examples.extend([example.SerializeToString()] * 3)
+    path = "/tensorflow.serving.PredictionService/MultiInference"
+    await TfsService(Plane(recorded()), meter=metrics).handlers()[path](request.SerializeToString(), CALL)
+    for line in (
+        ':tensorflow:serving:request_example_count_total{model="half_plus_two"} 3.0',
+        ':tensorflow:serving:request_example_counts_count{model="half_plus_two"} 1.0',
+    ):
+        assert line in lines(metrics), line
+    assert metrics.total("/tensorflow/serving/request_example_count_total") == 3
+
+
 def test_t44_names_that_strangers_make_up_make_no_series(metrics: Metrics) -> None:
     for number in range(100):
         metrics.request(f"made up {number}", "Predict", "GRPC", Status.NOT_FOUND, 0.1)
@@ -149,7 +168,7 @@ def test_loading_and_warming_up_are_counted(metrics: Metrics) -> None:
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/1",status="success"} 1.0',
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/2",status="fail"} 1.0',
         ':tensorflow:cc:saved_model:load_latency{model_path="/m/1"} 2e+06',
-        ':tensorflow:serving:model_warmup_records_read{model_path="/m/1"} 3.0',
+        ':tensorflow:serving:model_warmup_records_read{model_path="/m/1",status="OK"} 3.0',
         ':tensorflow:serving:model_warmup_latency_sum{model_path="/m/1",status="OK"} 500000.0',
     ):
         assert line in found, (line, found)

@@ -1,15 +1,18 @@
 """From a request to an answer, whichever HTTP it came by: the handler is called, and its failure told to the log alone."""
 
+import json
 import logging
 import re
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
 
-from tacit.edge.listener import HttpHandler, HttpRequest, HttpResponse
+from tacit.edge.listener import HttpHandler, HttpRefusal, HttpRequest, HttpResponse
 
 _LOG = logging.getLogger("tacit.edge")
 _TEXT: Mapping[str, str] = {"content-type": "text/plain; charset=utf-8"}
+_JSON: Mapping[str, str] = {"content-type": "application/json"}
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 BODILESS = frozenset((204, 304))  # statuses whose answers have neither a body nor its length
@@ -20,7 +23,12 @@ def text_answer(status: int, text: str) -> HttpResponse:
     return HttpResponse(status, f"{text}\n".encode(), _TEXT)
 
 
-async def answer(handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+def error_answer(status: int, text: str) -> HttpResponse:
+    """The same as the REST interfaces of models spell it."""
+    return HttpResponse(status, json.dumps({"error": text}).encode(), _JSON)
+
+
+async def answer(handler: HttpHandler, request: HttpRequest, refuse: HttpRefusal) -> HttpResponse:
     """The handler's answer; a failure becomes 500 without its text."""
     try:
         response = await handler(request)
@@ -29,7 +37,17 @@ async def answer(handler: HttpHandler, request: HttpRequest) -> HttpResponse:
     except Exception:
         # The caller learns nothing about our inside; our log has it.
         _LOG.exception("a handler failed", extra={"path": request.path})
-        return text_answer(500, "internal error")
+        return refuse(500, "internal error")
+
+
+def split_target(target: str) -> tuple[str, str, str]:
+    """Path and query of a request's target, and the host where it names one: a client may send the whole address.
+
+    Source: RFC 9112, section 3.2.2.
+    """
+    found = _ABSOLUTE.match(target)
+    path, _, query = target[found.end() if found else 0 :].partition("?")
+    return path or "/", query, found[1] if found else ""
 
 
 class Date:

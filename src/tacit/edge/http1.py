@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import httptools
 
-from tacit.edge.http import BODILESS, answer, fields_of, text_answer
+from tacit.edge.http import BODILESS, answer, fields_of, split_target
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
@@ -48,6 +48,7 @@ class Http1:
         self._transport, self._service, self._peer = transport, service, peer
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
+        self._repeating = False  # whether the parser reads a head that it read before, without its Upgrade
         self._orders: deque[_Order] = deque()
         self._task: asyncio.Task[None] | None = None
         self._ends = self._leaving = self._reading_paused = False
@@ -77,22 +78,15 @@ class Http1:
             self._between, self._waits = False, self._loop.time()
         self._arrived += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
             # A header that never ends reaches no callback, so what arrives is counted as well. The callbacks set the
             # count back, so that it holds only what came since the last head or body ended.
             if self._in_head and self._arrived > self._service.limits.head:
                 raise self._head_too_large()
-        except httptools.HttpParserUpgrade:
-            # An upgrade is an ordinary request here; whatever follows it is of a protocol that we do not speak.
-            self._ends = True
         except _RefusedError as exc:
             self._refuse(exc.status, str(exc))
         except httptools.HttpParserError as exc:
-            cause = exc.__context__
-            if isinstance(cause, _RefusedError):
-                self._refuse(cause.status, str(cause))
-            else:
-                self._refuse(400, "this is no HTTP request")
+            self._refuse(*_told(exc))
 
     def pause(self) -> None:
         """The socket takes nothing more for now."""
@@ -146,10 +140,48 @@ class Http1:
             if now - self._waits > (limits.keep_alive if idle else limits.request_time):
                 self._transport.close() if idle else self._transport.abort()
 
+    # ---- the parser
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Let the parser read; where it stops for another protocol, go on in this one."""
+        rest = memoryview(data)
+        while (stop := self._read(rest)) is not None:
+            # No other protocol is spoken here, and a client that offers one goes on in HTTP/1.1 until it hears 101
+            # (RFC 9110, section 7.8). The parser takes the body for the other protocol's bytes, so another one reads
+            # on from there.
+            rest = rest[stop:]
+            self._begin_again()
+
+    def _read(self, data: memoryview) -> int | None:
+        """Where in these bytes the parser stops for another protocol; None where it does not."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            return int(exc.args[0])
+        return None
+
+    def _begin_again(self) -> None:
+        """A parser that has read the same head without its Upgrade, and judges what says where the body ends itself."""
+        before = self._parser
+        persists = b"keep-alive" if before.should_keep_alive() else b"close"
+        lines = [
+            before.get_method() + b" / HTTP/" + before.get_http_version().encode("ascii"),
+            b"connection: " + persists,
+            *(
+                name.encode("ascii") + b": " + self._headers[name].encode("latin-1")
+                for name in ("content-length", "transfer-encoding")
+                if name in self._headers
+            ),
+        ]
+        self._parser, self._repeating = httptools.HttpRequestParser(self), True
+        self._parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+
     # ---- what the parser says
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._repeating:
+            return
         self._head, self._in_head, self._between = 0, True, False
         self._url, self._headers = b"", {}
         self._too_large = False
@@ -157,11 +189,15 @@ class Http1:
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
+        if self._repeating:
+            return
         self._count(len(url))
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
+        if self._repeating:
+            return
         self._count(len(name) + len(value))
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         if key in self._headers:
@@ -172,15 +208,15 @@ class Http1:
 
     def on_headers_complete(self) -> None:
         """The body follows."""
+        if self._repeating:
+            self._repeating = False
+            return
         self._in_head, self._arrived = False, 0
         if self._parser.get_method() == b"CONNECT":
             raise _RefusedError(400, "this is no proxy")
         if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
             raise _RefusedError(400, "the request has no Host header")
         declared = self._headers.get("content-length", "0")
-        if self._parser.should_upgrade() and (declared != "0" or "transfer-encoding" in self._headers):
-            # The parser takes what follows for the other protocol's bytes; the request would be handled without its body.
-            raise _RefusedError(400, "a request with a body cannot ask for an upgrade; send it without Upgrade")
         if declared.isdigit() and int(declared) > self._service.max_body:
             self._too_large = True
         if self._headers.get("expect", "").lower() == "100-continue":
@@ -210,14 +246,18 @@ class Http1:
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._parser.should_upgrade():
+            return  # its head is; `_feed` hears of it next
         self._head, self._arrived, self._in_head, self._between = 0, 0, True, True
         method = self._parser.get_method().decode("ascii")
-        keep = self._parser.should_keep_alive() and not self._too_large and not self._parser.should_upgrade()
+        keep = self._parser.should_keep_alive() and not self._too_large
         request, refusal = None, None
         if self._too_large:
             refusal = self._too_large_answer()
         else:
-            path, _, query = self._url.decode("latin-1").partition("?")
+            path, query, host = split_target(self._url.decode("latin-1"))
+            if host:
+                self._headers["host"] = host  # the target's, whatever the header says
             request = HttpRequest(
                 method, path, query, self._headers, self._body.take(), self._peer.certificate, self._peer.exporter
             )
@@ -251,7 +291,7 @@ class Http1:
         response = order.refusal
         handler = self._service.http
         if response is None and order.request is not None and handler is not None:
-            response = await answer(handler, order.request)
+            response = await answer(handler, order.request, self._service.refuse)
         if response is None or self._transport.is_closing():
             return
         keep = order.keep and not self._leaving
@@ -289,7 +329,8 @@ class Http1:
         self._service.budget.give_back(self._held)
         self._held = 0
         self._body.drop()
-        self._orders.append(_Order(None, text_answer(status, text), bodiless=False, keep=False, old=False, held=0))
+        refusal = self._service.refuse(status, text)
+        self._orders.append(_Order(None, refusal, bodiless=False, keep=False, old=False, held=0))
         if self._task is None:
             self._task = self._loop.create_task(self._answer())
 
@@ -305,7 +346,19 @@ class Http1:
         return _RefusedError(413, self._service.too_large())
 
     def _too_large_answer(self) -> HttpResponse:
-        return text_answer(413, str(self._body_too_large()))
+        return self._service.refuse(413, self._service.too_large())
+
+
+def _told(exc: httptools.HttpParserError) -> tuple[int, str]:
+    """What the client is told of an error of the parser.
+
+    A function of its own, because a frame that keeps the cause is in a cycle with it, and with it a view of what came:
+    Python up to 3.11.7 crashes on such a view when it collects garbage.
+    """
+    cause = exc.__context__
+    if isinstance(cause, _RefusedError):
+        return cause.status, str(cause)
+    return 400, "this is no HTTP request"
 
 
 @cache

@@ -65,6 +65,8 @@ class GrpcCall:
 
 
 HttpHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+HttpRefusal = Callable[[int, str], HttpResponse]
+"""Status and text of a request that no handler sees, in the words of the protocol that is served there."""
 GrpcHandler = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 """One message in, one out. Raises RequestError with the status that the caller is to see."""
 

@@ -1,6 +1,13 @@
-"""A body that comes in pieces, put together as they come."""
+"""A body that comes in pieces, put together as they come; and what a compressed one holds, bounded in memory and time."""
 
+import zlib
 from io import BytesIO
+
+from tacit.errors import RequestError, Status
+
+_EITHER = 47  # zlib's window bits for a header of gzip or of zlib
+_PIECE = 64 << 10  # bytes that are read at once: what lies behind a member's end is copied
+_MAX_MEMBERS = 10_000  # each costs time, however little it holds
 
 
 class Pieces:
@@ -26,3 +33,35 @@ class Pieces:
         """Forget it all."""
         self._memory = BytesIO()
         self.size = 0
+
+
+def inflate(body: bytes, encoding: str, *, limit: int, beyond: RequestError) -> bytes:
+    """What a compressed body holds: all of its members, one behind the other.
+
+    `beyond` is raised where that is more than `limit` bytes, before more of them are in memory. Source: RFC 1952,
+    section 2.2.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for what is not compressed, cut short, or followed by anything else.
+    """
+    view, read, size, parts = memoryview(body), 0, 0, list[bytes]()
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(_EITHER)
+        while not inflater.eof:
+            piece = view[read : read + _PIECE]
+            if not piece:
+                raise RequestError(Status.INVALID_ARGUMENT, f"the {encoding} body was cut short")
+            try:
+                # One byte more than is allowed: a length of 0 would be no limit.
+                part = inflater.decompress(piece, limit - size + 1)
+            except zlib.error as exc:
+                text = f"the body is not {encoding}, though Content-Encoding says so: {exc}"
+                raise RequestError(Status.INVALID_ARGUMENT, text) from exc
+            size += len(part)
+            if size > limit:
+                raise beyond
+            parts.append(part)
+            read += len(piece) - len(inflater.unused_data)
+        if read == len(view):
+            return b"".join(parts)
+    raise RequestError(Status.INVALID_ARGUMENT, f"the {encoding} body has more than {_MAX_MEMBERS} members")

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tacit.edge.calls import Multiplexer
+from tacit.edge.http import text_answer
 from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
-from tacit.edge.listener import FAREWELL, LINGER, UNIX, GrpcMethods, HttpHandler, Listener, bind, until
+from tacit.edge.listener import FAREWELL, LINGER, UNIX, GrpcMethods, HttpHandler, HttpRefusal, Listener, bind, until
 from tacit.edge.service import Budget, Limits, Peer, Service
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ async def serve(
     max_body: int = 0,
     max_message: int = 0,
     limits: Limits | None = None,
+    refuse: HttpRefusal = text_answer,
 ) -> Listener:
     """Serve HTTP, gRPC or both on one port; what a client speaks is told by ALPN, or by its first bytes without TLS.
 
@@ -258,6 +260,7 @@ async def serve(
         max_body: Bytes.
         max_message: Bytes.
         limits: What strangers may cost.
+        refuse: How requests over HTTP are refused that `http` never sees, or fails on; as text unless said otherwise.
 
     Raises:
         PortInUseError: Somebody else holds the port.
@@ -265,7 +268,7 @@ async def serve(
     """
     limits = limits or Limits()
     budget = Budget(max(limits.bodies, max_body, max_message))
-    made = Port(Service(http, grpc, max_body, max_message, limits, budget))
+    made = Port(Service(http, grpc, max_body, max_message, limits, budget, refuse))
     await made.open(host, port, tls)
     return made
 
@@ -278,9 +281,10 @@ async def serve_http(
     tls: "ServerContext | None",
     max_body: int,
     limits: Limits | None = None,
+    refuse: HttpRefusal = text_answer,
 ) -> Listener:
     """Serve `handler` by HTTP/1.1 and HTTP/2; see `serve`."""
-    return await serve(host=host, port=port, tls=tls, http=handler, max_body=max_body, limits=limits)
+    return await serve(host=host, port=port, tls=tls, http=handler, max_body=max_body, limits=limits, refuse=refuse)
 
 
 async def serve_grpc(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tacit.edge.http import Date
+from tacit.edge.http import Date, text_answer
 from tacit.edge.http2 import Rules
-from tacit.edge.listener import Exporter, GrpcMethods, HttpHandler
+from tacit.edge.listener import Exporter, GrpcMethods, HttpHandler, HttpRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Service:
     max_message: int
     limits: Limits
     budget: Budget
+    refuse: HttpRefusal = text_answer  # what becomes of a request over HTTP that no handler sees
     date: Date = field(default_factory=Date)
 
     def full(self) -> str:

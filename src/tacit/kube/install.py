@@ -102,6 +102,7 @@ class Wish:
     client_port: int = 4433
     mesh_port: int = 2001
     pccs: str = ""
+    kds: str = ""
     more: tuple[str, ...] = ()
     timeout: float = 300.0
     wait: bool = True
@@ -131,8 +132,9 @@ def make_values(wish: Wish, key: str) -> dict[str, Any]:
         unset: dict[str, Any] = dict.fromkeys(parse_resource_key("sgx.intel.com/epc").limits)
         coordinator["resources"] = {"limits": {**unset, **wanted.limits}}
         values["tolerations"] = [{"key": wanted.key, "operator": "Exists", "effect": "NoSchedule"}]
-        if wish.pccs:
-            values["dcap"] = {"pccsUrl": wish.pccs}
+        places = {"pccsUrl": wish.pccs, "kdsUrl": wish.kds}
+        if named := {key: place for key, place in places.items() if place}:
+            values["dcap"] = named
     return values
 
 

@@ -35,6 +35,10 @@ async def add_place(cluster: Cluster, name: str, *, owner: str) -> list[str]:
         await cluster.create(SECRET, value, namespace=name)
     elif labels_of(held).get(MADE_BY) != US:
         return [*lines, f"Its own Secret {PLATFORM_SECRET} stays as it is"]
+    elif (other := labels_of(held).get(OWNER)) != owner:
+        # Another platform in its place would leave what that coordinator and its marbles sealed without a key.
+        whose = f"of the coordinator in {other}" if other else "of no coordinator that it names"
+        return [*lines, f"Its Secret {PLATFORM_SECRET} is {whose}, not in {owner}, and stays as it is"]
     else:
         version = (held.get("metadata") or {}).get("resourceVersion")
         value["metadata"]["resourceVersion"] = version

@@ -126,7 +126,10 @@ class Models(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model, and every one has a version that answers."""
+        """Whether there is a model, and every one has a version that answers.
+
+        A model that a client unloaded is not asked for while there is another.
+        """
 
     def load_model(self, model: str) -> None:
         """Look for the model's versions now, and wait for them; blocks. Raises: RequestError."""

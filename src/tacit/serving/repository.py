@@ -12,7 +12,7 @@ Readers never wait: each look publishes new tables in place of the old ones.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -33,20 +33,23 @@ from tacit.serving.loading.opening import Loading, Observer, Opener
 from tacit.serving.plane import Selector, State, VersionStatus
 from tacit.serving.sources import Access, Source, list_sources
 
+_NONE_WANTED = "its version policy is `specific` and names no version"
 _PATIENCE = 1.0  # seconds that the end waits for a change under way, and for each model
+_LONGEST_REST = 1.0  # seconds between two looks at what failed and at what became ready, where the storage rests
+_SHORTEST_REST = 0.05
 _MAX_ENDED = 32  # versions that ended and are still told of
 
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which versions are wanted: the given numbers, else the `latest` n, else (n = 0) all."""
+    """Which versions are wanted: the `specific` numbers where they are given, be they none; else the `latest` n, 0 for all."""
 
     latest: int = 1
-    specific: frozenset[int] = frozenset()
+    specific: frozenset[int] | None = None
 
     def choose(self, sources: Sequence[Source]) -> list[Source]:
         """The wanted ones of these, which come highest first."""
-        if self.specific:
+        if self.specific is not None:
             return [source for source in sources if source.version in self.specific]
         return list(sources[: self.latest] if self.latest else sources)
 
@@ -140,8 +143,9 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers."""
-        return bool(self._configs) and all(self._answers(name) for name in self._configs)
+        """Whether every model has a version that answers; those that a client unloaded are not asked beside others."""
+        asked = [name for name in self._configs if name not in self._held] or self._configs
+        return bool(asked) and all(self._answers(name) for name in asked)
 
     def names(self) -> Sequence[str]:
         """The models that are to be served."""
@@ -199,9 +203,10 @@ class Repository:
             self._tables = {**{config.name: MappingProxyType({}) for config in changed}, **tables}
             self._hidden = {}
             try:
-                chosen = {config.name: self._prepare(config) for config in changed}
+                chosen = self._prepare(changed)
                 for config in changed:
-                    self._check_labels(config, before.get(config.name), ahead=labels_ahead)
+                    kept = {source.version for source in chosen[config.name]}
+                    self._check_labels(config, before.get(config.name), kept, ahead=labels_ahead)
             except BaseException:
                 self._tables = tables
                 for entry in self._hidden.values():
@@ -220,27 +225,46 @@ class Repository:
             for name in set(before) - set(wanted):
                 self._remove(name)
 
-    def _prepare(self, config: ModelConfig) -> Sequence[Source]:
-        """Load the wanted versions of a model, and unload none. Raises: RequestError when none of them can be had."""
-        name = config.name
-        try:
-            sources = config.policy.choose(list_sources(config.base, config.access))
-        except TacitError as exc:
-            raise _not_available(f"{{{{name: {name}}} due to error: {exc}}}") from exc
-        self._load_wanted(config, sources, again=True)
-        table = self._tables[name]
-        if not any(self._is_loaded(name, source.version) for source in sources):
-            failed = ", ".join(
-                f"{{{{name: {name} version: {source.version}}} due to error: {table[source.version].status.message}}}"
-                for source in sources
-            )
-            raise _not_available(failed or f"{{{{name: {name}}} due to error: no version of it at {config.base}}}")
-        return sources
+    def _prepare(self, configs: Sequence[ModelConfig]) -> Mapping[str, Sequence[Source]]:
+        """Load the wanted versions of all these models, and unload none; returns them by the models' names.
 
-    def _check_labels(self, config: ModelConfig, before: ModelConfig | None, *, ahead: bool) -> None:
+        Raises:
+            RequestError: it names every model of which none can be had.
+        """
+        chosen: dict[str, Sequence[Source]] = {}
+        troubles: list[str] = []
+        for config in configs:
+            try:
+                chosen[config.name] = sources = config.policy.choose(list_sources(config.base, config.access))
+            except TacitError as exc:
+                troubles.append(_trouble(config.name, str(exc)))
+                continue
+            self._load_wanted(config, sources, again=True)
+            if not any(self._is_loaded(config.name, source.version) for source in sources):
+                troubles.append(self._why_none(config, sources))
+        if troubles:
+            text = ", ".join(troubles)
+            raise RequestError(Status.UNKNOWN, f"{len(troubles)} model(s) did not become available: {{{text}, }}")
+        return chosen
+
+    def _why_none(self, config: ModelConfig, sources: Sequence[Source]) -> str:
+        if config.policy.specific is not None and not config.policy.specific:
+            return _trouble(config.name, _NONE_WANTED)
+        table = self._tables[config.name]
+        failed = [
+            _trouble(f"{config.name} version: {source.version}", table[source.version].status.message)
+            for source in sources
+        ]
+        return ", ".join(failed) or _trouble(config.name, f"no version of it at {config.base}")
+
+    def _check_labels(
+        self, config: ModelConfig, before: ModelConfig | None, kept: Collection[int], *, ahead: bool
+    ) -> None:
+        """Refuse a label on a version that is not loaded, or will not stay. Raises: RequestError."""
         for label, version in config.labels.items():
             is_new = before is None or label not in before.labels
-            if not self._is_loaded(config.name, version) and not (ahead and is_new):
+            stays = version in kept and self._is_loaded(config.name, version)
+            if not stays and not (ahead and is_new):
                 raise RequestError(
                     Status.FAILED_PRECONDITION,
                     f"Request to assign label to version {version} of model {config.name}, "
@@ -263,18 +287,42 @@ class Repository:
     # -- what the storage says
 
     def run(self, stop: threading.Event, *, interval: float, announce: Callable[[], None]) -> None:
-        """Look at the storage every `interval` seconds until stopped; once only for 0.
+        """Look at the storage every `interval` seconds until stopped; once only for 0, and never for less.
 
-        `announce` is called when every model has become available for the first time.
+        What failed is tried again all the same. `announce` is called when every model has become available for the
+        first time, whoever brought it.
         """
         announced = False
+        look = interval >= 0
+        rest = interval if interval > 0 else min(max(self._loading.pause, _SHORTEST_REST), _LONGEST_REST)
         while True:
-            self.poll()
+            if look:
+                self.poll()
+            else:
+                self._retry()
+            look = interval > 0
             if self.ready and not announced:
                 announced = True
                 announce()
-            if stop.wait(interval) if interval > 0 else True:
+            if stop.wait(rest):
                 return
+
+    def _retry(self) -> None:
+        """Try again what failed, if that is due; what is new in the storage stays unseen."""
+        for name in self._configs:
+            with self._busy:
+                config, table = self._configs.get(name), self._tables.get(name, {})
+                failed = {version for version, entry in table.items() if self._may_try_again(entry)}
+                if config is None or name in self._held or not failed:
+                    continue
+                try:
+                    known = [source for source in list_sources(config.base, config.access) if source.version in table]
+                except TacitError as exc:
+                    self._tell(name, "model-storage-failed", str(exc))
+                    continue
+                wanted = config.policy.choose(known)
+                if any(source.version in failed for source in wanted):
+                    self._follow(config, wanted)
 
     def poll(self) -> None:
         """Look at the storage once: load what is new, unload what is no longer wanted."""
@@ -296,11 +344,23 @@ class Repository:
                 f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
             )
             return
-        if missing := sorted(config.policy.specific - {source.version for source in sources}):
+        if not sources and not config.base.exists():
+            lost = f"{config.base}, where {config.name} was, is gone; what is loaded of it goes on answering"
+            self._tell(config.name, "model-storage-failed", lost)
+            return
+        self._tell_missing(config, sources)
+        self._follow(config, config.policy.choose(sources))
+
+    def _tell_missing(self, config: ModelConfig, sources: Sequence[Source]) -> None:
+        """Tell what the policy asks for and the storage lacks; where it lacks nothing, the next trouble is a new one."""
+        asked = config.policy.specific
+        if missing := sorted((asked or frozenset()) - {source.version for source in sources}):
             listed = ", ".join(map(str, missing))
             self._tell(config.name, "model-version-awaited", f"no version {listed} of {config.name} at {config.base}")
-        if sources or config.base.exists():
-            self._follow(config, config.policy.choose(sources))
+        elif asked is not None and not asked:
+            self._tell(config.name, "model-version-awaited", f"no version of {config.name} is served: {_NONE_WANTED}")
+        else:
+            self._told.pop(config.name, None)
 
     def close(self, patience: float = _PATIENCE) -> None:
         """Unload everything; what waits in the queues is answered first, if it takes no longer than `patience` seconds.
@@ -338,6 +398,9 @@ class Repository:
             return entry is None
         if again or entry.stamp != source.stamp:
             return True
+        return self._may_try_again(entry)
+
+    def _may_try_again(self, entry: _Entry) -> bool:
         again = 0 < entry.tries <= self._loading.retries
         return again and time.monotonic() - entry.failed >= self._loading.pause
 
@@ -405,8 +468,9 @@ class Repository:
             self._observe(event, model=name, message=message)
 
 
-def _not_available(failed: str) -> RequestError:
-    return RequestError(Status.UNKNOWN, f"1 model(s) did not become available: {{{failed}, }}")
+def _trouble(what: str, why: str) -> str:
+    """As TensorFlow Serving writes it."""
+    return f"{{{{name: {what}}} due to error: {why}}}"
 
 
 def _not_found(model: str, version: int | None) -> RequestError:

@@ -48,6 +48,23 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* The port of an address; call with a list of the address and the port that counts where it names none. */}}
+{{- define "tacit-serve.port" -}}
+{{- $address := index . 0 | default "" -}}
+{{ regexFind "^([^:]+|\\[[^]]+\\]):[0-9]+$" $address | regexFind "[0-9]+$" | default (index . 1) }}
+{{- end }}
+
+{{/* The ports of the services with collateral, each once, with spaces between them; empty where nobody is asked. */}}
+{{- define "tacit-serve.collateralPorts" -}}
+{{- $ports := list -}}
+{{- range compact (list .Values.coordinator.pccs .Values.coordinator.kds) -}}
+{{- $address := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $address.host | trimPrefix ":" -}}
+{{- $ports = append $ports ($port | default (ternary "80" "443" (eq $address.scheme "http"))) -}}
+{{- end -}}
+{{- join " " (uniq $ports) -}}
+{{- end }}
+
 {{- define "tacit-serve.dnsNames" -}}
 {{- $name := .Values.name -}}
 {{ .Values.marble.dnsNames | default (printf "%s,%s.%s,%s.%s.svc.cluster.local" $name $name .Release.Namespace $name .Release.Namespace) }}

@@ -31,6 +31,18 @@ app.kubernetes.io/part-of: marblerun
 {{- if or .Values.simulation (include "tacit.unattested" .) }}true{{ end -}}
 {{- end }}
 
+{{/* The ports of the services with collateral, each once, with spaces between them; empty where nobody is asked. */}}
+{{- define "tacit.collateralPorts" -}}
+{{- $ports := list -}}
+{{- $dcap := .Values.dcap | default dict -}}
+{{- range $place := compact (list $dcap.pccsUrl $dcap.kdsUrl) -}}
+{{- $address := urlParse $place -}}
+{{- $port := regexFind ":[0-9]+$" $address.host | trimPrefix ":" -}}
+{{- $ports = append $ports ($port | default (ternary "80" "443" (eq $address.scheme "http"))) -}}
+{{- end -}}
+{{- if not (include "tacit.pretends" .) }}{{ join " " (uniq $ports) }}{{ end -}}
+{{- end }}
+
 {{/* In: a list of the context and an image's name. */}}
 {{- define "tacit.image" -}}
 {{- $top := index . 0 -}}

@@ -43,6 +43,9 @@ def install_(
     pccs: Annotated[
         str, typer.Option("--dcap-pccs-url", help="Where the coordinator gets the collateral of SGX and TDX.")
     ] = "",
+    kds: Annotated[
+        str, typer.Option("--kds-url", help="Where it gets the collateral of SNP (default: AMD's own).")
+    ] = "",
     no_injection: Annotated[
         bool, typer.Option("--disable-auto-injection", help="Without the webhook; pods say themselves what they need.")
     ] = False,
@@ -85,6 +88,7 @@ def install_(
         client_port=client_port,
         mesh_port=mesh_port,
         pccs=pccs,
+        kds=kds,
         more=(*_words("--values", [str(_file(path)) for path in values or ()]), *_words("--set", settings or [])),
         timeout=timeout,
         wait=wait,

@@ -25,6 +25,8 @@ from tacit.manifest.check import check_manifest
 from tacit.manifest.codec import parse_package
 from tacit.pki.detached import parse_signer
 
+_IDS = ("--unique-id", "--signer-id", "--product-id", "--security-version")  # each says a part of what a package does
+
 
 def trust(
     host: Annotated[
@@ -32,7 +34,10 @@ def trust(
         typer.Argument(metavar="[HOST:PORT]", help="Client API of the coordinator. Without one: list what is known."),
     ] = None,
     tee: Annotated[
-        str | None, typer.Option(help=f"The kind of TEE, by its exact name: {', '.join(Tee)}; or {UNATTESTED}.")
+        str | None,
+        typer.Option(
+            help=f"The kind of TEE, by its exact name: {', '.join(Tee)}; or {UNATTESTED}. Without: as --package says."
+        ),
     ] = None,
     unique_id: Annotated[
         str | None, typer.Option("--unique-id", help="Measurement of the coordinator (MRENCLAVE), hex.")
@@ -85,33 +90,66 @@ def trust(
     flags = current_flags()
     if host is None and flags.kube:
         host = service_host(flags.namespace)
+    ids = (unique_id, signer_id, product_id, security_version)
+    details = {
+        **dict(zip(_IDS, ids, strict=True)),
+        "--package": package_file,
+        "--collateral": collateral,
+        "--key-bound": key_bound or None,
+        "--platform": platform,
+        "--manifest": manifest,
+        "--signer": signers or None,
+        "--signatures": signatures,
+    }
+    told = [option for option, value in details.items() if value is not None]
     if host is None:
-        if forget or tee is not None or manifest is not None or signers or signatures is not None:
+        if forget or tee is not None or told:
             raise UsageError("of which coordinator? Give its HOST:PORT, such as localhost:4433")
         _list_known(output)
         return
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
     store = open_store()
-    if tee is None and not forget:
-        raise UsageError(f"which kind of TEE? Give it by name: --tee {', --tee '.join(Tee)}, or --tee {UNATTESTED}")
     expectation = None
-    if tee is not None:  # built before anything is forgotten, so that a mistake in it loses nothing
-        named = _named_package(tee, unique_id, signer_id, product_id, security_version)
-        if package_file is not None:
-            named = _load_package(package_file, tee, beside=named)
+    if forget and tee is None:
+        _check_alone(told)
+    else:  # built before anything is forgotten, so that a mistake in it loses nothing
+        named = None if package_file is None else _load_package(package_file, tee, beside=told)
+        tee = _kind(tee, named)
+        named = named or _named_package(tee, *ids)
         expectation = _expectation(tee, named, platform, None if manifest is None else _pin(manifest))
         expectation = replace(_with_collateral(expectation, collateral), key_bound=key_bound)
         expectation = _with_signers(expectation, signers or [], signatures)
     if forget:
         _forget(store, address, missing_is_fine=expectation is not None)
-    if expectation is None:
+    if expectation is None or tee is None:
         return
     store.store_expectation(address, expectation)
+    _say_expected(tee, address)
+
+
+def _say_expected(tee: str, address: str) -> None:
     typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
     if tee in tuple(Tee) and Tee(tee).is_simulated:
         typer.echo("SIMULATED: this proves nothing about a real machine.")
     if tee == UNATTESTED:
         typer.echo("UNATTESTED: no evidence will be asked for. Anybody could answer at that address.")
+
+
+def _kind(tee: str | None, package: Package | None) -> str:
+    """The kind of TEE, as it was given or as the package's file says. Raises: UsageError."""
+    found = tee if tee is not None or package is None else package.tee
+    if found is None:
+        raise UsageError(f"which kind of TEE? Give it by name: --tee {', --tee '.join(Tee)}, or --tee {UNATTESTED}")
+    return found
+
+
+def _check_alone(told: list[str]) -> None:
+    """Nothing is told where all is forgotten; by --tee alone it is told anew. Raises: UsageError."""
+    if told:
+        raise UsageError(
+            f"--forget drops what was told, so {', '.join(told)} would mean nothing; leave that out, or say by --tee what "
+            "is to be expected from now on"
+        )
 
 
 def _pin(text: str) -> bytes:
@@ -216,16 +254,19 @@ def _named_package(
     )
 
 
-def _load_package(file: Path, tee: str, *, beside: Package | None) -> Package:
-    """The package of a file. Raises: UsageError, FileInputError, ManifestError, InputError."""
-    if beside is not None:
+def _load_package(file: Path, tee: str | None, *, beside: list[str]) -> Package:
+    """The package of a file; `beside` are the options that were given. Raises: UsageError, FileInputError, ManifestError."""
+    if not set(_IDS).isdisjoint(beside):
         raise UsageError("--package says all that is expected; leave out the single ids, or the package")
     try:
         package = parse_package(read_input(file))
     except ManifestError as exc:
         raise ManifestError(f"{file}: {exc}") from exc
-    if (package.tee or Tee.SGX) != tee:
-        raise InputError(f"the package in {file} is for TEE {package.tee or Tee.SGX}, and --tee says {tee}")
+    if tee is not None and (package.tee or Tee.SGX) != tee:
+        raise UsageError(
+            f"the package in {file} is for TEE {package.tee or Tee.SGX}, and --tee says {tee}; leave --tee out, or name "
+            "a package of that kind"
+        )
     return package
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from tacit.edge.http import error_answer
 from tacit.edge.listener import (
     GrpcCall,
     GrpcHandler,
@@ -142,5 +143,4 @@ class Turnstile:
 
 def refusal(exc: RequestError) -> HttpResponse:
     """A refusal as the REST interfaces of models spell it."""
-    body = '{"error": "' + str(exc).replace("\\", "\\\\").replace('"', '\\"') + '"}'
-    return HttpResponse(_TOO_MUCH, body.encode("utf-8", "replace"), {"content-type": "application/json"})
+    return error_answer(_TOO_MUCH, str(exc))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tacit.edge.calls import messages
 from tacit.edge.calls.prompt import begin
-from tacit.edge.http import BODILESS, answer, fields_of, text_answer
+from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
@@ -75,6 +75,9 @@ class Exchange:
 
     def resume(self) -> None:
         """Something was sent: whoever waits for that may go on."""
+
+    def leave(self) -> None:
+        """The server ends. What has come whole, or has begun to come, is still answered; nothing else is waited for."""
 
     def _add(self, piece: bytes | memoryview) -> None:
         raise NotImplementedError
@@ -209,6 +212,7 @@ class StreamingCall(_GrpcExchange):
         self._messages: deque[bytes] = deque()
         self._ahead = 0  # bytes that the client may send beyond its window, for a large message
         self._waiting: asyncio.Future[None] | None = None
+        self._leaving = False
         self._start(self._run())
 
     def _add(self, piece: bytes | memoryview) -> None:
@@ -225,6 +229,11 @@ class StreamingCall(_GrpcExchange):
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
+    def leave(self) -> None:
+        """The server ends: a client that may send a message at any time is waited for no longer."""
+        self._leaving = True
+        self.resume()
+
     async def _wait(self) -> None:
         self._waiting = self._line.loop.create_future()
         try:
@@ -233,13 +242,20 @@ class StreamingCall(_GrpcExchange):
             self._waiting = None
 
     async def _incoming(self) -> AsyncIterator[bytes]:
-        """The client's messages. What was taken makes room for as much again."""
+        """The client's messages. What was taken makes room for as much again.
+
+        Raises:
+            RequestError: The client stopped within a message; or the server ends, which no handler may take for the
+                client's own end.
+        """
         while True:
             while not self._messages:
                 if self.whole:
                     if not self._reader.is_between():
                         raise RequestError(Status.INTERNAL, "the message ends before its length")
                     return
+                if self._leaving and self._reader.is_between():
+                    raise RequestError(Status.UNAVAILABLE, "the server ends")
                 await self._wait()
             message = self._messages.popleft()
             size = len(message) + messages.PREFIX
@@ -302,7 +318,7 @@ class PlainRequest(Exchange):
     def refuse(self, status: Status, text: str) -> None:
         """Answer with an error, whatever the handler is doing."""
         code = {Status.RESOURCE_EXHAUSTED: 503, Status.UNAVAILABLE: 503, Status.DEADLINE_EXCEEDED: 408}.get(status, 500)
-        self.respond(text_answer(code, text))
+        self.respond(self._line.service.refuse(code, text))
 
     def respond(self, response: HttpResponse) -> None:
         """Answer, and be done."""
@@ -319,7 +335,7 @@ class PlainRequest(Exchange):
 
     def _too_large(self) -> None:
         self._body.drop()
-        self.respond(text_answer(413, self._line.service.too_large()))
+        self.respond(self._line.service.refuse(413, self._line.service.too_large()))
 
     def _add(self, piece: bytes | memoryview) -> None:
         self._body.add(piece)
@@ -340,10 +356,10 @@ class PlainRequest(Exchange):
             self._request.method, path, query, self._request.headers, body, peer.certificate, peer.exporter
         )
         try:
-            response = await answer(handler, request)
+            response = await answer(handler, request, self._line.service.refuse)
         except asyncio.CancelledError:
             self._task = None
-            self.respond(text_answer(503, "the server ends"))
+            self.respond(self._line.service.refuse(503, "the server ends"))
             raise
         self._task = None
         self.respond(response)

@@ -120,6 +120,8 @@ class Multiplexer:
     def leave(self) -> None:
         """Take no further request, and close after those that run."""
         self.connection.leave()
+        for exchange in list(self._exchanges.values()):
+            exchange.leave()
         self._send()
 
     def is_busy(self) -> bool:

@@ -3,10 +3,12 @@
 TensorFlow Serving's interfaces and the Open Inference Protocol share the gRPC port and the REST port, over one plane.
 """
 
+import re
 from dataclasses import dataclass
 
 from tacit.edge import GrpcMethods, HttpHandler, HttpRequest, HttpResponse
 from tacit.edge.calls.admission import Turnstile, refusal
+from tacit.edge.http import error_answer
 from tacit.edge.service import Limits
 from tacit.errors import RequestError
 from tacit.serving.oip import rest as oip_rest
@@ -21,13 +23,21 @@ from tacit.serving.tfs.values import check_json_size
 _PROBES = ("/grpc.health.v1.Health/Check", oip_service.PATH + "ServerLive", oip_service.PATH + "ServerReady")
 _HEALTH = (oip_rest.PREFIX + "/health/live", oip_rest.PREFIX + "/health/ready")
 
+_ORIGIN = re.compile(r"https?://")
+_PAGES = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "POST, GET",
+    "access-control-allow-headers": "Content-Type",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What stands before the handlers of both ports."""
+    """What stands before the handlers of both ports. With `cors` web pages of any origin may call the REST port."""
 
     turnstile: Turnstile
     max_json: int
+    cors: bool = False
 
     def grpc(self, *methods: GrpcMethods) -> GrpcMethods:
         """The methods of all protocols, behind their doors; probes are not counted."""
@@ -40,6 +50,8 @@ class Doors:
 
         async def handle(request: HttpRequest) -> HttpResponse:
             path = request.path
+            if self.cors and request.method == "OPTIONS" and path.lower().startswith(("/v1/", "/v2/")):
+                return HttpResponse(200 if _ORIGIN.match(request.headers.get("origin", "")) else 400, b"")
             for_oip = path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/")
             size = len(request.body)
             if size > largest:  # what is compressed is looked at again by who inflates it
@@ -53,9 +65,19 @@ class Doors:
 
         async def enter(request: HttpRequest) -> HttpResponse:
             is_probe = request.method in ("GET", "HEAD") and request.path in free
-            return await (handle if is_probe else counted)(request)
+            return self._open(await (handle if is_probe else counted)(request))
 
         return enter
+
+    def refuse(self, status: int, text: str) -> HttpResponse:
+        """What the REST port says to requests that reach no handler; both protocols spell it alike."""
+        return self._open(error_answer(status, text))
+
+    def _open(self, response: HttpResponse) -> HttpResponse:
+        """An answer that a web page gets to see, where that is wanted."""
+        if not self.cors:
+            return response
+        return HttpResponse(response.status, response.body, {**response.headers, **_PAGES})
 
 
 def _json_size(request: HttpRequest) -> int:
@@ -68,7 +90,7 @@ def _json_size(request: HttpRequest) -> int:
 def open_doors(flags: Flags) -> Doors:
     """The doors that the command line wants."""
     turnstile = Turnstile(at_once=flags.number("max_client_requests"), rate=flags.number("max_client_rate"))
-    return Doors(turnstile, flags.number("max_json_bytes"))
+    return Doors(turnstile, flags.number("max_json_bytes"), cors=flags.switch("rest_api_enable_cors_support"))
 
 
 def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
@@ -77,9 +99,15 @@ def oip_handlers(plane: Plane, flags: Flags) -> tuple[GrpcMethods, HttpHandler]:
         plane,
         max_inflated=flags.number("max_message_bytes"),
         max_json=flags.number("max_json_bytes"),
-        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        timeout=rest_timeout(flags),
     )
     return oip_service.OipService(plane).handlers(), rest.handle
+
+
+def rest_timeout(flags: Flags) -> float | None:
+    """Seconds that a REST request may wait for its model and run; None for no end."""
+    given = flags.number("rest_api_timeout_in_ms")
+    return given / 1000 if given > 0 else None
 
 
 def edge_limits(flags: Flags) -> Limits:

@@ -16,7 +16,7 @@ from tacit.edge.server import serve as serve_both
 from tacit.edge.server import serve_grpc, serve_http
 from tacit.errors import FileInputError, UsageError
 from tacit.programs.memory import give_back_memory
-from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors
+from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_doors, rest_timeout
 from tacit.programs.model_server.isolation import open_workers
 from tacit.programs.model_server.models import configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.samples import recorded_samples
@@ -48,7 +48,7 @@ from tacit.wire.release import CLIENTS_ENV
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger as Log
 
-    from tacit.edge.listener import HttpHandler
+    from tacit.edge.listener import HttpHandler, HttpRefusal
     from tacit.evidence.claims import Issuer
     from tacit.pki.tls import ClientCertificates, ServerContext
     from tacit.serving.tfs.manage.metrics import Metrics
@@ -193,7 +193,7 @@ async def listen(server: Server) -> dict[str, Listener]:
     http = doors.http(_attested(server, rest.handle), oip, metrics_path=server.metrics_path)
     listeners: dict[str, Listener] = {}
     if grpc_port == rest_port != _ANY_PORT and grpc_port:
-        listeners["grpc"] = listeners["rest"] = await _listen_for_both(server, methods, http, grpc_port)
+        listeners["grpc"] = listeners["rest"] = await _listen_for_both(server, methods, http, doors.refuse)
     else:
         if grpc_port:
             listeners["grpc"] = await _listen_for_grpc(server, methods, max(0, grpc_port))
@@ -205,6 +205,7 @@ async def listen(server: Server) -> dict[str, Listener]:
                 tls=_tls(server, "h2", "http/1.1"),
                 max_body=flags.number("max_message_bytes"),
                 limits=edge_limits(flags),
+                refuse=doors.refuse,
             )
     if socket:
         listeners["grpc_socket"] = await serve_grpc(
@@ -218,20 +219,23 @@ async def listen(server: Server) -> dict[str, Listener]:
     return listeners
 
 
-async def _listen_for_both(server: Server, methods: GrpcMethods, http: "HttpHandler", port: int) -> Listener:
+async def _listen_for_both(
+    server: Server, methods: GrpcMethods, http: "HttpHandler", refuse: "HttpRefusal"
+) -> Listener:
     """One port, where each connection is told by ALPN, or by its first bytes, and each request by its type."""
     flags = server.flags
     if _edge(flags) != "tacit":
         raise UsageError("--edge=grpcio answers gRPC alone; give --port and --rest_api_port different numbers")
     return await serve_both(
         host=flags.text("host"),
-        port=port,
+        port=flags.number("port"),
         tls=_tls(server, "h2", "http/1.1"),
         http=http,
         grpc=methods,
         max_body=flags.number("max_message_bytes"),
         max_message=flags.number("max_message_bytes"),
         limits=edge_limits(flags),
+        refuse=refuse,
     )
 
 
@@ -250,9 +254,8 @@ def grpc_methods(server: Server) -> GrpcMethods:
 def _rest_options(server: Server) -> RestOptions:
     flags = server.flags
     return RestOptions(
-        cors=flags.switch("rest_api_enable_cors_support"),
         check_methods=flags.switch("enable_signature_method_name_check"),
-        timeout=flags.number("rest_api_timeout_in_ms") / 1000,
+        timeout=rest_timeout(flags),
         max_json=flags.number("max_json_bytes"),
         metrics_path=server.metrics_path,
         metrics=server.metrics.answer if server.metrics else None,

@@ -3,8 +3,9 @@
 ONNX and IR are read from memory. The others are only read from a path: in place where the files lie
 unencrypted anyway, else from a private folder on a tmpfs that is gone once they are read.
 
-Numbers: floating-point layers run in the precision that the options state. The CPU plugin computes 64-bit integers in
-32 bits, which is enough for indices and token numbers.
+Numbers: floating-point layers run in the precision that the options state. The CPU plugin computes every integer in 32
+bits with a sign, which is enough for indices and token numbers; an input that does not fit is refused, because the
+plugin would go on with its lower half.
 """
 
 import re
@@ -38,6 +39,9 @@ _MAX_REASON = 300  # characters of the engine's own words in an error
 
 _MAX_SAMPLES = 64  # recorded requests that int8 learns from; more tell little more
 _CAPABILITIES: Mapping[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+_WIDE = (9, 22, 23)  # int64, uint32 and uint64: they hold what 32 bits with a sign do not
+_LEAST, _MOST = -(2**31), 2**31 - 1
 
 # OpenVINO's names for element types, in TensorFlow's numbers.
 _DTYPES = {
@@ -113,6 +117,7 @@ class OpenVinoEngine:
         added = {alias: _missing_ones(binding.inputs[alias].shape, tensor.shape) for alias, tensor in inputs.items()}
         try:
             for alias, tensor in inputs.items():
+                _check_range(alias, tensor)
                 self._fill(binding.inputs[alias], _with_ones(tensor, added[alias]))
             found = self._request.infer(share_outputs=True, decode_strings=False).to_tuple()  # nothing is copied yet
             taken = {alias: _take(binding, alias, found) for alias in outputs}
@@ -148,6 +153,19 @@ class OpenVinoEngine:
         target = kept[1]
         # OpenVINO shows types that numpy lacks under others of the same width: the bits are what is copied.
         np.copyto(target.view(tensor.array.dtype) if target.dtype != tensor.array.dtype else target, tensor.array)
+
+
+def _check_range(alias: str, tensor: Tensor) -> None:
+    """Refuse integers that the plugin would cut. Raises: RequestError."""
+    if tensor.dtype not in _WIDE or not tensor.array.size:
+        return
+    for found in (int(tensor.array.min()), int(tensor.array.max())):
+        if not _LEAST <= found <= _MOST:
+            raise RequestError(
+                Status.INVALID_ARGUMENT,
+                f"input {alias} holds {found}, and OpenVINO computes integers in 32 bits ({_LEAST} to {_MOST}); "
+                "onnxruntime and tensorflow (--engine) compute them whole",
+            )
 
 
 def _take(binding: "_Binding", alias: str, outputs: Sequence[NDArray[Any]]) -> Tensor:

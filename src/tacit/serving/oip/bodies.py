@@ -9,13 +9,13 @@ Source: open-inference-protocol, inference_rest.md; Triton's extension_binary_da
 """
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from tacit.edge.pieces import inflate
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import Signature
 from tacit.serving.oip.question import (
@@ -23,6 +23,7 @@ from tacit.serving.oip.question import (
     Found,
     Question,
     Wanted,
+    microseconds,
     refuse_shared_memory,
     whole_number,
 )
@@ -56,25 +57,17 @@ class _Input:
     raw: memoryview | None
 
 
-def inflate(body: bytes, encoding: str, *, limit: int) -> bytes:
+def unpack(body: bytes, encoding: str, *, limit: int) -> bytes:
     """A body without its Content-Encoding, gzip or deflate. Raises: RequestError."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise RequestError(Status.UNIMPLEMENTED, f"Content-Encoding {encoding[:32]} is not read; gzip and deflate are")
-    inflater = zlib.decompressobj(wbits=47)  # a header of either kind
-    try:
-        inflated = inflater.decompress(body, limit)
-    except zlib.error as exc:
-        raise _refusal(f"the body is not {encoding}, though Content-Encoding says so: {exc}") from exc
-    if inflater.unconsumed_tail:
-        raise RequestError(
-            Status.RESOURCE_EXHAUSTED,
-            f"the body is more than {limit} bytes once inflated (--max_message_bytes, {MAX_INFLATED} at most); send it in parts",
-        )
-    if not inflater.eof:
-        raise _refusal(f"the {encoding} body was cut short")
-    return inflated
+    beyond = RequestError(
+        Status.RESOURCE_EXHAUSTED,
+        f"the body is more than {limit} bytes once inflated (--max_message_bytes, {MAX_INFLATED} at most); send it in parts",
+    )
+    return inflate(body, encoding, limit=limit, beyond=beyond)
 
 
 def read_question(
@@ -93,7 +86,7 @@ def read_question(
     parameters = _object(document, "parameters")
     inputs = _read_inputs(document, memoryview(body)[length:])
     wanted, binary = _read_outputs(document)
-    asked = Question(selector, inputs, wanted, timeout=whole_number("timeout", parameters.get("timeout", 0)))
+    asked = Question(selector, inputs, wanted, timeout=microseconds(parameters.get("timeout")))
     found = document.get("id")
     if found is not None and not isinstance(found, str):
         raise _refusal("'id' is no text")
@@ -122,6 +115,10 @@ def raw_question(selector: Selector, body: bytes, signature: Signature) -> tuple
         raise _refusal(f"input '{alias}' has shape {shape}: raw bytes do not say which of the free sizes are which")
     elif free:
         row = math.prod(size for size in shape if size >= 0) * ELEMENT_TYPES[spec.dtype].memory.itemsize
+        if len(body) % row if row else body:
+            raise _refusal(
+                f"the body has {len(body)} bytes, and input '{alias}' with shape {shape} takes {row} at a time"
+            )
         shape[free[0]] = len(body) // row if row else 0
     given = _Input(datatype_of(spec.dtype), tuple(shape), None, raw)
     return Question(selector, {alias: given}), Form({}, otherwise=True)

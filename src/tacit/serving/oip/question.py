@@ -140,6 +140,19 @@ def whole_number(name: str, value: object) -> int:
     return value
 
 
+def microseconds(value: object) -> int:
+    """The parameter `timeout`; 0 for none. Clients that know one kind of number write 1.5, or null for none.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, float) and 0 <= value < _LARGEST:
+        return math.ceil(value)  # what is left of a microsecond is some time, and 0 would be all of it
+    return whole_number("timeout", value)
+
+
 def refuse_shared_memory(name: str) -> RequestError:
     """The refusal of a tensor that lies in somebody's memory."""
     return RequestError(

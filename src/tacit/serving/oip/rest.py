@@ -22,7 +22,7 @@ from tacit.edge import HttpRequest, HttpResponse
 from tacit.errors import RequestError, Status
 from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
-from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, inflate, raw_question, read_question, write_answer
+from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, raw_question, read_question, unpack, write_answer
 from tacit.serving.oip.question import answer, find, refuse_shared_memory, select, signature_of
 from tacit.serving.plane import Plane, start_managing
 from tacit.serving.tfs.values import parse_json
@@ -134,7 +134,7 @@ class OipRest:
     async def _infer(self, found: re.Match[str], request: HttpRequest) -> HttpResponse:
         selector = select(unquote(found["name"]), found["version"] or "", _caller(request))
         encoding = request.headers.get("content-encoding", "").strip().lower()
-        body = inflate(request.body, encoding, limit=self._max_inflated)
+        body = unpack(request.body, encoding, limit=self._max_inflated)
         header = request.headers.get(HEADER)
         if header is not None and header.strip() == "0":
             served = find(self._plane, selector)

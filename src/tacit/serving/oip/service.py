@@ -20,6 +20,7 @@ from tacit.serving.oip.question import (
     Wanted,
     answer,
     find,
+    microseconds,
     refuse_shared_memory,
     select,
     whole_number,
@@ -213,12 +214,12 @@ def read_question(request: wire.ModelInferRequest, caller: Caller | None = None)
             raise refuse_shared_memory(output.name)
         classes = _parameter(output.parameters["classification"]) if "classification" in output.parameters else 0
         wanted.append(Wanted(output.name, whole_number("classification", classes)))
-    timeout = _parameter(request.parameters["timeout"]) if "timeout" in request.parameters else 0
+    timeout = _parameter(request.parameters["timeout"]) if "timeout" in request.parameters else None
     return Question(
         select(request.model_name, request.model_version, caller),
         inputs,
         wanted,
-        timeout=whole_number("timeout", timeout),
+        timeout=microseconds(timeout),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from google.protobuf import text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.message import Message
 
 from tacit.errors import FileInputError, PkiError, TacitError, UsageError
@@ -19,6 +19,7 @@ from tacit.wire.pb import serving_config_pb2 as wire
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 PLATFORM = "tensorflow"  # what a model is that does not say, as TensorFlow Serving has it for --model_name
+_ADAPTERS = ("SavedModelBundleSourceAdapterConfig", "SessionBundleSourceAdapterConfig")
 MAX_CONFIG = 4 * 1024 * 1024  # bytes; a file of models and certificates is far smaller
 
 _AnyMessage = TypeVar("_AnyMessage", bound=Message)
@@ -217,7 +218,22 @@ def parse_batching(text: str, *, mix_clients: bool = True) -> BatchRules:
 
 def check_platform_config(text: str) -> None:
     """Refuse a `--platform_config_file` that is none; what it says is for TensorFlow. Raises: UsageError."""
-    _parse(text, wire.PlatformConfigMap(), "PlatformConfigMap")
+    found = _parse(text, wire.PlatformConfigMap(), "PlatformConfigMap", adapters=_adapters())
+    if not found.platform_configs:
+        raise UsageError("the platforms' configuration names no platform; expected platform_configs { key value }")
+
+
+def _adapters() -> descriptor_pool.DescriptorPool:
+    """TensorFlow Serving's adapters by their names, which the text spells out, and without what stands in them.
+
+    A pool of their own: in the common one they would keep out the whole definitions, which other packages bring.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="adapters.proto", package="tensorflow.serving", syntax="proto3")
+    for name in _ADAPTERS:
+        file.message_type.add(name=name)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return pool
 
 
 def _policy(policy: wire.ServableVersionPolicy) -> VersionPolicy:
@@ -229,11 +245,21 @@ def _policy(policy: wire.ServableVersionPolicy) -> VersionPolicy:
     return VersionPolicy(latest=max(1, policy.latest.num_versions))
 
 
-def _parse(text: str, into: _AnyMessage, name: str, *, secret: bool = False) -> _AnyMessage:
+def _parse(
+    text: str,
+    into: _AnyMessage,
+    name: str,
+    *,
+    secret: bool = False,
+    adapters: descriptor_pool.DescriptorPool | None = None,
+) -> _AnyMessage:
+    """The message of a text; with `adapters`, which say what may stand in an Any, unknown fields are passed over."""
     try:
-        return text_format.Parse(text, into)
+        return text_format.Parse(text, into, allow_unknown_field=adapters is not None, descriptor_pool=adapters)
     except text_format.ParseError as exc:
         # The parser quotes what it stumbled over, which may be a piece of a key.
         where = f"line {exc.GetLine()}, column {exc.GetColumn()}" if secret else str(exc)
         cause = None if secret else exc
         raise UsageError(f"Error parsing text-format tensorflow.serving.{name}: {where}") from cause
+    except RecursionError as exc:  # fields that are passed over may be as deep as they like
+        raise UsageError(f"Error parsing text-format tensorflow.serving.{name}: it is nested too deeply") from exc

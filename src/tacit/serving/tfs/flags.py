@@ -47,7 +47,9 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "port": _port(8500, "gRPC port; 0 turns it off"),
     "rest_api_port": _port(0, "REST port; 0 turns it off, the number of --port shares that"),
     "grpc_socket_path": Flag("", "also answer gRPC on this unix socket"),
-    "rest_api_timeout_in_ms": Flag(30000, "milliseconds that a REST request may wait for its model, and run", least=1),
+    "rest_api_timeout_in_ms": Flag(
+        30000, "milliseconds that a REST request may wait for its model, and run; 0 or less is no limit"
+    ),
     "rest_api_enable_cors_support": Flag(False, "let web pages of any origin call the REST port"),
     "model_name": Flag("default", "name of the one model"),
     "model_base_path": Flag("", "folder with its versions, or one model file"),
@@ -58,7 +60,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     ),
     "max_num_load_retries": Flag(5, "how often a version that failed is tried again, its files unchanged", least=0),
     "load_retry_interval_micros": Flag(60_000_000, "microseconds between two tries", least=0),
-    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once", least=0),
+    "file_system_poll_wait_seconds": Flag(1, "seconds between looks at the storage; 0 looks once, less never"),
     "ssl_config_file": Flag("", "text file with server_key, server_cert, custom_ca, client_verify; for both ports"),
     "tensorflow_session_parallelism": _threads("threads of the engine; 0 uses all processors allowed"),
     "tensorflow_intra_op_parallelism": _threads("the same"),

@@ -21,6 +21,9 @@ class Meter(Protocol):
     def examples(self, model: str, count: int) -> None:
         """A request brought so many examples to a model that there is."""
 
+    def total(self, name: str) -> int:
+        """What a counter stands at, by TensorFlow Serving's name for it; 0 where there is none of that name."""
+
 
 class NoMeter:
     """Counts nothing."""
@@ -30,6 +33,10 @@ class NoMeter:
 
     def examples(self, model: str, count: int) -> None:
         """Nobody asked."""
+
+    def total(self, name: str) -> int:
+        """Nothing was counted."""
+        return 0
 
 
 class Measured:

@@ -10,7 +10,6 @@ Source: tensorflow_serving/model_servers/http_rest_api_handler.cc, tensorflow.or
 
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import orjson
 from google.protobuf import json_format
 
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.edge.pieces import inflate
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.callers import caller_of
@@ -60,12 +60,11 @@ _JSON_HEADERS = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class RestOptions:
-    """`cors` adds the headers that let a web page of any origin call; `check_methods` as in gRPC.
+    """`check_methods` as in gRPC.
 
     `timeout` is seconds for a request and its run, `max_json` the bytes of a body once inflated. `metrics` answers a GET of `metrics_path`.
     """
 
-    cors: bool = False
     check_methods: bool = False
     timeout: float | None = None
     max_json: int | None = None
@@ -84,25 +83,11 @@ class TfsRest:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors are JSON with one key, `error`."""
-        response = await self._answer(request)
-        if not self._options.cors:
-            return response
-        allowed = {
-            "access-control-allow-origin": "*",
-            "access-control-allow-methods": "POST, GET",
-            "access-control-allow-headers": "Content-Type",
-        }
-        return HttpResponse(response.status, response.body, {**response.headers, **allowed})
-
-    async def _answer(self, request: HttpRequest) -> HttpResponse:
         options = self._options
         if options.metrics is not None and (request.method, request.path) == ("GET", options.metrics_path):
             return options.metrics()
         if not request.path.lower().startswith("/v1/"):
             return HttpResponse(404, b"<html><body>Not Found</body></html>\n", {"content-type": "text/html"})
-        if request.method == "OPTIONS" and self._options.cors:
-            asked = re.match(r"https?://", request.headers.get("origin", ""))
-            return HttpResponse(200 if asked else 400, b"", {})
         try:
             return HttpResponse(200, await self._route(request), _JSON_HEADERS)
         except RequestError as exc:
@@ -116,6 +101,8 @@ class TfsRest:
             with Measured(self._meter, found["verb"].lower(), "REST") as seen:
                 selector = _selector(found, request)
                 seen.model = selector.model
+                # Before a byte is inflated or parsed for a stranger; TensorFlow Serving, which has none, parses first.
+                self._plane.callers.check_model(selector.model, selector.caller)
                 if found["verb"] == "predict":
                     return await self._predict(selector, self._body(request))
                 if found["verb"] in ("classify", "regress"):
@@ -151,9 +138,9 @@ class TfsRest:
         return orjson.dumps(answer, option=orjson.OPT_INDENT_2)
 
     async def _predict(self, selector: Selector, body: bytes) -> bytes:
-        served = self._plane.find(selector)
         document = _parse_object(body)
         key = _signature_name(document) or SERVING_DEFAULT
+        served = self._plane.find(selector)
         signature = served.signatures.get(key)
         if signature is None:
             raise _refusal(f'Serving signature name: "{key}" not found in signature def')
@@ -226,16 +213,8 @@ def _selector(found: re.Match[str], request: HttpRequest) -> Selector:
 def _inflate(request: HttpRequest) -> bytes:
     if "gzip" not in request.headers.get("content-encoding", "").lower():
         return request.body
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        body = inflater.decompress(request.body, MAX_INFLATED)
-    except zlib.error as exc:
-        raise _refusal(f"the body is not gzip, though Content-Encoding says so: {exc}") from exc
-    if inflater.unconsumed_tail:
-        raise _refusal(f"the body is more than {MAX_INFLATED} bytes once inflated; send it uncompressed or in parts")
-    if not inflater.eof:
-        raise _refusal("the gzip body was cut short")
-    return body
+    beyond = _refusal(f"the body is more than {MAX_INFLATED} bytes once inflated; send it uncompressed or in parts")
+    return inflate(request.body, "gzip", limit=MAX_INFLATED, beyond=beyond)
 
 
 def _is_in_rows(document: Mapping[str, Any]) -> bool:

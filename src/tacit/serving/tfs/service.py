@@ -58,6 +58,8 @@ class TfsService:
         self._reload = reload
         self._meter = meter or NoMeter()
         self._inference = Inference(plane, check_methods=options.check_methods, meter=self._meter)
+        # The examples of several tasks are those of one request, which are counted once.
+        self._task = Inference(plane, check_methods=options.check_methods)
 
     def handlers(self) -> Mapping[str, GrpcHandler]:
         """One handler per method path."""
@@ -132,9 +134,11 @@ class TfsService:
         selector = replace(_selector(first, call), version=served.version, label=None)
         examples, deadline = serialized_examples(request.input), _deadline(call)
         methods: dict[str, Callable[..., Awaitable[Classified | Regressed]]] = {
-            CLASSIFY: self._inference.classify,
-            REGRESS: self._inference.regress,
+            CLASSIFY: self._task.classify,
+            REGRESS: self._task.regress,
         }
+        if examples:
+            self._meter.examples(served.name, len(examples))
         results = await asyncio.gather(
             *(methods[method](selector, key, examples, deadline=deadline) for _, key, method in tasks)
         )
@@ -189,8 +193,11 @@ class TfsService:
         read_message(request, message)
         if self._reload is None:
             raise RequestError(Status.UNIMPLEMENTED, "this server's models do not change while it runs")
+        before = {name: self._meter.total(name) for name in request.metric_names}
         await self._reload(request.config, call.deadline)
         response = wire.ReloadConfigResponse()
+        for name, value in before.items():
+            response.metric.add(name=name, int64_value_increase=self._meter.total(name) - value)
         response.status.SetInParent()
         return response.SerializeToString()
 

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -50,10 +51,20 @@ def parse_json(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass  # perhaps only NaN or trailing bytes, which the slow parser takes
+    text, unreadable = _decode_prefix(body)
     try:
-        return json.JSONDecoder().raw_decode(body.decode().lstrip())[0]
+        return json.JSONDecoder().raw_decode(text.lstrip())[0]
     except (ValueError, RecursionError) as exc:
-        raise _refusal(f"JSON Parse error: {str(exc) or type(exc).__name__}") from exc
+        cause = unreadable or exc
+        raise _refusal(f"JSON Parse error: {str(cause) or type(cause).__name__}") from exc
+
+
+def _decode_prefix(body: bytes) -> tuple[str, UnicodeDecodeError | None]:
+    """The text that a body begins with; with what follows it, where that is none."""
+    try:
+        return body.decode(), None
+    except UnicodeDecodeError as exc:
+        return body[: exc.start].decode(), exc
 
 
 def parse_value(value: Any, dtype: int) -> Tensor:
@@ -203,10 +214,29 @@ def parse_bytes(value: Any) -> bytes:
             raise _refusal("a JSON string has half a character (a lone surrogate), which is no text") from exc
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError) as exc:
+            return _unescape(value["b64"])
+        except ValueError as exc:
             raise _refusal("Unable to base64 decode a b64 value") from exc
     raise _wrong_type(value, DT_STRING)
+
+
+def _unescape(text: str) -> bytes:
+    """Base64 as TensorFlow Serving reads it: white space is passed over, and the padding is there whole or not at all.
+
+    Raises:
+        ValueError: anything else.
+
+    Source: absl/strings/escaping.cc, Base64Unescape.
+    """
+    if len(text) % 4 == 0:
+        with suppress(binascii.Error):
+            return base64.b64decode(text, validate=True)  # nearly always
+    packed = text.encode("ascii").translate(None, b" \t\n\v\f\r")
+    bare = packed.rstrip(b"=")
+    needed = -len(bare) % 4
+    if len(packed) - len(bare) not in (0, needed):
+        raise ValueError("the padding is too long or too short")
+    return base64.b64decode(bare + b"=" * needed, validate=True)
 
 
 # ---- encoding

@@ -17,7 +17,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tacit/wire/pb/serving_config.proto\x12\x12tacit.wire.serving\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"^\n\tSSLConfig\x12\x12\n\nserver_key\x18\x01 \x01(\t\x12\x13\n\x0bserver_cert\x18\x02 \x01(\t\x12\x11\n\tcustom_ca\x18\x03 \x01(\t\x12\x15\n\rclient_verify\x18\x04 \x01(\x08\"\x94\x01\n\x11ModelServerConfig\x12@\n\x11model_config_list\x18\x01 \x01(\x0b\x32#.tacit.wire.serving.ModelConfigListH\x00\x12\x33\n\x13\x63ustom_model_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\x08\n\x06\x63onfig\"B\n\x0fModelConfigList\x12/\n\x06\x63onfig\x18\x01 \x03(\x0b\x32\x1f.tacit.wire.serving.ModelConfig\"\xe0\x02\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tbase_path\x18\x02 \x01(\t\x12\x12\n\nmodel_type\x18\x03 \x01(\x05\x12\x16\n\x0emodel_platform\x18\x04 \x01(\t\x12\x39\n\x0elogging_config\x18\x06 \x01(\x0b\x32!.tacit.wire.serving.LoggingConfig\x12G\n\x14model_version_policy\x18\x07 \x01(\x0b\x32).tacit.wire.serving.ServableVersionPolicy\x12J\n\x0eversion_labels\x18\x08 \x03(\x0b\x32\x32.tacit.wire.serving.ModelConfig.VersionLabelsEntry\x1a\x34\n\x12VersionLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xb7\x02\n\x15ServableVersionPolicy\x12\x42\n\x06latest\x18\x64 \x01(\x0b\x32\x30.tacit.wire.serving.ServableVersionPolicy.LatestH\x00\x12<\n\x03\x61ll\x18\x65 \x01(\x0b\x32-.tacit.wire.serving.ServableVersionPolicy.AllH\x00\x12\x46\n\x08specific\x18\x66 \x01(\x0b\x32\x32.tacit.wire.serving.ServableVersionPolicy.SpecificH\x00\x1a\x1e\n\x06Latest\x12\x14\n\x0cnum_versions\x18\x01 \x01(\r\x1a\x05\n\x03\x41ll\x1a\x1c\n\x08Specific\x12\x10\n\x08versions\x18\x01 \x03(\x03\x42\x0f\n\rpolicy_choice\"\x94\x02\n\rLoggingConfig\x12R\n\x14log_collector_config\x18\x01 \x01(\x0b\x32\x34.tacit.wire.serving.LoggingConfig.LogCollectorConfig\x12I\n\x0fsampling_config\x18\x02 \x01(\x0b\x32\x30.tacit.wire.serving.LoggingConfig.SamplingConfig\x1a;\n\x12LogCollectorConfig\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x17\n\x0f\x66ilename_prefix\x18\x02 \x01(\t\x1a\'\n\x0eSamplingConfig\x12\x15\n\rsampling_rate\x18\x01 \x01(\x01\"\x96\x01\n\x10MonitoringConfig\x12P\n\x11prometheus_config\x18\x01 \x01(\x0b\x32\x35.tacit.wire.serving.MonitoringConfig.PrometheusConfig\x1a\x30\n\x10PrometheusConfig\x12\x0e\n\x06\x65nable\x18\x01 \x01(\x08\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xf1\x03\n\x12\x42\x61tchingParameters\x12\x33\n\x0emax_batch_size\x18\x01 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14\x62\x61tch_timeout_micros\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14max_enqueued_batches\x18\x03 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x36\n\x11num_batch_threads\x18\x04 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x36\n\x10thread_pool_name\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x1b\n\x13\x61llowed_batch_sizes\x18\x06 \x03(\x03\x12\"\n\x1apad_variable_length_inputs\x18\x07 \x01(\x08\x12@\n\x1c\x65nable_large_batch_splitting\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12=\n\x18max_execution_batch_size\x18\t \x01(\x0b\x32\x1b.google.protobuf.Int64Value\"\x9e\x02\n\x11PlatformConfigMap\x12T\n\x10platform_configs\x18\x01 \x03(\x0b\x32:.tacit.wire.serving.PlatformConfigMap.PlatformConfigsEntry\x1a\x45\n\x0ePlatformConfig\x12\x33\n\x15source_adapter_config\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x1al\n\x14PlatformConfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x43\n\x05value\x18\x02 \x01(\x0b\x32\x34.tacit.wire.serving.PlatformConfigMap.PlatformConfig:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tacit/wire/pb/serving_config.proto\x12\x12tacit.wire.serving\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"^\n\tSSLConfig\x12\x12\n\nserver_key\x18\x01 \x01(\t\x12\x13\n\x0bserver_cert\x18\x02 \x01(\t\x12\x11\n\tcustom_ca\x18\x03 \x01(\t\x12\x15\n\rclient_verify\x18\x04 \x01(\x08\"\x94\x01\n\x11ModelServerConfig\x12@\n\x11model_config_list\x18\x01 \x01(\x0b\x32#.tacit.wire.serving.ModelConfigListH\x00\x12\x33\n\x13\x63ustom_model_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\x08\n\x06\x63onfig\"B\n\x0fModelConfigList\x12/\n\x06\x63onfig\x18\x01 \x03(\x0b\x32\x1f.tacit.wire.serving.ModelConfig\"\xff\x02\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tbase_path\x18\x02 \x01(\t\x12\x31\n\nmodel_type\x18\x03 \x01(\x0e\x32\x1d.tacit.wire.serving.ModelType\x12\x16\n\x0emodel_platform\x18\x04 \x01(\t\x12\x39\n\x0elogging_config\x18\x06 \x01(\x0b\x32!.tacit.wire.serving.LoggingConfig\x12G\n\x14model_version_policy\x18\x07 \x01(\x0b\x32).tacit.wire.serving.ServableVersionPolicy\x12J\n\x0eversion_labels\x18\x08 \x03(\x0b\x32\x32.tacit.wire.serving.ModelConfig.VersionLabelsEntry\x1a\x34\n\x12VersionLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xb7\x02\n\x15ServableVersionPolicy\x12\x42\n\x06latest\x18\x64 \x01(\x0b\x32\x30.tacit.wire.serving.ServableVersionPolicy.LatestH\x00\x12<\n\x03\x61ll\x18\x65 \x01(\x0b\x32-.tacit.wire.serving.ServableVersionPolicy.AllH\x00\x12\x46\n\x08specific\x18\x66 \x01(\x0b\x32\x32.tacit.wire.serving.ServableVersionPolicy.SpecificH\x00\x1a\x1e\n\x06Latest\x12\x14\n\x0cnum_versions\x18\x01 \x01(\r\x1a\x05\n\x03\x41ll\x1a\x1c\n\x08Specific\x12\x10\n\x08versions\x18\x01 \x03(\x03\x42\x0f\n\rpolicy_choice\"\xa8\x02\n\rLoggingConfig\x12R\n\x14log_collector_config\x18\x01 \x01(\x0b\x32\x34.tacit.wire.serving.LoggingConfig.LogCollectorConfig\x12I\n\x0fsampling_config\x18\x02 \x01(\x0b\x32\x30.tacit.wire.serving.LoggingConfig.SamplingConfig\x1a;\n\x12LogCollectorConfig\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x17\n\x0f\x66ilename_prefix\x18\x02 \x01(\t\x1a;\n\x0eSamplingConfig\x12\x15\n\rsampling_rate\x18\x01 \x01(\x01\x12\x12\n\nattributes\x18\x02 \x01(\x05\"\x96\x01\n\x10MonitoringConfig\x12P\n\x11prometheus_config\x18\x01 \x01(\x0b\x32\x35.tacit.wire.serving.MonitoringConfig.PrometheusConfig\x1a\x30\n\x10PrometheusConfig\x12\x0e\n\x06\x65nable\x18\x01 \x01(\x08\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xf1\x03\n\x12\x42\x61tchingParameters\x12\x33\n\x0emax_batch_size\x18\x01 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14\x62\x61tch_timeout_micros\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14max_enqueued_batches\x18\x03 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x36\n\x11num_batch_threads\x18\x04 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x36\n\x10thread_pool_name\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x1b\n\x13\x61llowed_batch_sizes\x18\x06 \x03(\x03\x12\"\n\x1apad_variable_length_inputs\x18\x07 \x01(\x08\x12@\n\x1c\x65nable_large_batch_splitting\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12=\n\x18max_execution_batch_size\x18\t \x01(\x0b\x32\x1b.google.protobuf.Int64Value\"\x9e\x02\n\x11PlatformConfigMap\x12T\n\x10platform_configs\x18\x01 \x03(\x0b\x32:.tacit.wire.serving.PlatformConfigMap.PlatformConfigsEntry\x1a\x45\n\x0ePlatformConfig\x12\x33\n\x15source_adapter_config\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x1al\n\x14PlatformConfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x43\n\x05value\x18\x02 \x01(\x0b\x32\x34.tacit.wire.serving.PlatformConfigMap.PlatformConfig:\x02\x38\x01*B\n\tModelType\x12\x1a\n\x16MODEL_TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nTENSORFLOW\x10\x01\x12\t\n\x05OTHER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,6 +28,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_options = b'8\001'
   _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._loaded_options = None
   _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELTYPE']._serialized_start=2373
+  _globals['_MODELTYPE']._serialized_end=2439
   _globals['_SSLCONFIG']._serialized_start=117
   _globals['_SSLCONFIG']._serialized_end=211
   _globals['_MODELSERVERCONFIG']._serialized_start=214
@@ -35,33 +37,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELCONFIGLIST']._serialized_start=364
   _globals['_MODELCONFIGLIST']._serialized_end=430
   _globals['_MODELCONFIG']._serialized_start=433
-  _globals['_MODELCONFIG']._serialized_end=785
-  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_start=733
-  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_end=785
-  _globals['_SERVABLEVERSIONPOLICY']._serialized_start=788
-  _globals['_SERVABLEVERSIONPOLICY']._serialized_end=1099
-  _globals['_SERVABLEVERSIONPOLICY_LATEST']._serialized_start=1015
-  _globals['_SERVABLEVERSIONPOLICY_LATEST']._serialized_end=1045
-  _globals['_SERVABLEVERSIONPOLICY_ALL']._serialized_start=1047
-  _globals['_SERVABLEVERSIONPOLICY_ALL']._serialized_end=1052
-  _globals['_SERVABLEVERSIONPOLICY_SPECIFIC']._serialized_start=1054
-  _globals['_SERVABLEVERSIONPOLICY_SPECIFIC']._serialized_end=1082
-  _globals['_LOGGINGCONFIG']._serialized_start=1102
-  _globals['_LOGGINGCONFIG']._serialized_end=1378
-  _globals['_LOGGINGCONFIG_LOGCOLLECTORCONFIG']._serialized_start=1278
-  _globals['_LOGGINGCONFIG_LOGCOLLECTORCONFIG']._serialized_end=1337
-  _globals['_LOGGINGCONFIG_SAMPLINGCONFIG']._serialized_start=1339
-  _globals['_LOGGINGCONFIG_SAMPLINGCONFIG']._serialized_end=1378
-  _globals['_MONITORINGCONFIG']._serialized_start=1381
-  _globals['_MONITORINGCONFIG']._serialized_end=1531
-  _globals['_MONITORINGCONFIG_PROMETHEUSCONFIG']._serialized_start=1483
-  _globals['_MONITORINGCONFIG_PROMETHEUSCONFIG']._serialized_end=1531
-  _globals['_BATCHINGPARAMETERS']._serialized_start=1534
-  _globals['_BATCHINGPARAMETERS']._serialized_end=2031
-  _globals['_PLATFORMCONFIGMAP']._serialized_start=2034
-  _globals['_PLATFORMCONFIGMAP']._serialized_end=2320
-  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIG']._serialized_start=2141
-  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIG']._serialized_end=2210
-  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._serialized_start=2212
-  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._serialized_end=2320
+  _globals['_MODELCONFIG']._serialized_end=816
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_start=764
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_end=816
+  _globals['_SERVABLEVERSIONPOLICY']._serialized_start=819
+  _globals['_SERVABLEVERSIONPOLICY']._serialized_end=1130
+  _globals['_SERVABLEVERSIONPOLICY_LATEST']._serialized_start=1046
+  _globals['_SERVABLEVERSIONPOLICY_LATEST']._serialized_end=1076
+  _globals['_SERVABLEVERSIONPOLICY_ALL']._serialized_start=1078
+  _globals['_SERVABLEVERSIONPOLICY_ALL']._serialized_end=1083
+  _globals['_SERVABLEVERSIONPOLICY_SPECIFIC']._serialized_start=1085
+  _globals['_SERVABLEVERSIONPOLICY_SPECIFIC']._serialized_end=1113
+  _globals['_LOGGINGCONFIG']._serialized_start=1133
+  _globals['_LOGGINGCONFIG']._serialized_end=1429
+  _globals['_LOGGINGCONFIG_LOGCOLLECTORCONFIG']._serialized_start=1309
+  _globals['_LOGGINGCONFIG_LOGCOLLECTORCONFIG']._serialized_end=1368
+  _globals['_LOGGINGCONFIG_SAMPLINGCONFIG']._serialized_start=1370
+  _globals['_LOGGINGCONFIG_SAMPLINGCONFIG']._serialized_end=1429
+  _globals['_MONITORINGCONFIG']._serialized_start=1432
+  _globals['_MONITORINGCONFIG']._serialized_end=1582
+  _globals['_MONITORINGCONFIG_PROMETHEUSCONFIG']._serialized_start=1534
+  _globals['_MONITORINGCONFIG_PROMETHEUSCONFIG']._serialized_end=1582
+  _globals['_BATCHINGPARAMETERS']._serialized_start=1585
+  _globals['_BATCHINGPARAMETERS']._serialized_end=2082
+  _globals['_PLATFORMCONFIGMAP']._serialized_start=2085
+  _globals['_PLATFORMCONFIGMAP']._serialized_end=2371
+  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIG']._serialized_start=2192
+  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIG']._serialized_end=2261
+  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._serialized_start=2263
+  _globals['_PLATFORMCONFIGMAP_PLATFORMCONFIGSENTRY']._serialized_end=2371
 # @@protoc_insertion_point(module_scope)

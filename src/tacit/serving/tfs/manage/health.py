@@ -1,4 +1,4 @@
-"""grpc.health.v1: a server is SERVING while every model has a version that answers, and it does not drain.
+"""grpc.health.v1: a server is SERVING while it is ready, which is when every model answers, and does not drain.
 
 Source: github.com/grpc/grpc/blob/master/doc/health-checking.md. The names of services are those that TensorFlow Serving
 registers, and their full ones.

@@ -86,7 +86,9 @@ class Metrics:
             buckets=_LATENCIES,
             registry=self.registry,
         )
-        self._warmups = self._counter("model_warmup_records_read", "Recorded requests that were run.", "model_path")
+        self._warmups = self._counter(
+            "model_warmup_records_read", "Recorded requests that were run.", "model_path", "status"
+        )
         self._loads = Counter(
             ":tensorflow:cc:saved_model:load_attempt_count",
             "Versions that were loaded, or not.",
@@ -125,11 +127,17 @@ class Metrics:
         path, good = str(fields.get("path", "")), event == "model-available"
         self._loads.labels(path, "success" if good else "fail").inc()
         self._load_time.labels(path).inc(float(fields.get("seconds", 0.0)) * _MICROSECONDS)
-        if records := int(fields.get("recorded", 0)):
-            self._warmups.labels(path).inc(records)
-            self._warmup.labels(path, "OK" if good else "FAIL").observe(
-                float(fields.get("warmup_seconds", 0.0)) * _MICROSECONDS
-            )
+        if records := int(fields.get("recorded", 0)):  # told of a version that answers them all
+            self._warmups.labels(path, Status.OK.name).inc(records)
+            seconds = float(fields.get("warmup_seconds", 0.0))
+            self._warmup.labels(path, Status.OK.name).observe(seconds * _MICROSECONDS)
+
+    def total(self, name: str) -> int:
+        """What a counter stands at over all its labels, by TensorFlow Serving's name for it; 0 for a name of none."""
+        spelt = name.replace("/", ":")
+        found = (each for each in self.registry.collect() if each.type == "counter")
+        samples = (sample for family in found for sample in family.samples)
+        return int(sum(sample.value for sample in samples if sample.name in (spelt, f"{spelt}_total")))
 
     def answer(self) -> HttpResponse:
         """What a scrape gets."""

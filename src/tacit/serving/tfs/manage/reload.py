@@ -74,10 +74,12 @@ class Reloader:
         self._observe("config-reloaded", models=[entry.name for entry in entries])
 
     async def handle(self, config: config_wire.ModelServerConfig, deadline: float | None) -> None:
-        """Put the configuration of a call into force; an empty one changes nothing. Raises: RequestError."""
-        if config.WhichOneof("config") == "custom_model_config":
+        """Put the configuration of a call into force; an empty list changes nothing. Raises: RequestError."""
+        if config.WhichOneof("config") != "model_config_list":
             raise RequestError(
-                Status.INVALID_ARGUMENT, "ServerCore unsupported config type: only model_config_list can be reloaded"
+                Status.INVALID_ARGUMENT,
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported",
             )
         entries = _entries(config)
         if not entries:
