@@ -38,6 +38,7 @@ WORLD = (
     "coordinator/api/",
     "marble/premain.py",
     "marble/place.py",
+    "marble/write.py",
     "serving/bundle.py",
     "serving/repository.py",
     "serving/sources.py",

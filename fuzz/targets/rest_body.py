@@ -13,7 +13,7 @@ def check(data: bytes) -> None:
     noted: list[str] = []
     which, rest, note = data[:1], data[1:], noted.append
     if which == b"m":
-        bodies.parse_manifest_body(rest, note)
+        bodies.parse_manifest_body(rest, note, request="ManifestSetRequest")
     elif which == b"r":
         secret, signature = bodies.parse_recovery(rest, note)
         assert len(secret) + len(signature) <= len(rest)

@@ -72,6 +72,16 @@ def test_a_state_whose_manifest_was_taken_when_less_was_obeyed_goes_on(field: di
     assert b"a.example" in made["own"].certificate
 
 
+@pytest.mark.parametrize("field", [{"Cert": "AAAA"}, {"Private": "!"}, {"Public": 5}])
+def test_a_state_whose_manifest_has_values_that_nobody_reads_goes_on(field: dict[str, object]) -> None:
+    raw = snapshot()
+    said = msgspec.msgpack.decode(raw[1:])
+    said["manifest"] = encode({**PLAIN_MANIFEST, "Secrets": {"k": {"Type": "symmetric-key", "Size": 128, **field}}})
+    holdings = replay([raw[:1] + msgspec.msgpack.encode(said)]).holdings
+    assert holdings.manifest is not None
+    assert holdings.manifest.secrets["k"] == SecretRule("symmetric-key", 128)
+
+
 def test_a_state_keeps_the_fields_that_are_obeyed() -> None:
     cert = {"URIs": [{"Scheme": "spiffe", "Host": "mesh"}], "IsCA": True, "MaxPathLen": 3, "KeyUsage": 512}
     core = make_coordinator().core

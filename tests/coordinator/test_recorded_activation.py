@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from fakes.core import PLAIN_MANIFEST, encode, make_coordinator
+from fakes.core import PLAIN_MANIFEST, encode, make_coordinator, make_order
 from fakes.programs import CoordinatorProcess
 from fakes.tee import NOW
 from tacit.coordinator.activate import Order, release
@@ -264,3 +264,13 @@ def test_from_the_recorded_state_come_the_recorded_values(case: str, shared_vect
                 differing += [name] if ours[name] != base64.b64decode(value) else []
     assert not differing
     assert compared >= 3
+
+
+def test_the_configuration_of_transparent_tls_is_escaped_as_go_does() -> None:
+    core = make_coordinator().core
+    tags = {"t": {"Outgoing": [{"Addr": "a<b>&ü", "Port": "1"}], "Incoming": []}}
+    marbles = {"m": {"Package": "p", "TLS": ["t"]}}
+    core.set_manifest(encode({**PLAIN_MANIFEST, "Marbles": marbles, "TLS": tags}))
+    config = core.activate(make_order()).env["MARBLE_TTLS_CONFIG"]
+    assert b'"Outgoing":{"a\\u003cb\\u003e\\u0026\xc3\xbc:1":{"cacrt":"' in config
+    assert list(json.loads(config)["tls"]["Outgoing"]) == ["a<b>&ü:1"]

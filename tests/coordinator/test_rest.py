@@ -194,7 +194,7 @@ async def test_a_very_long_nonce_is_refused(api: Api) -> None:
         (b"{", "unexpected EOF"),
         (b'{"manifest": "YQ"}', "illegal base64 data at input byte 0"),
         (b"xx", "invalid character 'x' looking for beginning of value"),
-        (b"[]", "json: cannot unmarshal array into Go value of type clientapi.ManifestSetRequest"),
+        (b"[]", "json: cannot unmarshal array into Go value of type v2.ManifestSetRequest"),
     ],
 )
 async def test_a_body_that_cannot_be_read_is_refused_in_gos_words(api: Api, body: bytes, said: str) -> None:

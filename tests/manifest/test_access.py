@@ -29,6 +29,8 @@ def manifest_of(**sections: Any) -> Manifest:
         ("{{ .Secrets.key.Size }}", set()),
         ("{{ pem .Secrets.crt.Cert }}{{ pem .Secrets.crt.Public }}", set()),
         ("{{ pem .Secrets.crt.Cert }}{{ pem .Secrets.crt.Private }}", {"crt"}),
+        ("{{ hex .Secrets.crt.Cert.Raw }}", set()),
+        ("{{ hex .Secrets.key @ }}", {"key"}),
         ('{{ string (index .Secrets "a-b") }}', {"a-b"}),
         ('{{ pem (index .Secrets "crt").Cert }}', set()),
         ("{{ hex .Previous.Secrets.key }}", {"key"}),

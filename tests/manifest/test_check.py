@@ -110,6 +110,10 @@ REFUSALS = [
         {"Secrets": {"s": {"Type": "cert-rsa", "ValidFor": 1, "Cert": {"NotAfter": "2031-01-02T03:04:05Z"}}}},
         "ambiguous certificate validity duration for secret: s, both NotAfter and ValidFor are specified",
     ),
+    (
+        {"Secrets": {"s": {"Type": "weird", "ValidFor": 1, "Cert": {"NotAfter": "2031-01-02T03:04:05Z"}}}},
+        "unknown type: weird for secret: s",
+    ),
     ({"Secrets": {"s": {"Type": "weird"}}}, "unknown type: weird for secret: s"),
     (
         {"Config": {"UpdateThreshold": 1}},
@@ -221,6 +225,8 @@ def test_our_extensions_are_checked_and_the_path_is_named(sections: dict[str, An
 @pytest.mark.parametrize(
     "sections",
     [
+        {"Secrets": {"s": {**SYMMETRIC, "ValidFor": 1, "Cert": {"NotAfter": "2031-01-02T03:04:05Z"}}}},
+        {"Secrets": {"s": {"Type": "cert-rsa", "ValidFor": 1, "Cert": {"NotAfter": "0001-01-01T00:00:00Z"}}}},
         model(SYMMETRIC, Format="capsule", Key="k", ID="ab" * 32),
         model({"Type": "symmetric-key", "Size": 256, "UserDefined": True}, Format="capsule", Key="k", ID="ab" * 32),
         model(USER_PLAIN, Format="capsule", Key="k", ID="ab" * 32),

@@ -1,5 +1,6 @@
 """Reading as MarbleRun does: what is accepted, what is noted, and the words of each refusal."""
 
+import base64
 import json
 import random
 from contextlib import suppress
@@ -14,6 +15,7 @@ from tacit.errors import ManifestError, TacitError
 from tacit.manifest import parse_manifest, parse_manifest_strict
 from tacit.manifest.codec.text import MAX_SIZE
 from tacit.manifest.model import CertificateTemplate, Content
+from tacit.pki import issue_self_signed
 
 
 def refusal(text: str | bytes) -> str:
@@ -368,6 +370,7 @@ def test_what_is_wrong_in_a_certificate_is_told_of_its_secret_and_ends_the_readi
 
 
 def test_a_certificate_that_is_given_whole_is_ignored_and_said() -> None:
-    parsed = parse_manifest(b'{"Secrets": {"c": {"Type": "cert-ecdsa", "Cert": "AAAA"}}}')
+    der = issue_self_signed(["localhost"], common_name="x", now=datetime(2026, 1, 1, tzinfo=UTC)).certificate_der
+    parsed = parse_manifest(raw({"Secrets": {"c": {"Type": "cert-ecdsa", "Cert": base64.b64encode(der).decode()}}}))
     assert parsed.manifest.secrets["c"].certificate == CertificateTemplate()
     assert "Secrets.c.Cert" in parsed.leniencies[0]

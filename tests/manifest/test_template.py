@@ -91,6 +91,34 @@ def test_templates_give_what_go_gives(template: str, output: str) -> None:
     assert file(template) == output
 
 
+@pytest.mark.parametrize(
+    ("template", "output"),
+    [
+        ('{{ printf "%q" .Secrets.k.Public }}', '"\\x01\\xff"'),
+        ('{{ printf "%8q|" .Secrets.p.Public }}', '  "grün"|'),
+        ('{{ printf "%q" .Secrets.u.Public }}', '""'),
+        ('{{ printf "%-6s|%6s|%06s|" "é" "é" "-é" }}', "é     |     é|0000-é|"),
+        ('{{ printf "%5s|" "a\\xe2\\x82b" }}', " a\udce2\udc82b|"),
+        ('{{ printf "%4v|%-4d|%04d|" .Secrets.k.Public .Secrets.k.Public .Secrets.k.Public }}', "[   1  255]|[1    255 ]|[0001 0255]|"),
+        ('{{ printf "%4v|" .Secrets.u.Public }}', "[]|"),
+        ('{{ printf "%v|%7v|%-7v|" nil .Secrets.nope .Secrets.nope.Public }}', "<nil>|  <nil>|<nil>  |"),
+        ('{{ printf "%06d|%-06d|%06x|%06t|" -42 -42 -42 true }}', "-00042|-42   |-0002a|00true|"),
+        ("{{ hex .Secrets.c.Cert.Raw | len }} {{ len .Secrets.c.Cert.Raw }} {{ raw .MarbleRun.RootCA.Cert.Raw }}", "200 100 root"),
+        ("{{ base64 .MarbleRun.RootCA.Cert.Raw }} {{ .MarbleRun.RootCA.Cert.Raw }}", "cm9vdA== [114 111 111 116]"),
+        ("{{ eq .Secrets.k.Public nil }} {{ eq nil .Secrets.k }} {{ eq .Secrets nil }}", "false false false"),
+        ("{{ eq .Secrets.c.Cert nil }} {{ eq .Secrets.c.Cert.Raw nil }}", "false false"),
+        ("{{ eq .Secrets.u.Public nil }} {{ ne .Secrets.u.Public nil }} {{ eq .Secrets.nope nil }}", "true false true"),
+        ("{{ eq .Secrets.u.Public .Secrets.u.Private }} {{ eq .Secrets.k.Public .Secrets.u.Public }}", "true false"),
+    ],
+)  # fmt: skip
+def test_values_are_shown_and_compared_as_go_does(template: str, output: str) -> None:
+    assert file(template).encode("latin-1") == output.encode("utf-8", "surrogateescape")
+
+
+def test_a_variable_may_begin_with_a_digit_and_a_pipeline_end_with_a_pipe() -> None:
+    assert file("{{ $1 := 3 }}{{ $1 | }}") == "3"
+
+
 def test_maps_are_walked_in_the_order_of_their_names() -> None:
     assert (
         file("{{ range $k, $v := .Secrets }}{{ $k }},{{ end }}").encode("latin-1").decode() == "a-b,c,grün,k,nul,p,u,"
@@ -136,11 +164,44 @@ def test_a_plain_secret_is_text_in_a_variable() -> None:
         ("{{ (hex .Secrets.k }}", "template: data:1: unclosed left paren"),
         ("{{ hex .Secrets.k) }}", "template: data:1: unexpected right paren"),
         ("{{ end }}", "template: data:1: unexpected {{end}}"),
+        ("{{ hex .Secrets.a-b }}", "template: data:1: bad character U+002D '-'"),
+        ("{{ $x=2 }}", "template: data:1: bad character U+003D '='"),
+        ("{{ a€ }}", "template: data:1: bad character U+20AC '€'"),
+        ("{{ $@ }}", "template: data:1: bad character U+0040 '@'"),
+        ("{{ @ }}", 'template: data:1: unexpected "@" in command'),
+        ("{{ hex .Secrets.k & }}", 'template: data:1: unexpected "&" in operand'),
+        ("{{ if @ }}{{ end }}", 'template: data:1: unexpected "@" in if'),
+        ("{{ \\ }}", 'template: data:1: unexpected "\\\\" in command'),
+        ("{{ 3`grün und blau` }}", 'template: data:1: unexpected "`grün und "... in operand'),
+        ("{{ € }}", "template: data:1: unrecognized character in action: U+20AC '€'"),
+        ("{{ \x01 }}", "template: data:1: unrecognized character in action: U+0001"),
+        ("{{ größe }}", 'template: data:1: function "größe" not defined'),
+        ("{{ $größe }}", 'template: data:1: undefined variable "$größe"'),
+        ("{{ $1 }}", 'template: data:1: undefined variable "$1"'),
+        ("{{ 3- }}", 'template: data:1: bad number syntax: "3-"'),
+        ("{{ 0xg }}", 'template: data:1: bad number syntax: "0xg"'),
+        ("{{ 1 - 1 }}", 'template: data:1: illegal number syntax: "-"'),
+        ("{{ 08 }}", 'template: data:1: integer overflow: "08"'),
+        ('{{ nope }}{{ "x }}', 'template: data:1: function "nope" not defined'),
         ("{{ if true }}", "template: data:1: unexpected EOF"),
         ("{{ if }}x{{ end }}", "template: data:1: missing value for if"),
         ("{{ }}", "template: data:1: missing value for command"),
         ("{{ $x }}", 'template: data:1: undefined variable "$x"'),
         ("{{ 1 | 2 }}", "template: data:1: non executable command in pipeline stage 2"),
+        (
+            "{{ range $i, $j := 3 }}{{ end }}",
+            'template: data:1:19: executing "data" at <3>: can\'t use 3 to iterate over more than one variable',
+        ),
+        (
+            "{{ range $i, $j := index .Secrets.k.Public 1 }}{{ end }}",
+            'template: data:1:19: executing "data" at <index .Secrets.k.Public 1>: '
+            "can't use a value of type int to iterate over more than one variable",
+        ),
+        (
+            "{{ pem .Secrets.c.Cert.Raw }}",
+            RAISED + "<pem .Secrets.c.Cert.Raw>: error calling pem: invalid secret type for pem encoding",
+        ),
+        ("{{ .Secrets.c.Cert.IsCA }}", 'template: data:1:11: executing "data" at <.Secrets.c.Cert.IsCA>: '),
         ("{{ len true }}", RAISED + "<len true>: error calling len: len of type bool"),
         ("{{ index .Secrets.nope 1 }}", RAISED + "<index .Secrets.nope 1>: error calling index: index of untyped nil"),
         ('{{ printf "%2000d" 1 }}', RAISED + '<printf "%2000d" 1>: error calling printf: printf: a width of 2000'),

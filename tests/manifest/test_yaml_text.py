@@ -70,6 +70,14 @@ def test_a_manifest_is_a_mapping(text: str) -> None:
         convert_yaml(text.encode())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_slash_is_escaped_in_quotes_of_json_alone(encoding: str) -> None:
+    text = """%YAML 1.1\n---\n# "\\/"\na: 'é\\/'\nb: \\/\nc: "\\\\/"\nd: |\n  "\\/"\n"""
+    assert convert_yaml(text.encode(encoding)) == (r'{"a":"é\\/","b":"\\/","c":"\\/","d":"\"\\/\"\n"}'.encode())
+    with pytest.raises(InputError, match="a slash is not escaped"):
+        convert_yaml('a: "é\\/"'.encode(encoding))
+
+
 def test_keys_are_sorted_and_become_text() -> None:
     assert convert_yaml(b"b: 1\na: 2\nB: 3\n10: x\n9: w\nyes: z\n") == (
         b'{"10":"x","9":"w","B":3,"a":2,"b":1,"true":"z"}'
@@ -99,6 +107,10 @@ def test_aliases_and_merged_mappings_are_written_out() -> None:
         ("a: 1\n---\nb: 2", "no YAML: line "),
         ("a: &a [*a]", f"more than {MAX_VALUES} values"),
         ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("%YAML 1.2\n---\na: 1", "line 1, column 1: YAML 1.1 is read"),
+        ('a: 1\nä: "é😀\\/x"', "line 2, column 4: a slash is not escaped"),
+        ('"\\\\\\/": 1', "line 1, column 1: a slash is not escaped"),
+        ('a: "x\\\n  \\/"', "line 1, column 4: a slash is not escaped"),
     ],
 )
 def test_what_cannot_be_said_is_refused(text: str, reason: str) -> None:

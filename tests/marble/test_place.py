@@ -1,28 +1,25 @@
 import errno
-import fcntl
 import os
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tacit.errors import FileInputError, InputError, PlaintextError
-from tacit.marble import place
 from tacit.marble.place import (
-    check_links,
     decrypt_model,
     load_or_store_uuid,
     make_memory_folder,
     require_memory_for_model,
-    store_file,
     store_files,
     wait_for_file,
 )
-from tacit.vault import seal_folder
+from tacit.vault import require_tmpfs, seal_folder
 from tacit.vault.files import encrypt_ctr
 
 UUID = "0d8d9e3a-5a7c-4a94-9c1e-0e0b7a1c2d3e"
@@ -88,83 +85,6 @@ def test_an_id_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path)
 # ---- files
 
 
-def test_a_file_is_placed_for_its_owner_alone_with_its_folders(tmp_path: Path) -> None:
-    store_file(tmp_path / "a" / "b" / "ssl.cfg", b"x")
-    assert (tmp_path / "a" / "b" / "ssl.cfg").read_bytes() == b"x"
-    assert [mode(tmp_path / "a"), mode(tmp_path / "a" / "b"), mode(tmp_path / "a" / "b" / "ssl.cfg")] == [
-        0o700,
-        0o700,
-        0o600,
-    ]
-
-
-def test_a_file_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    target = tmp_path / "f"
-    target.write_text("long before")
-    target.chmod(0o644)
-    store_file(target, b"new")
-    assert target.read_bytes() == b"new"
-    assert mode(target) == 0o600
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_what_a_killed_process_left_beside_the_place_is_removed_and_a_living_one_s_stays(tmp_path: Path) -> None:
-    left, living, other = (
-        tmp_path / name for name in (".ssl.cfg.abcd1234.part", ".ssl.cfg.efgh5678.part", ".ssl.cfg.mine")
-    )
-    for file in (left, living, other):
-        file.write_bytes(b"private")
-    with living.open("r+b") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        store_file(tmp_path / "ssl.cfg", b"new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, other.name, "ssl.cfg"]
-    assert (tmp_path / "ssl.cfg").read_bytes() == b"new"
-
-
-def test_a_link_at_the_place_itself_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("untouched")
-    (tmp_path / "f").symlink_to(tmp_path / "elsewhere")
-    store_file(tmp_path / "f", b"secret")
-    assert (tmp_path / "elsewhere").read_text() == "untouched"
-    assert not (tmp_path / "f").is_symlink()
-
-
-def test_a_folder_at_the_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "f").mkdir()
-    with pytest.raises(FileInputError, match="cannot write"):
-        store_file(tmp_path / "f", b"x")
-    assert list(tmp_path.iterdir()) == [tmp_path / "f"]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
-def test_a_device_of_gramine_s_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DEVICE_PATH", f"{tmp_path}/attestation/")
-    device = tmp_path / "attestation" / "keys" / "default"
-    device.parent.mkdir(parents=True)
-    device.write_bytes(b"the key before")
-    before = device.stat().st_ino
-    place.store_file(device, b"key")
-    assert device.read_bytes() == b"key"
-    assert device.stat().st_ino == before
-
-
-def test_a_device_takes_its_key_in_one_write_or_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DEVICE_PATH", f"{tmp_path}/attestation/")
-    device = tmp_path / "attestation" / "key"
-    writes: list[bytes] = []
-
-    def take(descriptor: int, content: bytes) -> int:
-        writes.append(content)
-        return min(len(content), 16)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", take)
-        place.store_file(device, bytes(16))
-        with pytest.raises(FileInputError, match="took 16 of 17 bytes"):
-            place.store_file(device, bytes(17))
-    assert writes == [bytes(16), bytes(17)]
-
-
 def test_a_folder_that_cannot_be_renamed_is_used_under_its_first_name(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,30 +95,6 @@ def test_a_folder_that_cannot_be_renamed_is_used_under_its_first_name(
     made = make_memory_folder(memory, "0d8d9e3a-5a7c-4a94-9c1e-0e0b7a1c2d3e")
     assert sorted(one.name for one in made.iterdir()) == ["home", "keys"]
     assert made.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_place_that_cannot_be_taken_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"before")
-
-    def refuse(_self: Path, _target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(FileInputError, match="No space left"):
-        place.store_file(path, b"after")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"before"
-
-
-def test_a_path_through_another_user_s_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "target").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    check_links(tmp_path / "link" / "f")
-    os.chown(tmp_path / "link", 12345, 12345, follow_symlinks=False)
-    with pytest.raises(FileInputError, match="belongs to user 12345"):
-        store_file(tmp_path / "link" / "f", b"secret")
-    assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_files_on_a_disk_are_named_in_one_warning(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +109,16 @@ def test_files_on_a_disk_are_named_in_one_warning(memory: Path, monkeypatch: pyt
         assert "ssl.cfg" in lines[0]
         assert str(memory) not in lines[0]
         assert "CANARY" not in lines[0]
+
+
+def test_a_pipe_is_told_as_one_and_not_as_a_file_on_a_disk(tmp_path: Path) -> None:
+    lines: list[str] = []
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        store_files({str(tmp_path / "pipe"): b"CANARY"}, lines.append)
+        assert read.result() == b"CANARY"
+    assert lines == [f"{tmp_path / 'pipe'} is a pipe; what it gets waits for its reader"]
 
 
 # ---- memory
@@ -304,3 +210,25 @@ def test_a_capsule_is_decrypted_with_all_its_files(tmp_path: Path, memory: Path)
 def test_a_model_without_its_key_is_refused(tmp_path: Path, memory: Path) -> None:
     with pytest.raises(FileInputError, match="model_key"):
         decrypt_model(tmp_path / "m", tmp_path / "model_key", memory)
+
+
+def test_no_folder_that_is_there_leads_a_model_out_of_memory(tmp_path: Path, memory: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".test-") as disk:
+        try:
+            require_tmpfs(Path(disk))
+            pytest.skip("this checkout lies on a tmpfs")
+        except PlaintextError:
+            pass
+        (memory / "m").mkdir()
+        (memory / "m" / "1").symlink_to(disk)
+        with pytest.raises(PlaintextError):
+            require_memory_for_model(memory / "m")
+        (tmp_path / "model" / "variables").mkdir(parents=True)
+        (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+        (tmp_path / "model" / "variables" / "v").write_bytes(b"weights")
+        seal_folder(tmp_path / "model", tmp_path / "m.capsule", KEY, name="m", version=1)
+        (tmp_path / "model_key").write_bytes(KEY)
+        (memory / "variables").symlink_to(disk)
+        with pytest.raises(PlaintextError):
+            decrypt_model(tmp_path / "m.capsule", tmp_path / "model_key", memory)
+        assert list(Path(disk).iterdir()) == []

@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -457,6 +459,21 @@ def test_a_failure_is_one_line_and_exit_code_1(folder: Path, environ: Mapping[st
     assert done.stderr.splitlines()[-1].startswith("[PreMain] ")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_log_may_be_json_as_marbleruns(folder: Path) -> None:
+    with mesh(gives(argv=["sh", "-c", "exit 7"])) as port:
+        done = run_premain(folder, port, environ={"TACIT_UNATTESTED": "1", "EDG_LOG_FORMAT": "JSON"})
+    assert done.returncode == 7
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all(list(line) == ["level", "ts", "msg"] and line["msg"].startswith("[PreMain] ") for line in lines)
+    assert "warn" in {line["level"] for line in lines if "UNATTESTED" in line["msg"]}
+    assert (lines[-1]["level"], lines[-1]["msg"]) == ("info", "[PreMain] starting sh")
+    failed = run_premain(folder, 1, "true", environ={"EDG_LOG_FORMAT": "json", "EDG_MARBLE_TYPE": ""})
+    last = json.loads(failed.stderr.splitlines()[-1])
+    assert last["level"] == "error"
+    assert last["msg"].startswith("[PreMain] Error: environment variable not set: EDG_MARBLE_TYPE")
+    assert abs(last["ts"] - time.time()) < 600
 
 
 def test_help_says_what_the_environment_means(folder: Path) -> None:

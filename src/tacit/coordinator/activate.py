@@ -13,7 +13,6 @@ Source: order, names of variables and words of refusal as recorded from MarbleRu
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +41,7 @@ from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
 from tacit.pki.keys import Encoded, encode_pem
 from tacit.wire.release import CLIENTS_ENV, KEY_FOLDER, MODELS_ENV, ClientRule, ModelRule
+from tacit.wire.rest import encode_like_go
 
 Permission = Appraisal | Unattested
 Verifier = Callable[[bytes, bytes, Tee], Claims]
@@ -242,7 +242,7 @@ def mentions(content: rules.Content, name: str) -> bool:
 def ttls_config(
     manifest: Manifest, tags: tuple[str, ...], secrets: Mapping[str, Secret], identity: Identity, leaf: Encoded
 ) -> bytes:
-    """The configuration of MarbleRun's transparent TLS, keys sorted."""
+    """The configuration of MarbleRun's transparent TLS, byte by byte as Go writes it."""
     authority = identity.marble_root.certificate_pem.decode()
     own = {"cacrt": authority, "clicrt": leaf.certificate_pem.decode(), "clikey": leaf.key_pem.decode()}
     incoming: dict[str, object] = {}
@@ -258,7 +258,7 @@ def ttls_config(
                 entry["clikey"] = encode_pem("PRIVATE KEY", secret.private).decode()
             incoming[f"*:{port.port}"] = entry
     config = {"tls": {"Incoming": incoming, "Outgoing": outgoing}}
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return encode_like_go(config)
 
 
 def _leaf(

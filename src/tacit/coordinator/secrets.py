@@ -295,7 +295,8 @@ def _placeholder(rule: SecretRule, secret: Secret, *, issuer: KeyPair, random: R
         return replace(secret, private=value, public=value)
     if rule.type == "symmetric-key":
         # Of the size that the manifest says, but no more: its owner may never send that much.
-        value = random(min(max(rule.size // 8, 1), MAX_PLACEHOLDER))
+        # Without NUL, as above.
+        value = random(min(max(rule.size // 8, 1), MAX_PLACEHOLDER)).replace(b"\0", b"\1")
         return replace(secret, private=value, public=value)
     certificate = issuer.certificate_der
     return replace(secret, certificate=certificate, private=random(64), public=_public_of(certificate))

@@ -112,7 +112,8 @@ def _check_tee(name: str, package: Package) -> Iterator[str]:
 
 
 def _check_secret(name: str, secret: SecretRule) -> Iterator[str]:
-    if secret.certificate.not_after is not None and secret.valid_for:
+    issued = secret.type in SECRET_TYPES and secret.type.startswith("cert-")
+    if issued and secret.certificate.not_after is not None and secret.valid_for:
         detail = "both NotAfter and ValidFor are specified"
         yield f"ambiguous certificate validity duration for secret: {name}, {detail}"
     if secret.type not in SECRET_TYPES:

@@ -8,13 +8,14 @@ Source: YAML 1.1 as github.com/yaml/go-yaml v2 reads it, written by Go's encodin
 
 import base64
 import binascii
+import codecs
 import contextlib
 import json
 import math
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -44,6 +45,8 @@ _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?:[Tt ]\d{1,2}:\d{1,2}:\d{1,2}.*)?", 
 _WHOLE = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", re.ASCII)
 _FRACTION = re.compile(r"[-+]?(?:[0-9]*\.?[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _DOTTED = re.compile(r"\.[0-9]+(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_SLASH = b"\\/"
+_OTHER_ESCAPE = re.compile(r"\\[^/]", re.DOTALL)
 _SMALL, _LARGE = 1e-6, 1e21  # from the one to below the other a number is written without exponent
 # Go writes these as escapes, so that JSON can stand in a page of HTML.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), 0x2028, 0x2029)}
@@ -93,7 +96,7 @@ def _told() -> Iterator[None]:
 
 def _compose(raw: bytes) -> yaml.MappingNode:
     """What stands there, once it is known how much that is: aliases let a line stand for more than memory holds."""
-    _check_depth(raw)
+    _check_events(raw)
     loader = _Loader(raw)
     try:
         node = loader.get_single_node()
@@ -106,13 +109,30 @@ def _compose(raw: bytes) -> yaml.MappingNode:
     return node
 
 
-def _check_depth(raw: bytes) -> None:
-    """Refuse what is nested so deeply that the C library, which calls itself for each level, would end the process."""
+def _check_events(raw: bytes) -> None:
+    """Refuse what MarbleRun's reader does not know, and nesting so deep that the C library would end the process.
+
+    That library calls itself for each level. It knows an escaped slash and newer versions, which are YAML 1.2's.
+    """
     depth = 0
+    text = _decoded(raw) if _SLASH in raw.replace(b"\0", b"") else ""
     for event in yaml.parse(raw, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise InputError("nested too deeply; is it a manifest?")
+        if isinstance(event, yaml.DocumentStartEvent) and event.version not in (None, (1, 1)):
+            raise InputError(f"{_place(event)}: YAML 1.1 is read; leave the line with %YAML out")
+        if text and isinstance(event, yaml.ScalarEvent) and event.style == '"':
+            start, end = (cast("yaml.Mark", mark).index for mark in (event.start_mark, event.end_mark))
+            if "\\/" in _OTHER_ESCAPE.sub("", text[start:end]):
+                raise InputError(f"{_place(event)}: a slash is not escaped in YAML 1.1; leave the backslash out")
+
+
+def _decoded(raw: bytes) -> str:
+    """The text as the library counts it: in UTF-16 where a mark says so, and without the mark."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace")
+    return raw.decode("utf-8-sig", "replace")
 
 
 def _drop_repeated(node: yaml.Node, seen: set[int]) -> None:
@@ -246,5 +266,6 @@ def _base(digits: str) -> int:
     return 0
 
 
-def _place(node: yaml.Node) -> str:
-    return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+def _place(node: yaml.Node | yaml.Event) -> str:
+    mark = cast("yaml.Mark", node.start_mark)
+    return f"line {mark.line + 1}, column {mark.column + 1}"

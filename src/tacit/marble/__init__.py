@@ -4,7 +4,7 @@ In: what the environment says of coordinator, type and names, and an issuer of e
 environment and arguments that the manifest gives it, ready to be started in this process's place.
 
 `activate` decides (pure), `recognise` says which coordinator may be obeyed, `place` puts files where they may lie,
-`premain` talks to the coordinator and joins them.
+`write` has them whole there, `premain` talks to the coordinator and joins them.
 """
 
 from tacit.marble.activate import Activation, Settings, parse_response, parse_settings

@@ -1,33 +1,26 @@
-"""Puts files where the manifest wants them, and secrets only where memory is.
-
-Written beside their place and renamed, readable by their owner alone. A path that somebody else's symbolic link bends
-is refused: it would carry a private key to a place of that person's choice.
-"""
+"""Puts files where the manifest wants them, keys and models only where memory is; `write` says how a file is written."""
 
 import errno
 import fcntl
-import glob
 import os
-import re
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tacit.errors import FileInputError, InputError, ManifestError, PlaintextError
 from tacit.manifest.codec import parse_package
 from tacit.manifest.model import Package
 from tacit.marble.activate import DEVICE_PATH, is_cut_uuid, parse_uuid
+from tacit.marble.write import KEY_FOLDERS, check_links, make_folders, store_file
 from tacit.vault import decrypt_ctr, open_capsule, parse_key, require_tmpfs
 
 Say = Callable[[str], None]
 
 RETRY_SECONDS = 10.0  # as the original's decryption step waits for the encrypted model
-_OURS = re.compile(r"tacit-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+-.+")
-_PART = ".part"
 _MAX_KEY_FILE = 4096  # bytes
 _MAX_CERTIFICATES = 1 << 20  # bytes
 _MAX_PACKAGE = 1 << 16  # bytes
@@ -134,80 +127,18 @@ def suppress_missing_call() -> Iterator[None]:
             raise
 
 
-def store_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`: parents 0700, file 0600, replaced as a whole.
-
-    Raises:
-        FileInputError: the path cannot be written, or somebody else's link stands in it.
-    """
-    try:
-        check_links(path)
-        _make_folders(path.parent)
-        if path.absolute().as_posix().startswith(DEVICE_PATH):
-            # Gramine's pseudo files take one write in place; there is no renaming there.
-            _write_device(path, content)
-            return
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        descriptor, temporary = _begin_beside(path)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # before the name: a power cut leaves the whole file, or none
-                temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as exc:
-        raise FileInputError(f"cannot write {path}: {exc.strerror}") from exc
-
-
-def _begin_beside(path: Path) -> tuple[int, Path]:
-    """A new file (0600) beside `path`, locked while it is open. What a process that was killed left there is removed."""
-    prefix = f".{path.name[:100]}."
-    for left in path.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
-        with suppress(OSError):  # gone meanwhile, somebody else's, or still being written
-            lock = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
-            finally:
-                os.close(lock)
-    while True:
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=path.parent)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor, Path(name)
-        os.close(descriptor)  # another process saw it before it was locked
-
-
-def check_links(path: Path) -> None:
-    """Refuse a path through a symbolic link that is neither ours nor the system's. Raises: FileInputError."""
-    trusted = {0, os.geteuid()}
-    whole = path.absolute()
-    for part in (*reversed(whole.parents), whole):
-        try:
-            info = part.lstat()
-        except FileNotFoundError:
-            return
-        if stat.S_ISLNK(info.st_mode) and info.st_uid not in trusted:
-            raise FileInputError(
-                f"{path} goes through the symbolic link {part}, which belongs to user {info.st_uid}: secrets are not "
-                "written where another user points; remove the link"
-            )
-
-
 def store_files(files: Mapping[str, bytes], say: Say) -> None:
     """Write the manifest's files at their paths as they are, and say which reach a disk. Raises: FileInputError."""
     on_disk = []
     for name, content in files.items():
         path = Path(name)
+        if path.is_fifo():
+            say(f"{name} is a pipe; what it gets waits for its reader")
         store_file(path, content)
         try:
-            require_tmpfs(path.parent)
+            require_tmpfs(path)
         except PlaintextError:
-            if not path.absolute().as_posix().startswith(DEVICE_PATH):
+            if path.is_file() and not path.absolute().as_posix().startswith(DEVICE_PATH):
                 on_disk.append(name)
     if on_disk:
         say(
@@ -241,20 +172,22 @@ def require_memory_for_model(base: Path) -> Path:
     folder = base / "1"
     try:
         check_links(folder)
-        _make_folders(folder)
+        make_folders(folder)
     except OSError as exc:
         raise FileInputError(f"cannot make {folder}: {exc.strerror}") from exc
+    require_tmpfs(folder)  # it may have been there, as a link
     return folder
 
 
 def decrypt_model(source: Path, key_file: Path, folder: Path) -> None:
-    """Write the plaintext of `source` into `folder`, which was checked to be memory.
+    """Write the plaintext of `source` into `folder`, which was checked to be memory; its folders are checked here.
 
     By its name a `.capsule` is one, with all its files; anything else is the demo's own format, one `saved_model.pb`.
 
     Raises:
         FileInputError: the key or the model cannot be read, or the memory is full.
         VaultError: the key does not fit, or the model was altered (the demo's format cannot tell).
+        PlaintextError: a folder that is there leads out of memory.
     """
     try:
         with key_file.open("rb") as file:
@@ -262,7 +195,8 @@ def decrypt_model(source: Path, key_file: Path, folder: Path) -> None:
         if source.suffix == ".capsule":
             with open_capsule(source, key) as capsule:
                 for name in (file.name for file in capsule.info.files):
-                    _make_folders((folder / name).parent)
+                    make_folders((folder / name).parent)
+                    require_tmpfs((folder / name).parent)
                     with capsule.open(name) as plain, _replacing(folder / name) as target, target.open("wb") as out:
                         shutil.copyfileobj(plain, out, _PIECE)
             return
@@ -270,17 +204,6 @@ def decrypt_model(source: Path, key_file: Path, folder: Path) -> None:
             out.writelines(decrypt_ctr(sealed, key))
     except OSError as exc:
         raise FileInputError(f"cannot decrypt {source} into {folder}: {exc.filename or ''} {exc.strerror}") from exc
-
-
-def _write_device(path: Path, content: bytes) -> None:
-    """One write, with nothing buffered: each is a request of its own, and refused where it is made. Raises: OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        taken = os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
-    if taken != len(content):
-        raise OSError(errno.EIO, f"it took {taken} of {len(content)} bytes")
 
 
 @contextmanager
@@ -294,17 +217,10 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _make_folders(folder: Path) -> None:
-    """Missing folders, each 0700: pathlib gives the mode to the last one only."""
-    missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    for part in reversed(missing):
-        part.mkdir(mode=0o700, exist_ok=True)
-
-
 def _sweep(parent: Path) -> None:
     """Remove the folders of our own that no living process holds."""
     for folder in parent.glob("tacit-*-*"):
-        if not _OURS.fullmatch(folder.name):
+        if not KEY_FOLDERS.fullmatch(folder.name):
             continue  # another program's, which knows nothing of our lock
         try:
             info = folder.lstat()

@@ -55,11 +55,11 @@ from tacit.marble.place import (
     load_or_store_uuid,
     make_memory_folder,
     require_memory_for_model,
-    store_file,
     store_files,
     wait_for_file,
 )
 from tacit.marble.recognise import MESH_PORT, KnownKey, NotYet, Pinned, Recognition, attest_pinned, require_recognition
+from tacit.marble.write import store_key
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.pki.csr import create_csr
 from tacit.pki.keys import generate_key
@@ -139,7 +139,7 @@ def prepare(
     if activation.keys or tee != UNATTESTED:
         memory = make_memory_folder(settings.memory, uuid)
     for model, key in activation.keys.items():
-        store_file(memory / "keys" / model, key)
+        store_key(memory / "keys" / model, key)
     store_files(activation.files, say)
     environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
     program, argv = _find_program(chosen, environment, programs, say)

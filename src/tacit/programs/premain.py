@@ -7,6 +7,7 @@ the manifest in its own place; COMMAND is for manifests that name none. The envi
 
 - EDG_MARBLE_TYPE (required), EDG_MARBLE_COORDINATOR_ADDR (localhost:2001), EDG_MARBLE_DNS_NAMES (localhost),
   EDG_MARBLE_UUID_FILE or EDG_UUID_FILE (uuid), EDG_DECRYPT_MODEL=1: as MarbleRun and its TensorFlow demo have them.
+- EDG_LOG_FORMAT=json: each line of this program's log is one JSON object, with level, ts and msg.
 - TACIT_COORDINATOR_PACKAGE: file with the package of the coordinator, as `tacit package-info coordinator --output json`
   writes it; no other program is obeyed. A must in a real TEE, from the measured configuration.
 - TACIT_COORDINATOR_KEY_BOUND=1: that coordinator is MarbleRun's own, whose evidence binds its key and no connection.
@@ -25,6 +26,7 @@ In a real TEE, found by what is there, it makes that TEE's evidence, and ends wh
   simulated-tdx or simulated-snp. TACIT_UNATTESTED=1: send no evidence.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -109,8 +111,16 @@ def load_coordinator_anchor(tee: Tee) -> TrustAnchor:
 
 def say(line: str) -> None:
     """One line for the log, as MarbleRun's premain marks its own."""
-    stamp = datetime.now().astimezone().strftime("%Y/%m/%d %H:%M:%S")
-    print(f"[PreMain] {stamp} {line}", file=sys.stderr, flush=True)  # noqa: T201  # the log of this program
+    now = datetime.now(UTC)
+    as_json = os.environ.get("EDG_LOG_FORMAT", "").lower() == "json"
+    shown = render_json(line, now) if as_json else f"[PreMain] {now.astimezone():%Y/%m/%d %H:%M:%S} {line}"
+    print(shown, file=sys.stderr, flush=True)  # noqa: T201  # the log of this program
+
+
+def render_json(line: str, now: datetime) -> str:
+    """A line for programs that collect logs, with the keys that the coordinator's log has."""
+    level = "error" if line.startswith("Error: ") else "warn" if line.startswith("warning: ") else "info"
+    return json.dumps({"level": level, "ts": now.timestamp(), "msg": f"[PreMain] {line}"})
 
 
 def start(launch: Launch) -> NoReturn:

@@ -241,7 +241,12 @@ _ESCAPED = (
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """The bytes of an answer, as Go's encoder writes them: keys of maps sorted, HTML escaped, a line feed at the end."""
-    raw = msgspec.json.encode(envelope, order="deterministic")
+    return encode_like_go(envelope) + b"\n"
+
+
+def encode_like_go(value: object) -> bytes:
+    """JSON as Go writes it: keys of maps sorted, no blanks, HTML escaped, other text as it is."""
+    raw = msgspec.json.encode(value, order="deterministic")
     for character, escaped in _ESCAPED:
         raw = raw.replace(character, escaped)
-    return raw + b"\n"
+    return raw

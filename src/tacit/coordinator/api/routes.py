@@ -177,7 +177,7 @@ class Routes:
         return RecoverySecrets(recovery) if recovery else None
 
     async def _set_manifest_v2(self, request: HttpRequest) -> object:
-        raw = parse_manifest_body(request.body, self._note)
+        raw = parse_manifest_body(request.body, self._note, request="ManifestSetRequest")
         return RecoverySecrets(await self._offload(partial(self._coordinator.set_manifest, raw)))
 
     async def _update_log_v1(self, _: HttpRequest) -> object:
@@ -195,7 +195,7 @@ class Routes:
 
     async def _update_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body, self._note)
+        raw = parse_manifest_body(request.body, self._note, request="UpdateApplyRequest")
         return update_answer(await self._offload(partial(self._coordinator.updates.update, user, raw)))
 
     async def _pending_update(self, _: HttpRequest) -> object:
@@ -211,7 +211,7 @@ class Routes:
 
     async def _acknowledge_v2(self, request: HttpRequest) -> object:
         user = self._coordinator.authenticate(request.peer_certificate)
-        raw = parse_manifest_body(request.body, self._note)
+        raw = parse_manifest_body(request.body, self._note, request="UpdateManifestPostRequest")
         return acknowledged_answer(await self._offload(partial(self._coordinator.updates.acknowledge, user, raw)))
 
     async def _cancel_v1(self, request: HttpRequest) -> object:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-from tacit.manifest.codec.content import Address, Blob, Moment
+from tacit.manifest.codec.content import Address, Blob
 from tacit.manifest.codec.decode import Flag, Kind, ListOf, Place, Report, Struct, Text, Unused, Whole
+from tacit.manifest.codec.moment import Moment
 from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.model import CertificateTemplate
 from tacit.pki.extensions import Extras, NameKind

@@ -1,4 +1,4 @@
-"""Values of a manifest that are encoded within JSON: contents of files, bytes, digests, dates.
+"""Values of a manifest that are encoded within JSON: contents of files, bytes, digests.
 
 Source: encodings as Go's encoding/base64 and encoding/hex read them, with their words of refusal.
 """
@@ -6,13 +6,15 @@ Source: encodings as Go's encoding/base64 and encoding/hex read them, with their
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 
+from tacit.errors import PkiError
 from tacit.manifest.codec.decode import Flag, ListOf, Place, Report, Struct, Text, Whole
 from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.model import Content
+from tacit.pki.keys import parse_certificate_der
 
 _GO_CONTENT = "struct { Data string; Encoding string; NoTemplates bool }"
 _CONTENT = Struct(_GO_CONTENT, {"Data": Text(), "Encoding": Text(), "NoTemplates": Flag()})
@@ -20,7 +22,6 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{
 _SYMBOLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _DURATION = re.compile(r"(?:([0-9]{1,7})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,10})s)?")
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class EncodingError(ValueError):
@@ -152,6 +153,20 @@ class Blob:
             return current
 
 
+def read_certificate(node: Node, place: Place, report: Report) -> bytes:
+    """The DER of a certificate; empty for what is no base64: Go makes no certificate of it, and no mistake either."""
+    try:
+        der = decode_base64(node.text)
+    except EncodingError as exc:
+        report.tolerate(place, node.offset, f"{exc}, so no certificate was given")
+        return b""
+    try:
+        parse_certificate_der(der)
+    except PkiError:
+        report.fatal(place, node.offset, "no X.509 certificate", "x509: malformed certificate")
+    return der
+
+
 @dataclass(frozen=True, slots=True)
 class Hex:
     """Bytes of any number as hexadecimal text. What is none becomes `b""`: given, and never matched."""
@@ -197,36 +212,6 @@ class Digest:
         message = f"not 64 hexadecimal digits ({len(text)} characters), so nothing ever matches it"
         report.tolerate(place, node.offset, message)
         return b""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A date and time with its zone (RFC 3339); None where absent."""
-
-    go_type: str = "time.Time"
-
-    def empty(self) -> datetime | None:
-        """Not given."""
-        return None
-
-    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
-        """The moment."""
-        if node.shape is Shape.NULL:
-            return Text().decode(node, place, current, report)
-        expected = "expected a time such as 2031-01-02T03:04:05Z"
-        if node.shape is not Shape.STRING:
-            report.wrong(place, node.offset, expected, "Time.UnmarshalJSON: input is not a JSON string")
-            return current
-        try:
-            if _DATE.fullmatch(node.text):
-                return datetime.fromisoformat(node.text)
-        except ValueError:
-            pass  # a month 13; said below
-        layout = r'"\"2006-01-02T15:04:05Z07:00\""'
-        shown = node.text[:40]
-        wire = rf'parsing time "\"{shown}\"" as {layout}: cannot parse "{shown}\"" as "2006"'
-        report.wrong(place, node.offset, expected, wire)
-        return current
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from tacit.errors import PkiError
 from tacit.manifest.codec.certificate import CERTIFICATE, CERTIFICATE_BEFORE, build_certificate
-from tacit.manifest.codec.content import Blob, ContentKind, Digest, Duration, Hex
-from tacit.manifest.codec.decode import Alone, Flag, ListOf, MapOf, Struct, Text, Unused, Whole
+from tacit.manifest.codec.content import Blob, ContentKind, Digest, Duration, Hex, read_certificate
+from tacit.manifest.codec.decode import Alone, Flag, ListOf, MapOf, Place, Report, Struct, Text, Unused, Whole
+from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
     ClientRule,
@@ -74,7 +75,33 @@ _MARBLE = Struct(
     },
 )
 _WHOLE = "a certificate that is given whole is ignored; say how it is to look, as an object"
-_VALUE = Unused("a secret's value has no place in a manifest and is ignored; upload it once the manifest is set")
+_NO_VALUE = "a secret's value has no place in a manifest and is ignored; upload it once the manifest is set"
+
+
+class _Certificate(Alone):
+    """How a certificate is to look. One that is given whole has to be one, as for Go."""
+
+    __slots__ = ()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> Any:
+        """The template."""
+        if node.shape is Shape.STRING:
+            read_certificate(node, place, report)
+        return Alone.decode(self, node, place, current, report)
+
+
+class _Value(Unused):
+    """Bytes that are read, as Go reads them, and not used."""
+
+    __slots__ = ()
+
+    def decode(self, node: Node, place: Place, current: Any, report: Report) -> None:
+        """Nothing."""
+        if node.shape is not Shape.NULL:
+            Blob(self.go_type).decode(node, place, b"", report)
+            report.tolerate(place, node.offset, self.why)
+
+
 _SECRET = Struct(
     "manifest.Secret",
     {
@@ -83,9 +110,9 @@ _SECRET = Struct(
         "Shared": Flag(),
         "UserDefined": Flag(),
         "ValidFor": _UINT,
-        "Cert": Alone(CERTIFICATE, _WHOLE),
-        "Private": _VALUE,
-        "Public": _VALUE,
+        "Cert": _Certificate(CERTIFICATE, _WHOLE),
+        "Private": _Value(_NO_VALUE, "manifest.PrivateKey"),
+        "Public": _Value(_NO_VALUE, "manifest.PublicKey"),
     },
 )
 _TLS_ENTRY = Struct(
@@ -124,9 +151,10 @@ MANIFEST = Struct(
     },
 )
 
-_SECRET_BEFORE = Struct(_SECRET.go_type, {**_SECRET.fields, "Cert": Alone(CERTIFICATE_BEFORE, _WHOLE)})
+_UNREAD = {"Cert": Alone(CERTIFICATE_BEFORE, _WHOLE), "Private": Unused(_NO_VALUE), "Public": Unused(_NO_VALUE)}
+_SECRET_BEFORE = Struct(_SECRET.go_type, {**_SECRET.fields, **_UNREAD})
 MANIFEST_BEFORE = Struct(MANIFEST.go_type, {**MANIFEST.fields, "Secrets": MapOf(_SECRET_BEFORE)})
-"""What coordinators took before more fields of certificates were obeyed."""
+"""What coordinators took before more fields of certificates were obeyed, and values read that have no place here."""
 
 Values = dict[str, Any]
 

@@ -11,7 +11,7 @@ from tacit.manifest.codec.decode import Place
 from tacit.manifest.codec.text import Node, parse_text, position
 from tacit.manifest.material import check_recovery_key, secret_defect
 from tacit.manifest.model import SECRET_TYPES, Manifest, SecretRule
-from tacit.manifest.template import TemplateData, TemplateSecret, render
+from tacit.manifest.template import TemplateData, TemplateSecret, check_content
 from tacit.manifest.template.functions import Target
 
 Step = str | int
@@ -100,7 +100,7 @@ def _templates(raw: bytes, manifest: Manifest) -> Iterator[Defect]:
             contents = marble.parameters.env if target == "env" else marble.parameters.files
             for key, content in sorted(contents.items()):
                 try:
-                    render(content, data, target=target)
+                    check_content(content, data, target=target)
                 except TemplateError as exc:
                     steps = ("Marbles", name, "Parameters", section, key)
                     yield Defect(_named(steps), *position(raw, _offset(tree, steps)), str(exc))

@@ -16,7 +16,7 @@ from tacit.manifest.template.evaluate import evaluate
 from tacit.manifest.template.functions import FUNCTIONS, SHORT_CIRCUIT, Target
 from tacit.manifest.template.parse import parse
 
-__all__ = ["TemplateData", "TemplateSecret", "check_templates", "render", "render_text"]
+__all__ = ["TemplateData", "TemplateSecret", "check_content", "check_templates", "render", "render_text"]
 
 NUL_MESSAGE = "content contains null bytes"
 
@@ -51,10 +51,25 @@ _NAMES: dict[Target, frozenset[str]] = {
 }
 
 
+def check_content(content: Content, data: TemplateData, *, target: Target) -> None:
+    """Fill in one content with placeholders, to see whether that can be done.
+
+    NUL in a variable is refused where the manifest itself has it. What a secret brings is seen when the variable is
+    made: a placeholder says nothing about it, and a generated key has a zero byte by chance.
+
+    Raises:
+        TemplateError: it cannot, in MarbleRun's words.
+    """
+    if target == "env" and b"\0" in content.data:
+        raise TemplateError(NUL_MESSAGE)
+    if content.templates:
+        render_text(content.data, data, target=target)
+
+
 def check_templates(
     manifest: Manifest, data: TemplateData, *, concerned: Callable[[Content], bool] = lambda _content: True
 ) -> None:
-    """Render every file and variable of every marble once, and throw the results away; those not `concerned` are spared.
+    """Try every file and variable of every marble once; those not `concerned` are spared.
 
     Raises:
         TemplateError: the first that fails, as `in Marble M: file F: ...`.
@@ -70,7 +85,7 @@ def _check_parameters(
         if not concerned(content):
             continue
         try:
-            render(content, data, target="env")
+            check_content(content, data, target="env")
         except TemplateError as exc:
             # MarbleRun has a colon more in this one case.
             colon = ":" if str(exc) == NUL_MESSAGE else ""
@@ -80,7 +95,7 @@ def _check_parameters(
         if not concerned(content):
             continue
         try:
-            render(content, data, target="file")
+            check_content(content, data, target="file")
         except TemplateError as exc:
             message = f"in Marble {name}: file {path}: {exc}"
             raise TemplateError(message) from exc

@@ -55,7 +55,7 @@ class TemplateData:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Bytes of a secret; `label` is what its PEM block is called."""
+    """Bytes of a secret; `label` is what its PEM block is called, empty for those that have none."""
 
     go_type: str
     label: str

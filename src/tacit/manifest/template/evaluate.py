@@ -110,6 +110,11 @@ class _Evaluator:
     def range(self, step: Branch, dot: object) -> None:
         known = len(self.variables)
         value = self.pipe(step.pipe, dot, declare=False)
+        if isinstance(value, int) and not isinstance(value, bool) and len(step.pipe.variables) > 1:
+            last = step.pipe.commands[-1]
+            written = isinstance(last.operands[0], Constant)  # else it may be a byte of a secret
+            shown = value if written else "a value of type int"
+            self.fail(last.at, str(last), f"can't use {shown} to iterate over more than one variable")
         after = len(self.variables)
         empty = True
         for key, element in self.elements(step, value):
@@ -234,6 +239,8 @@ class _Evaluator:
                     value = value.fields[name]
                 case Entries():
                     value = value.values.get(name)
+                case Bytes(label="CERTIFICATE") if name == "Raw":
+                    value = Bytes("[]uint8", "", value.data)
                 case _:
                     message = f"can't evaluate field {_shown(name)} in type {type_name(value)}"
                     self.fail(operand.at, str(operand), message)

@@ -6,7 +6,7 @@ iterate over, which may be a secret.
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from tacit.manifest.template.data import Bytes, Entries, Record
@@ -73,7 +73,7 @@ def encode_pem(value: object) -> str:
     """A certificate or key as PEM, lines of 64 characters."""
     if value is None:
         return _latin(_secret_bytes(value))
-    if not isinstance(value, Bytes):
+    if not isinstance(value, Bytes) or not value.label:
         message = "invalid secret type for pem encoding"
         raise CallError(message)
     encoded = base64.b64encode(_secret_bytes(value)).decode("ascii")
@@ -110,6 +110,11 @@ def encode_string(value: object) -> str:
     return _latin(data)
 
 
+def as_characters(latin: str) -> str:
+    """Text of bytes as the characters that they mean; a byte that means none is a lone surrogate."""
+    return latin.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
 def _latin(data: bytes) -> str:
     return data.decode("latin-1")
 
@@ -131,15 +136,21 @@ def unequal(first: object, second: object) -> bool:
 
 
 def _same(first: object, second: object) -> bool:
-    whole = [value for value in (first, second) if isinstance(value, Bytes | Entries | Record)]
-    if len(whole) == 2 or (whole and (first is None or second is None)):
-        message = f"non-comparable type {type_name(whole[0])}"
-        raise CallError(message)
     if first is None or second is None:
-        return first is second
+        return _is_nil(first) and _is_nil(second)
+    if isinstance(first, Bytes | Entries | Record) and isinstance(second, Bytes | Entries | Record):
+        if _is_nil(first) or _is_nil(second):
+            return _is_nil(first) and _is_nil(second)
+        message = f"non-comparable type {type_name(first)}"
+        raise CallError(message)
     if type(first) is not type(second):
         raise _incompatible(first, second)
     return first == second
+
+
+def _is_nil(value: object) -> bool:
+    """Whether there is nothing, as with a key that its owner has not set."""
+    return value is None or (isinstance(value, Bytes) and value.label != "CERTIFICATE" and not value.data)
 
 
 def _incompatible(first: object, second: object) -> CallError:
@@ -271,8 +282,11 @@ def printf(template: object, *values: object) -> str:
         if not rest:
             message = f"printf: no value for %{verb}"
             raise CallError(message)
-        shown = format_value(verb, rest.pop(0))
-        return _padded(shown, match["flags"], int(match["width"][:9] or 0))
+        width = int(match["width"][:9] or 0)
+        if width > MAX_WIDTH:
+            message = f"printf: a width of {width} is too large; at most {MAX_WIDTH}"
+            raise CallError(message)
+        return _filled(verb, rest.pop(0), match["flags"], width)
 
     text = _VERB.sub(fill, template)
     if rest:
@@ -281,16 +295,29 @@ def printf(template: object, *values: object) -> str:
     return text
 
 
+def _filled(verb: str, value: object, flags: str, width: int) -> str:
+    """A value by a verb, at least `width` characters wide; of a list of bytes each is."""
+    if value is None and verb == "v":
+        return _padded("<nil>", flags, width)
+    if isinstance(value, Bytes) and value.label != "CERTIFICATE" and verb in "vd":
+        return _listed(_padded(str(byte), flags, width) for byte in value.data)
+    shown = format_value(verb, value)
+    if isinstance(value, int) and shown.startswith("-") and _fill(flags) == "0":
+        return "-" + _padded(shown[1:], flags, width - 1)
+    return _padded(shown, flags, width)
+
+
+def _fill(flags: str) -> str:
+    return "0" if "0" in flags and "-" not in flags else " "
+
+
 def _padded(shown: str, flags: str, width: int) -> str:
-    if width > MAX_WIDTH:
-        message = f"printf: a width of {width} is too large; at most {MAX_WIDTH}"
-        raise CallError(message)
-    if "-" in flags:
-        return shown.ljust(width)
-    if "0" not in flags:
-        return shown.rjust(width)
-    sign = shown[:1] if shown[:1] == "-" else ""
-    return sign + shown[len(sign) :].rjust(width - len(sign), "0")
+    fill = _fill(flags) * (width - len(as_characters(shown)))
+    return shown + fill if "-" in flags else fill + shown
+
+
+def _listed(bytes_shown: Iterable[str]) -> str:
+    return f"[{' '.join(bytes_shown)}]"
 
 
 def format_value(verb: str, value: object) -> str:
@@ -310,7 +337,7 @@ def format_value(verb: str, value: object) -> str:
         case str():
             shown = _format_text(verb, value)
         case Bytes() if value.label != "CERTIFICATE":
-            shown = f"[{' '.join(map(str, value.data))}]" if verb in "vd" else _format_bytes(verb, value.data)
+            shown = _listed(map(str, value.data)) if verb in "vd" else _format_text(verb, _latin(value.data))
     if shown is not None:
         return shown
     if verb == "v":
@@ -323,7 +350,7 @@ def format_value(verb: str, value: object) -> str:
 
 def _format_text(verb: str, value: str) -> str | None:
     if verb == "q":
-        return _quote(value)
+        return quote(value)
     return value if verb == "v" else _format_bytes(verb, value.encode("latin-1"))
 
 
@@ -338,13 +365,12 @@ def _format_bytes(verb: str, data: bytes) -> str | None:
     return None
 
 
-def _quote(latin: str) -> str:
+def quote(latin: str) -> str:
     """Text in Go's double quotes."""
-    text = latin.encode("latin-1").decode("utf-8", "surrogateescape")
     names = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
     names |= {"\\": r"\\", '"': r"\""}
     out = []
-    for character in text:
+    for character in as_characters(latin):
         code = ord(character)
         if character in names:
             out.append(names[character])

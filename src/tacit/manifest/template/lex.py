@@ -37,12 +37,14 @@ class Token(Enum):
     DECLARE = ":="
     ASSIGN = "="
     COMMA = ","
+    CHARACTER = "character"
+    ERROR = "error"
     END = "EOF"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A token, its text, and its byte offset."""
+    """A token, its text, and its byte offset; of an ERROR the text is the refusal's."""
 
     kind: Token
     text: str
@@ -55,13 +57,20 @@ _WORD = r"[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*"
 _TOKENS = re.compile(
     r"(?P<SPACE>[ \t\r\n]+)"
     rf"|(?P<FIELD>\.{_WORD})"
-    rf"|(?P<VARIABLE>\$(?:{_WORD})?)"
+    r"|(?P<VARIABLE>\$[A-Za-z0-9_\x80-\xff]*)"
     rf"|(?P<WORD>{_WORD})"
-    r"|(?P<NUMBER>[+-]?(?:\.[0-9]|[0-9])[0-9A-Za-z_.]*|'(?:[^'\\\n]|\\.)+')"
+    r"|(?P<NUMBER>(?=[+-]|\.?[0-9]))|(?P<CONSTANT>'(?:[^'\\\n]|\\.)+')"
     r'|(?P<STRING>"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`)'
     r"|(?P<DECLARE>:=)|(?P<ASSIGN>=)|(?P<PIPE>\|)|(?P<OPEN>\()|(?P<CLOSE>\))|(?P<COMMA>,)|(?P<DOT>\.)"
 )
-_SEPARATED = frozenset(["FIELD", "VARIABLE", "WORD", "DOT", "NUMBER"])
+_SEPARATED = frozenset(["FIELD", "VARIABLE", "WORD", "DOT"])
+_NUMBER = re.compile(
+    r"[+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
+    r"|0[oO][0-7_]*(?:\.[0-7_]*)?|0[bB][01_]*(?:\.[01_]*)?"
+    r"|[0-9_]*(?:\.[0-9_]*)?(?:[eE][+-]?[0-9_]*)?)i?"
+)
+_CHARACTER = 4
+"""Bytes of the longest one in UTF-8."""
 _BLANK = " \t\r\n"
 _TRIM_LEFT = re.compile(r"\{\{-(?=[ \t\r\n])")
 _TRIM_RIGHT = re.compile(r"[ \t\r\n]-\}\}")
@@ -69,8 +78,9 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 def template_error(text: str, at: int, message: str) -> TemplateError:
-    """A refusal of the text itself, as Go words it: with the line and no column."""
-    return TemplateError(f"template: {NAME}:{text.count(chr(10), 0, at) + 1}: {message}")
+    """A refusal of the text itself, as Go words it: with the line and no column. `message` is in Latin-1, as the text."""
+    shown = message.encode("latin-1", "replace").decode("utf-8", "replace")
+    return TemplateError(f"template: {NAME}:{text.count(chr(10), 0, at) + 1}: {shown}")
 
 
 def lex(text: str) -> list[Item]:
@@ -79,6 +89,14 @@ def lex(text: str) -> list[Item]:
     Raises:
         TemplateError: an action or comment that is not closed, a character that starts nothing.
     """
+    items = lex_until_error(text)
+    if items[-1].kind is Token.ERROR:
+        raise TemplateError(items[-1].text)
+    return items
+
+
+def lex_until_error(text: str) -> list[Item]:
+    """The tokens of a template, the last one END, or ERROR: what comes before that may be refused for another reason."""
     items: list[Item] = []
     at = 0
     trim = False
@@ -98,11 +116,15 @@ def lex(text: str) -> list[Item]:
         if left < 0:
             items.append(Item(Token.END, "", len(text)))
             return items
-        at, trim = _lex_action(text, left, trims_left, items)
+        try:
+            at, trim = _lex_action(text, left, trims_left, items)
+        except TemplateError as exc:
+            items.append(Item(Token.ERROR, str(exc), left))
+            return items
 
 
 def _lex_action(text: str, left: int, trims_left: bool, items: list[Item]) -> tuple[int, bool]:
-    """Tokens of one action; gives where it ended, and whether white space after it goes."""
+    """Tokens of one action; gives where it ended, and whether white space after it goes. Raises: TemplateError."""
     at = left + (4 if trims_left else 2)  # the mark is a dash and one blank
     if text.startswith("/*", at):
         return _skip_comment(text, at)
@@ -144,14 +166,60 @@ def _next_item(text: str, at: int) -> Item:
         raise template_error(text, at, "unclosed action")
     match = _TOKENS.match(text, at)
     if match is None:
-        raise _bad_character(text, at)
+        return _no_token(text, at)
     group = match.lastgroup or ""
     word = match.group()
     if group == "SPACE" and _TRIM_RIGHT.match(text, match.end() - 1):
         word = word[:-1]  # the last blank belongs to the mark that trims
-    if group in _SEPARATED and not _ends_here(text, at + len(word)):
-        raise _bad_character(text, at + len(word))
+    if group in ("NUMBER", "CONSTANT"):
+        return Item(Token.NUMBER, word or _number(text, at), at)
+    if group in _SEPARATED:
+        word = _name(word)
+        if not word:
+            return _no_token(text, at)
+        if not _ends_here(text, at + len(word)):
+            raise template_error(text, at, f"bad character {_code_point(text, at + len(word))}")
     return Item(_word_kind(word) if group == "WORD" else Token[group], word, at)
+
+
+def _name(word: str) -> str:
+    """The beginning that Go takes for a name: bytes above 127 only as letters and digits of UTF-8."""
+    if word.isascii():
+        return word
+    at = 1 if word[0] in ".$" else 0
+    while _is_letter(character := _character(word, at)):
+        at += len(character.encode())
+    return word[:at]
+
+
+def _number(text: str, at: int) -> str:
+    """A number as Go reads one, right or wrong; two with a sign between would be one of its complex numbers."""
+    end, good = _scan_number(text, at)
+    if good and text[end : end + 1] in ("+", "-"):
+        end, good = _scan_number(text, end)
+        good = good and text[end - 1] == "i"
+    if not good:
+        raise template_error(text, at, f'bad number syntax: "{text[at:end]}"')
+    return text[at:end]
+
+
+def _scan_number(text: str, at: int) -> tuple[int, bool]:
+    """Where a number ends, and whether no letter follows; one that does is counted in."""
+    match = _NUMBER.match(text, at)
+    end = match.end() if match else at
+    letter = _character(text, end)
+    if _is_letter(letter):
+        return end + len(letter.encode()), False
+    return end, True
+
+
+def _character(text: str, at: int) -> str:
+    """The character that begins at a byte, empty at the end; a lone surrogate where there is none."""
+    return text[at : at + _CHARACTER].encode("latin-1").decode("utf-8", "surrogateescape")[:1]
+
+
+def _is_letter(character: str) -> bool:
+    return character == "_" or character.isalpha() or character.isdecimal()
 
 
 def _word_kind(word: str) -> Token:
@@ -163,17 +231,29 @@ def _word_kind(word: str) -> Token:
 
 
 def _ends_here(text: str, at: int) -> bool:
-    return at >= len(text) or text[at] in " \t\r\n.,|:()=" or text.startswith("}}", at)
+    return at >= len(text) or text[at] in " \t\r\n.,|:()" or text.startswith("}}", at)
 
 
-def _bad_character(text: str, at: int) -> TemplateError:
+def _no_token(text: str, at: int) -> Item:
+    """A character that the parser refuses where it stands. Raises: TemplateError: it is refused anywhere."""
     character = text[at]
-    unclosed = {'"': "unterminated quoted string", "`": "unterminated raw quoted string"}
-    if character in unclosed:
-        return template_error(text, at, unclosed[character])
-    if character == "'":
-        return template_error(text, at, "unterminated character constant")
-    if character == ":":
-        return template_error(text, at, "expected :=")
-    shown = f" '{character}'" if " " < character < "\x7f" else ""
-    return template_error(text, at, f"unexpected bad character U+{ord(character):04X}{shown} in command")
+    refused = {
+        '"': "unterminated quoted string",
+        "`": "unterminated raw quoted string",
+        "'": "unterminated character constant",
+        ":": "expected :=",
+    }
+    if character in refused:
+        raise template_error(text, at, refused[character])
+    if not " " < character < "\x7f":
+        raise template_error(text, at, f"unrecognized character in action: {_code_point(text, at)}")
+    return Item(Token.CHARACTER, character, at)
+
+
+def _code_point(text: str, at: int) -> str:
+    """A character as Go names it, and itself if it can be seen; in Latin-1 as the text."""
+    character = _character(text, at)
+    if 0xD800 <= ord(character) < 0xE000:
+        character = "\ufffd"  # what Go reads in the place of a byte that is no character
+    shown = f" '{character}'" if character.isprintable() else ""
+    return f"U+{ord(character):04X}{shown}".encode().decode("latin-1")

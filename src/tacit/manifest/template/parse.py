@@ -4,17 +4,22 @@ The part of Go's text/template that manifests use: actions with pipelines, field
 `range`. What else Go has (`define`, `template`, `block`, `break`, `continue`, some functions) is refused by name.
 """
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn
 
-from tacit.manifest.template.lex import Item, Token, lex, template_error
+from tacit.errors import TemplateError
+from tacit.manifest.template.functions import as_characters, quote
+from tacit.manifest.template.lex import Item, Token, lex_until_error, template_error
 
 MAX_DEPTH = 50
 """Parentheses and blocks within each other."""
 CACHED = 1024
 """Templates whose steps are kept."""
 
+_SHOWN = 10  # characters of a token that is out of place
+_HEX_FRACTION = re.compile(r"[+-]?0[xX][0-9a-fA-F_]*\.?[0-9a-fA-F_]*[pP][+-]?[0-9]+")
 _GO_ONLY = frozenset(["call", "html", "js", "slice", "urlquery"])
 
 
@@ -147,17 +152,24 @@ class _Parser:
     variables: list[str] = field(default_factory=lambda: ["$"])
 
     def __post_init__(self) -> None:
-        self.items = lex(self.text)
+        self.items = lex_until_error(self.text)
 
     # ---- tokens
 
     def next(self) -> Item:
-        item = self.items[self.index]
+        item = self.peek()
         self.index += 1
         return item
 
     def peek(self) -> Item:
-        return self.items[self.index]
+        """The next token, still to be read. Raises: TemplateError: there is none, as `lex` found."""
+        item = self.items[self.index]
+        if item.kind is Token.ERROR:
+            raise TemplateError(item.text)
+        return item
+
+    def follows(self, kind: Token) -> bool:
+        return self.items[self.index].kind is kind
 
     def skip(self) -> Item:
         """The next token that is no white space, still to be read."""
@@ -169,7 +181,7 @@ class _Parser:
         raise template_error(self.text, item.at, message)
 
     def unexpected(self, item: Item, context: str) -> NoReturn:
-        shown = f'"{item.text}"' if len(item.text) <= 10 else f'"{item.text[:10]}"...'
+        shown = quote(item.text) if len(item.text) <= _SHOWN else f"{quote(_cut(item.text))}..."
         if item.kind is Token.KEYWORD:
             shown = f"<{item.text}>"
         self.fail(item, f"unexpected {shown} in {context}")
@@ -305,9 +317,7 @@ class _Parser:
                 self.next()
                 continue
             if item.kind is Token.PIPE:
-                self.next()
-                if self.skip().kind not in _STARTS:
-                    self.fail(item, "missing value for command")
+                self.next()  # nothing may follow: Go takes that, too
             elif item.kind not in (Token.RIGHT, Token.CLOSE):
                 self.unexpected(self.next(), "operand")
             break
@@ -320,12 +330,12 @@ class _Parser:
         self.next()
         fields: list[str] = [item.text[1:]] if item.kind is Token.FIELD else []
         at = item.at
-        if self.peek().kind is Token.FIELD and item.kind not in (Token.FIELD, Token.VARIABLE, Token.OPEN):
+        if self.follows(Token.FIELD) and item.kind not in (Token.FIELD, Token.VARIABLE, Token.OPEN):
             at = self.peek().at
         pipe = self.parenthesised(item) if item.kind is Token.OPEN else None
-        if self.peek().kind is Token.FIELD:
+        if self.follows(Token.FIELD):
             at = self.peek().at  # Go counts a chain of fields from its second part
-        while self.peek().kind is Token.FIELD:
+        while self.follows(Token.FIELD):
             fields.append(self.next().text[1:])
         if pipe is not None:
             return Chain(at, pipe, tuple(fields))
@@ -374,9 +384,9 @@ class _Parser:
                 raise ValueError(written)
             value = int(written, 8 if _octal(written) else 0)
         except ValueError:
-            self.fail(item, f"number {written[:40]} is not supported in a manifest; only whole numbers are")
+            self.fail(item, _no_whole_number(written))
         if not -(2**63) <= value < 2**63:
-            self.fail(item, f"integer overflow: {written}")
+            self.fail(item, f"integer overflow: {quote(written)}")
         return value
 
     def string(self, item: Item) -> str:
@@ -403,6 +413,23 @@ _STARTS = frozenset(
 )
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
 _ESCAPE_WIDTHS = {"x": 2, "u": 4, "U": 8}
+
+
+def _no_whole_number(written: str) -> str:
+    """Why: Go knows more numbers than we do, and what looks like one may be none."""
+    try:
+        float(written)
+        if written.isdigit() or written[1:].isdigit():
+            return f"integer overflow: {quote(written)}"  # as Go says it of 08
+    except ValueError:
+        if not (written[0] == "'" or written[-1] == "i" or _HEX_FRACTION.fullmatch(written)):
+            return f"illegal number syntax: {quote(written)}"
+    return f"number {written[:40]} is not supported in a manifest; only whole numbers are"
+
+
+def _cut(latin: str) -> str:
+    """The first characters of what was read, as a message shows it."""
+    return as_characters(latin)[:_SHOWN].encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _octal(written: str) -> bool:
