@@ -9,7 +9,7 @@ from typing import Any
 from tacit.errors import PkiError
 from tacit.manifest.codec.certificate import CERTIFICATE, CERTIFICATE_BEFORE, build_certificate
 from tacit.manifest.codec.content import Blob, ContentKind, Digest, Duration, Hex, read_certificate
-from tacit.manifest.codec.decode import Alone, Flag, ListOf, MapOf, Place, Report, Struct, Text, Unused, Whole
+from tacit.manifest.codec.decode import Alone, Flag, Kind, ListOf, MapOf, Place, Report, Struct, Text, Unused, Whole
 from tacit.manifest.codec.text import Node, Shape
 from tacit.manifest.material import parse_user_certificate
 from tacit.manifest.model import (
@@ -151,7 +151,10 @@ MANIFEST = Struct(
     },
 )
 
-_UNREAD = {"Cert": Alone(CERTIFICATE_BEFORE, _WHOLE), "Private": Unused(_NO_VALUE), "Public": Unused(_NO_VALUE)}
+_UNREAD: dict[str, Kind] = {
+    "Cert": Alone(CERTIFICATE_BEFORE, _WHOLE),
+    **dict.fromkeys(("Private", "Public"), Unused(_NO_VALUE)),
+}
 _SECRET_BEFORE = Struct(_SECRET.go_type, {**_SECRET.fields, **_UNREAD})
 MANIFEST_BEFORE = Struct(MANIFEST.go_type, {**MANIFEST.fields, "Secrets": MapOf(_SECRET_BEFORE)})
 """What coordinators took before more fields of certificates were obeyed, and values read that have no place here."""
