@@ -161,6 +161,15 @@ def test_a_platform_that_kept_collateral_does_not_know_is_looked_up_once_it_is_a
     assert source.verify(newer, anchor, now=NOW + DAY).tcb_status == "UpToDate"
 
 
+def test_a_refusal_is_told_as_it_is_where_newer_collateral_cannot_be_had(service: Service) -> None:
+    source = source_of(service)
+    source.verify(EVIDENCE, TEE.anchor, now=NOW)
+    service.status = 500
+    bent = EVIDENCE[:400] + bytes((EVIDENCE[400] ^ 1,)) + EVIDENCE[401:]
+    with pytest.raises(EvidenceSignatureError):
+        source.verify(bent, TEE.anchor, now=NOW + DAY)
+
+
 def test_t48_evidence_that_fails_does_not_keep_others_from_newer_collateral(service: Service) -> None:
     source = source_of(service)
     source.verify(EVIDENCE, TEE.anchor, now=NOW)
@@ -200,6 +209,18 @@ def test_two_clouds_with_keys_for_the_same_tcb_are_told_apart(service: Service, 
     assert len(list(tmp_path.glob("snp-vlek-*.json"))) == 2
 
 
+def test_a_bundle_holds_two_clouds_side_by_side(tmp_path: Path) -> None:
+    clouds = [cloud(name) for name in (b"cloud-a", b"cloud-b")]
+    listed = issue_amd_crl(clouds[0][0], now=NOW)
+    bundle = tmp_path / "bundle.json"
+    bundle.write_bytes(render_bundle([keep(replace(chip, crl=listed).collateral) for chip, _ in clouds]))
+    source = CollateralSource(Places(None, None, bundle, None))
+    for chip, report in clouds:
+        assert not source.verify(report, chip.anchor, now=NOW).weaknesses
+    bare = issue_report(Guest(b"\x51" * 48, flags=1 << 2), bytes(64), chip=clouds[0][0])
+    assert not source.verify(bare, clouds[0][0].anchor, now=NOW).weaknesses
+
+
 def test_a_bundle_is_for_the_cloud_whose_certificate_it_has(tmp_path: Path) -> None:
     (chip, first), (_, second) = cloud(b"cloud-a"), cloud(b"cloud-b")
     bundle = tmp_path / "bundle.json"
@@ -220,3 +241,6 @@ def test_t09_amds_list_that_names_the_intermediate_overrules_what_was_kept(servi
     for again in (source, source_of(service, tmp_path)):
         with pytest.raises(RevokedError):
             again.verify(report, chip.anchor, now=NOW + 60 * DAY)
+    # Nor do certificates that come along bring it back where nobody can be asked any more.
+    with pytest.raises(CollateralAbsentError, match="was overruled"):
+        CollateralSource(Places(None, None, None, tmp_path)).verify(report, chip.anchor, now=NOW + 60 * DAY)

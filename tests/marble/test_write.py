@@ -157,6 +157,10 @@ def test_a_link_out_of_memory_onto_a_disk_is_refused(memory: Path) -> None:
     with pytest.raises(FileInputError, match="would reach a disk"):
         store_file(memory / "outside", b"secret")
     assert not Path("/root-of-a-disk").exists()
+    (memory / "folder").symlink_to("/")
+    with pytest.raises(FileInputError, match="would reach a disk"):
+        store_file(memory / "folder" / "root-of-a-disk", b"secret")
+    assert not Path("/root-of-a-disk").exists()
 
 
 # ---- what is no file
@@ -224,6 +228,39 @@ def test_a_file_that_no_other_can_replace_is_written_in_place(tmp_path: Path, mo
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@only_root
+def test_a_file_of_another_user_s_that_no_other_can_replace_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"theirs")
+    os.chown(path, 12345, 12345)
+
+    def refuse(_self: Path, _target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(FileInputError, match="belongs to user 12345"):
+        store_file(path, b"secret")
+    assert path.read_bytes() == b"theirs"
+
+
+def test_what_was_exchanged_while_it_was_opened_gets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(b"before")
+    other.write_bytes(b"theirs")
+    real = Path.replace
+
+    def exchange(_self: Path, _target: Path) -> None:
+        real(other, path)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "replace", exchange)
+    with pytest.raises(FileInputError, match="exchanged"):
+        store_file(path, b"secret")
+    assert path.read_bytes() == b"theirs"
+
+
 @pytest.mark.parametrize("read_only", ["", "mount -o remount,bind,ro {0}/folder;"], ids=["writable", "read only"])
 def test_a_mounted_file_is_written_whatever_its_folder_is(tmp_path: Path, read_only: str) -> None:
     (tmp_path / "folder").mkdir()
@@ -232,6 +269,7 @@ def test_a_mounted_file_is_written_whatever_its_folder_is(tmp_path: Path, read_o
     mounts = "set -e; mount --bind {0}/folder {0}/folder; mount --bind {0}/source {0}/folder/f;" + read_only
     unshared = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*unshared, mounts.format(tmp_path)], check=False, stderr=subprocess.DEVNULL).returncode:
+        assert os.environ.get("TACIT_CI") != "1", "this system gives no mounts of one's own"
         pytest.skip("this system gives no mounts of one's own")
     script = f"from pathlib import Path; from tacit.marble.write import store_file; store_file(Path('{tmp_path}/folder/f'), b'new')"
     subprocess.run([*unshared, mounts.format(tmp_path) + ' exec "$@"', "sh", sys.executable, "-c", script], check=True)

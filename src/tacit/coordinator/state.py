@@ -182,7 +182,8 @@ Change = SecretsSet | Activated | CounterRaised | PendingChanged | Replaced
 def apply(holdings: Holdings, change: Change) -> Holdings:
     """What is held after a change."""
     if isinstance(change, SecretsSet):
-        # Setting a secret is no update, so `.Previous` stays what it was: as recorded, unset until an update.
+        # Setting a secret is no update, so `.Previous` stays what it was, as recorded. Updates keep what an owner gave, so
+        # there is never a value before it.
         return replace(
             holdings,
             secrets={**holdings.secrets, **change.secrets},

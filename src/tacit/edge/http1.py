@@ -256,6 +256,8 @@ class Http1:
             refusal = self._too_large_answer()
         else:
             path, query, host = split_target(self._url.decode("latin-1"))
+            if "@" in host:
+                raise _RefusedError(400, "the target names a user")
             if host:
                 self._headers["host"] = host  # the target's, whatever the header says
             request = HttpRequest(

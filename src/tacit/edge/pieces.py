@@ -5,7 +5,7 @@ from io import BytesIO
 
 from tacit.errors import RequestError, Status
 
-_EITHER = 47  # zlib's window bits for a header of gzip or of zlib
+_GZIP, _EITHER = 31, 47  # zlib's window bits for a header of gzip, and for one of gzip or of zlib
 _PIECE = 64 << 10  # bytes that are read at once: what lies behind a member's end is copied
 _MAX_MEMBERS = 10_000  # each costs time, however little it holds
 
@@ -46,7 +46,7 @@ def inflate(body: bytes, encoding: str, *, limit: int, beyond: RequestError) -> 
     """
     view, read, size, parts = memoryview(body), 0, 0, list[bytes]()
     for _ in range(_MAX_MEMBERS):
-        inflater = zlib.decompressobj(_EITHER)
+        inflater = zlib.decompressobj(_GZIP if encoding == "gzip" else _EITHER)
         while not inflater.eof:
             piece = view[read : read + _PIECE]
             if not piece:

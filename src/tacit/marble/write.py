@@ -43,7 +43,7 @@ def store_file(path: Path, content: bytes) -> None:
         FileInputError: the path cannot be written, or it leads to where no secret may go.
     """
     with _writing(path):
-        check_links(path)
+        links = check_links(path)
         make_folders(path.parent)
         if path.absolute().as_posix().startswith(DEVICE_PATH):
             # Gramine's pseudo files take one write in place; there is no renaming there.
@@ -57,23 +57,27 @@ def store_file(path: Path, content: bytes) -> None:
         if there is not None and not _is_plain(there):
             _write_stream(path, there, content)
             return
-        target = _behind_link(path)
+        target = _behind_links(path, links)
         try:
             _replace(target, content, there)
         except OSError as exc:
             if there is None or exc.errno not in _NO_OTHER:
                 raise
-            _write_into(os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC), content)
+            descriptor = _open_own(target, there, os.O_NOFOLLOW)
+            os.ftruncate(descriptor, 0)
+            _write_into(descriptor, content)
 
 
-def check_links(path: Path) -> None:
+def check_links(path: Path) -> tuple[Path, ...]:
     """Refuse a path through a symbolic link, or through what that leads to, that is neither ours nor the system's.
+
+    Returns the links on the way.
 
     Raises:
         FileInputError: it is somebody else's.
         OSError: links that go in a circle, or a file where a folder should be.
     """
-    pending, left = [path.absolute()], _MAX_LINKS
+    pending, found = [path.absolute()], list[Path]()
     while pending:
         whole = pending.pop()
         for part in (*reversed(whole.parents), whole):
@@ -88,10 +92,11 @@ def check_links(path: Path) -> None:
                     f"{path} goes through the symbolic link {part}, which belongs to user {info.st_uid}: secrets are not "
                     "written where another user points; remove the link"
                 )
-            left -= 1
-            if left < 0:
+            found.append(part)
+            if len(found) > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             pending.append(Path(os.path.realpath(part.parent)) / part.readlink())
+    return tuple(found)
 
 
 def make_folders(folder: Path) -> None:
@@ -138,22 +143,40 @@ def _own_output(there: os.stat_result) -> int | None:
     return None
 
 
-def _behind_link(path: Path) -> Path:
-    """What a link of our own names in the end; anything else is itself. Raises: FileInputError."""
-    if not path.is_symlink():
-        return path
-    target = Path(os.path.realpath(path))
-    try:
-        require_tmpfs(path.parent)
-    except PlaintextError:
-        return target
-    try:
-        require_tmpfs(target)
-    except PlaintextError as exc:
-        raise FileInputError(
-            f"{path} lies in memory and is a link to {target}, which does not: a secret would reach a disk; remove the link"
-        ) from exc
+def _behind_links(path: Path, links: tuple[Path, ...]) -> Path:
+    """What links of our own lead to in the end; anything else is itself. Raises: FileInputError."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if out := next((link for link in links if _in_memory(link.parent)), None):
+        try:
+            require_tmpfs(Path(os.path.realpath(path)))
+        except PlaintextError as exc:
+            raise FileInputError(
+                f"{path} goes through {out}, which lies in memory and is a link to what does not: a secret would reach a "
+                "disk; remove the link"
+            ) from exc
     return target
+
+
+def _in_memory(folder: Path) -> bool:
+    try:
+        require_tmpfs(folder)
+    except PlaintextError:
+        return False
+    return True
+
+
+def _open_own(path: Path, there: os.stat_result, flags: int) -> int:
+    """What was looked at, and nothing that took its place, opened for writing. Raises: OSError, FileInputError."""
+    if there.st_uid not in _trusted():
+        raise FileInputError(
+            f"{path} belongs to user {there.st_uid} and can only be written into: secrets are not handed to another user; "
+            "remove it"
+        )
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC | flags)
+    if not os.path.samestat(os.fstat(descriptor), there):
+        os.close(descriptor)
+        raise FileInputError(f"{path} was exchanged for another while it was opened: nothing is written into it")
+    return descriptor
 
 
 def _replace(path: Path, content: bytes, there: os.stat_result | None) -> None:
@@ -211,11 +234,7 @@ def _write_stream(path: Path, there: os.stat_result, content: bytes) -> None:
     if own is not None:
         _write_into(os.dup(own), content)
         return
-    if there.st_uid not in _trusted():
-        raise FileInputError(
-            f"{path} is no file and belongs to user {there.st_uid}: secrets are not handed to another user; remove it"
-        )
-    _write_into(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), content)
+    _write_into(_open_own(path, there, 0), content)
 
 
 def _write_into(descriptor: int, content: bytes) -> None:

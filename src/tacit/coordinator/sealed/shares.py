@@ -165,8 +165,10 @@ def _signers(given: Sequence[Given], holders: Mapping[str, RSAPublicKey]) -> set
     """Who signed the shares. Two names may have one key: then too each signature speaks for one of them."""
     signers: set[str] = set()
     for one in given:
-        free = (name for name in sorted(holders) if name not in signers)
-        signers.update(next(([name] for name in free if _signed(holders[name], one)), []))
+        for name in sorted(set(holders) - signers):
+            if _signed(holders[name], one):
+                signers.add(name)
+                break
     return signers
 
 

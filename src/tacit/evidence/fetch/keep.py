@@ -19,7 +19,7 @@ from typing import Any
 from tacit.errors import CollateralAbsentError, CollateralError, EvidenceError
 from tacit.evidence.anchor.certificates import parse_crl
 from tacit.evidence.anchor.strict_json import MAX_JSON_SIZE, parse_strict_json
-from tacit.evidence.fetch.amd import AmdPlatform, platform_of_certificates
+from tacit.evidence.fetch.amd import AmdPlatform, of_cloud, platform_of_certificates
 from tacit.evidence.fetch.intel import IntelPlatform, platform_of_collateral
 from tacit.evidence.intel.collateral import (
     IntelCollateral,
@@ -77,7 +77,7 @@ def platform_of(collateral: Collateral) -> Platform:
     """Which platform collateral is for, as it says itself. Raises: CollateralError, UntrustedRootError."""
     if isinstance(collateral, IntelCollateral):
         return platform_of_collateral(collateral)
-    return platform_of_certificates(collateral)
+    return of_cloud(platform_of_certificates(collateral), collateral)
 
 
 def render_kept(kept: Kept) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Bundle:
         return self._entries
 
     def load(self, platform: Platform) -> Kept | None:
-        """What is kept for a platform, and None where nothing is.
+        """What is kept for a platform, and None where nothing is; for a cloud that is not known, the first of its TCB.
 
         Raises:
             CollateralAbsentError: the file is gone.
@@ -152,7 +152,10 @@ class Bundle:
         """
         if self._stamp() != self._read_as:
             self._read()
-        return self._entries.get(str(platform))
+        found = self._entries.get(str(platform))
+        if found is None and isinstance(platform, AmdPlatform) and not (platform.chip_id or platform.cloud):
+            found = next((one for name, one in self._entries.items() if name.startswith(f"{platform}-")), None)
+        return found
 
     def _stamp(self) -> tuple[int, int, int]:
         try:

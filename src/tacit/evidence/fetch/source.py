@@ -18,7 +18,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -163,7 +163,7 @@ class CollateralSource:
             platform = of_cloud(platform, brought)
         slot = self._slot(str(platform))
         kept = self._at_hand(platform, slot, now)
-        if kept is None and brought is not None and self._address(platform) is None:
+        if kept is None and brought is not None and self._address(platform) is None and not self._since(platform):
             kept = keep(brought, fetched=now)
         fetched = kept is None
         if kept is None:
@@ -177,7 +177,13 @@ class CollateralSource:
             if fetched or not (worn or unknown) or isinstance(exc, BindingError) or self._address(platform) is None:
                 raise
             # A part or a TDX module may be newer than what is kept. Or somebody lies: that is charged to strangers.
-            fetched, kept = True, self._fetch(platform, slot, now, instead_of=kept, brought=brought, strange=unknown)
+            try:
+                fetched, kept = (
+                    True,
+                    self._fetch(platform, slot, now, instead_of=kept, brought=brought, strange=unknown),
+                )
+            except CollateralAbsentError as absent:
+                raise exc if unknown else absent from None
             claims = self._judge(evidence, kept, anchor, platform, now=now, binding=binding)
         self._remember(platform, slot, kept, store=fetched)  # (5)
         if not fetched:
@@ -216,25 +222,15 @@ class CollateralSource:
 
     def _at_hand(self, platform: Platform, slot: _Slot, now: datetime) -> Kept | None:
         """(2) What need not be fetched."""
-        found = [slot.kept, self._bundled(platform)]
+        found = [slot.kept, None if self._bundle is None else self._bundle.load(platform)]
         if self._cache is not None and (slot.kept is None or not slot.kept.in_force(now)):
             found.append(self._cache.load(platform))
-        with self._lock:
-            overruled = self._newest.get(_overruled(platform), 0)
-        there = [one for one in found if one is not None and one.fetched_by(now).timestamp() >= overruled]
+        since = self._since(platform)
+        there = [one for one in found if one is not None and one.fetched_by(now).timestamp() >= since]
         in_force = [one for one in there if one.in_force(now)]
         # Offline, what has ended says more by its own refusal than "there is none".
         ended = there if self._address(platform) is None else []
         return max(in_force or ended, key=lambda one: one.fetched_by(now), default=None)
-
-    def _bundled(self, platform: Platform) -> Kept | None:
-        """What the bundle has for a platform. It tells no clouds apart, so whose certificate it has is looked at here."""
-        if self._bundle is None or not isinstance(platform, AmdPlatform) or not platform.cloud:
-            return None if self._bundle is None else self._bundle.load(platform)
-        found = self._bundle.load(replace(platform, cloud=b""))
-        if found is None or not isinstance(found.collateral, AmdCollateral):
-            return None
-        return found if of_cloud(platform, found.collateral) == platform else None
 
     def _fetch(
         self,
@@ -249,8 +245,9 @@ class CollateralSource:
         """Collateral from its maker's service, or what another thread just got there. Raises: EvidenceError."""
         address = self._address(platform)
         if address is None:
+            none = "all collateral at hand was overruled" if self._since(platform) else "there is no collateral"
             raise CollateralAbsentError(
-                f"there is no collateral for {platform}, and no service to ask: name one, or bring a bundle "
+                f"{none} for {platform}, and no service to ask: name one, or bring a new bundle "
                 "(`tacit evidence bundle` makes one where there is a network)"
             )
         with slot.lock:
@@ -306,6 +303,11 @@ class CollateralSource:
         except OSError as exc:
             self._note(f"collateral cannot be kept on the disk: {exc.strerror}")
 
+    def _since(self, platform: Platform) -> int:
+        """Since when older collateral of a platform is overruled, in seconds of Unix time; 0 where none is."""
+        with self._lock:
+            return self._newest.get(_overruled(platform), 0)
+
     def _overrule(self, platform: Platform, slot: _Slot, now: datetime) -> None:
         """Nothing that was fetched before now judges this platform again, in this process or the next.
 
@@ -313,7 +315,7 @@ class CollateralSource:
         """
         since = {_overruled(platform): int(now.timestamp())}
         with self._lock:
-            self._newest.update(since)
+            self._newest |= {name: max(second, self._newest.get(name, 0)) for name, second in since.items()}
             slot.kept = None
         try:
             if self._cache is not None:
