@@ -330,6 +330,17 @@ def status_of(events: list[Any]) -> str | None:
     return next((found[b"grpc-status"].decode() for found in headers if b"grpc-status" in found), None)
 
 
+async def told(exchange: Any, *raw: bytes) -> str | None:
+    """The status that comes, however long a busy machine takes."""
+    events: list[Any] = []
+    for _ in range(60):
+        events += await exchange(*raw)
+        raw = ()
+        if found := status_of(events):
+            return found
+    return None
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -341,7 +352,7 @@ async def test_t48_a_message_is_judged_by_its_first_five_bytes(mesh: Any, body: 
     async with serving(start_mesh, mesh) as port, http2(mesh, port) as (connection, exchange):
         connection.send_headers(1, HEADERS)
         connection.send_data(1, body)
-        assert status_of(await exchange()) == status
+        assert await told(exchange) == status
 
 
 @pytest.mark.parametrize("body", [b"", b"\x00\x00", b"\x00\x00\x00\x00\x09abc"])
@@ -349,7 +360,7 @@ async def test_a_message_that_ends_early_is_refused(mesh: Any, body: bytes) -> N
     async with serving(start_mesh, mesh) as port, http2(mesh, port) as (connection, exchange):
         connection.send_headers(1, HEADERS)
         connection.send_data(1, body, end_stream=True)
-        assert status_of(await exchange()) == "13"
+        assert await told(exchange) == "13"
 
 
 async def test_t48_frames_out_of_turn_end_the_connection_quietly(
@@ -377,10 +388,10 @@ async def test_a_frame_of_an_unknown_kind_is_passed_over(mesh: Any) -> None:
         connection.send_headers(1, HEADERS)
         connection.send_data(1, b"\x00\x00\x00\x00\x01x", end_stream=True)
         unknown = b"\x00\x00\x03\xfe\x00\x00\x00\x00\x00abc"
-        assert status_of(await exchange(unknown)) == "0"
+        assert await told(exchange, unknown) == "0"
         connection.send_headers(3, HEADERS)
         connection.send_data(3, b"\x00\x00\x00\x00\x01y", end_stream=True)
-        assert status_of(await exchange()) == "0"
+        assert await told(exchange) == "0"
 
 
 async def test_t48_streams_reset_at_once_leave_the_server_serving(mesh: Any) -> None:
