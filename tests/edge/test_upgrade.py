@@ -38,16 +38,15 @@ async def tell(request: HttpRequest) -> HttpResponse:
 
 
 async def raw(port: int, *pieces: bytes) -> bytes:
-    """What comes back for bytes that come in pieces, until the server closes or is silent."""
+    """What comes back for bytes in pieces until the server closes or is silent; a busy machine may take a while to begin."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     with suppress(TimeoutError, ConnectionError):
         for piece in pieces:
             writer.write(piece)
             await asyncio.sleep(0.02 if len(pieces) > 1 else 0)
-        async with asyncio.timeout(0.4):
-            while some := await reader.read(65536):
-                received += some
+        while some := await asyncio.wait_for(reader.read(65536), 0.4 if received else 3):
+            received += some
     writer.transport.abort()
     return received
 
