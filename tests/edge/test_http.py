@@ -233,7 +233,10 @@ async def test_t48_a_slow_sender_is_cut_off(begun: bytes) -> None:
         writer.transport.abort()
 
 
-async def test_t48_a_slow_body_is_cut_off_and_never_handled() -> None:
+@pytest.mark.parametrize(
+    "offer", [b"", b"Upgrade: h2c\r\nConnection: Upgrade\r\n"], ids=["plain", "an offer of HTTP/2"]
+)
+async def test_t48_a_slow_body_is_cut_off_and_never_handled(offer: bytes) -> None:
     handled: list[HttpRequest] = []
 
     async def note(request: HttpRequest) -> HttpResponse:
@@ -241,7 +244,7 @@ async def test_t48_a_slow_body_is_cut_off_and_never_handled() -> None:
         return HttpResponse(200, b"")
 
     async with serving(note, request_time=0.1) as port:
-        answer = await raw(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        answer = await raw(port, b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 10\r\n\r\nabc")
     assert (answer, handled) == (b"", [])
 
 

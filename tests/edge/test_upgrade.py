@@ -169,18 +169,6 @@ async def test_t48_the_limits_hold_for_a_request_that_offers_another_protocol() 
         assert statuses(await raw(port, POST % (1, b"X: " + b"a" * 100_000 + b"\r\n"))) == [b"431"]
 
 
-async def test_t48_a_slow_body_behind_an_offer_is_cut_off_and_never_handled() -> None:
-    handled: list[Any] = []
-
-    async def note(request: HttpRequest) -> HttpResponse:
-        handled.append(request)
-        return HttpResponse(200, b"")
-
-    async with serving(note, request_time=0.1) as port:
-        answer = await raw(port, POST % (1, b"Content-Length: 10\r\n") + b"abc")
-    assert (answer, handled) == (b"", [])
-
-
 async def test_who_offers_another_protocol_and_waits_for_100_continue_hears_it_once() -> None:
     async with serving(tell) as port:
         answer = await raw(port, POST % (1, b"Content-Length: 3\r\nExpect: 100-continue\r\n"), b"abc")
