@@ -7,7 +7,8 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,16 @@ async def test_a_blocking_client_streams_and_stops(mesh: Any) -> None:
     def work(channel: grpc.Channel) -> None:
         sent = [os.urandom(size) for size in (0, 10, 100_000, 3_000_000) * 3]
         assert list(channel.stream_stream("/t/Double")(iter(sent))) == [each + each for each in sent]
-        call = channel.stream_stream("/t/Double")(iter([b"a"]))
+        cancelled = threading.Event()
+
+        def unfinished() -> Iterator[bytes]:  # were it to end, the server could end the call before it is cancelled
+            yield b"a"
+            cancelled.wait()
+
+        call = channel.stream_stream("/t/Double")(unfinished())
         assert next(call) == b"aa"
         call.cancel()
+        cancelled.set()
         with pytest.raises(grpc.RpcError) as refused:
             list(call)
         assert refused.value.code() is grpc.StatusCode.CANCELLED
