@@ -16,6 +16,8 @@ from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.repository import ModelConfig, Repository
 
+PATIENCE = 60  # seconds that a busy machine may take; no test waits for them
+
 
 class Events(list[tuple[str, Mapping[str, object]]]):
     """An observer that remembers."""
@@ -72,10 +74,9 @@ def serving(tmp_path: Path) -> Serving:
         ]
         task = asyncio.ensure_future(program.serve(parse_flags(given), environ))
         try:
-            for _ in range(500):
-                if port_file.exists() or task.done():
-                    break
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(PATIENCE):
+                while not port_file.exists() and not task.done():
+                    await asyncio.sleep(0.01)
             if task.done():
                 task.result()
             yield json.loads(port_file.read_text())
@@ -84,7 +85,7 @@ def serving(tmp_path: Path) -> Serving:
             await asyncio.gather(task, return_exceptions=True)
             for thread in threading.enumerate():
                 if thread.name == "storage":
-                    thread.join(10)
+                    thread.join(PATIENCE)
 
     return start
 
