@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,13 @@ def make_repository(events: Events) -> Any:
     yield make
     for repository in made:
         repository.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory of the test's own: what others make and sweep in `/dev/shm` meanwhile is not in it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="test-") as name:
+        yield Path(name)
 
 
 Serving = Callable[[Sequence[str], Mapping[str, str]], Any]

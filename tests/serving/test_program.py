@@ -432,9 +432,10 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
 def start_in_private_folder(flags: Sequence[str]) -> tuple[subprocess.Popen[str], Path]:
     """The program with the folder in memory that premain would have made for this very process."""
     script = (
-        "import os, pathlib, sys, uuid\n"
-        "made = pathlib.Path('/dev/shm', f'tacit-{uuid.uuid4()}-{os.getpid()}-test')\n"
-        "made.mkdir(mode=0o700); (made / 'keys').mkdir(mode=0o700); (made / 'keys' / 'm').write_bytes(bytes(32))\n"
+        "import os, pathlib, uuid\n"
+        "from tacit.marble.place import make_memory_folder\n"  # locked: who sweeps there meanwhile leaves it
+        "made = make_memory_folder(pathlib.Path('/dev/shm'), str(uuid.uuid4()))\n"
+        "(made / 'keys' / 'm').write_bytes(bytes(32))\n"
         "os.environ['TACIT_KEY_DIR'] = str(made / 'keys')\n"
         "print(made, flush=True)\n"
         "from tacit.programs.serve import main; main()"
