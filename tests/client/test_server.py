@@ -308,10 +308,13 @@ async def test_t48_strangers_who_ask_for_evidence_neither_wait_without_end_nor_s
     asked = [asyncio.create_task(rest.handle(asking(number))) for number in range(9)]
     try:
         await asyncio.sleep(0)
-        refused = await asyncio.wait_for(rest.handle(asking(9)), 5)
+        refused = await asyncio.wait_for(rest.handle(asking(9)), 60)
         assert (refused.status, b"8 others wait" in refused.body) == (503, True)
         asked[0].cancel()
         await asyncio.wait([asked[0]], timeout=60)
+        async with asyncio.timeout(60):
+            while not tee.begun:
+                await asyncio.sleep(0.01)
         late = asyncio.create_task(rest.handle(asking(10)))
         await asyncio.sleep(0.05)
         assert tee.begun == 1, "whoever leaves gives nobody the place of the one at work"
