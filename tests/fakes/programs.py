@@ -32,7 +32,7 @@ from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
 
 _PROGRAMS = Path(sys.executable).parent
 _LISTENING = re.compile(r"(client|mesh) API listening on (\S+?)[\"\s]")
-_START = 30.0  # seconds
+_START = 100.0  # seconds
 
 
 def make_platform_folder(folder: Path) -> Path:
