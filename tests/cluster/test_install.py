@@ -266,7 +266,7 @@ def test_a_person_who_interrupts_hears_how_to_go_on(fresh: Place) -> None:
         until(lambda: "marblerun-coordinator" in kubectl("get", "deployments", "-n", fresh.name, check=False))
         time.sleep(1)
         started.send_signal(2)
-        _, err = started.communicate(timeout=30)
+        _, err = started.communicate(timeout=100)
     assert started.returncode == 130
     assert "run the same command again, and it goes on from there" in err
     assert "Deployment marblerun-coordinator: 1 of 1 ready" in fresh.tacit("install", "--unattested").out

@@ -94,7 +94,7 @@ def serving(folder: Path, identity: dict[str, str]) -> Iterator[dict[str, int]]:
             env=os.environ | identity,
         )
     try:
-        for _ in range(600):
+        for _ in range(2000):
             if b'"ready"' in log.read_bytes():
                 break
             assert server.poll() is None, log.read_text()
@@ -102,7 +102,7 @@ def serving(folder: Path, identity: dict[str, str]) -> Iterator[dict[str, int]]:
         yield json.loads(port_file.read_text())
     finally:
         server.terminate()
-        assert server.wait(30) == 0
+        assert server.wait(60) == 0
 
 
 @pytest.mark.clients

@@ -48,7 +48,7 @@ def start(program: str, folder: Path, arguments: list[str], environ: dict[str, s
     with said.open("wb") as log:
         running = subprocess.Popen(command, cwd=folder, env=env, stderr=log, stdout=log)
         try:
-            for _ in range(600):
+            for _ in range(1800):
                 if re.search(rb'mesh API listening|PreMain. .* starting |"event": "ready"', said.read_bytes()):
                     break
                 try:
