@@ -29,12 +29,13 @@ from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.engines.staging import sweep
 from tacit.serving.loading import messages, warmup
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.opening import Loading, Opener
-from tacit.serving.loading.process import Worker, _sweep
+from tacit.serving.loading.process import Worker
 from tacit.serving.loading.starting import Command, Isolation, start
 from tacit.serving.loading.supervised import SupervisedEngine, pause_before
 from tacit.serving.plane import Selector, State
@@ -729,5 +730,5 @@ def test_t46_what_a_killed_server_left_in_memory_is_removed(tmp_path: Path) -> N
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"plain")
     (tmp_path / "tacit-worker-1x-y").mkdir()
-    _sweep(tmp_path)
+    sweep(tmp_path)
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted([alive.name, "tacit-worker-1x-y"])
