@@ -79,7 +79,7 @@ class Running:
             env={**self.env, **extra},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -146,7 +146,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     yield found
     if found.process.poll() is None:
         found.process.send_signal(signal.SIGTERM)
-    found.process.communicate(timeout=100)
+    found.process.communicate(timeout=300)
 
 
 def test_the_python_example_works_when_pasted(running: Running) -> None:
@@ -250,7 +250,7 @@ def test_a_second_one_beside_it_takes_other_ports_and_gives_the_engines_reason(
 def test_a_server_that_dies_is_reported_and_everything_ends(running: Running) -> None:
     (server,) = [pid for pid, words in processes_of(running.folder).items() if "--model_name" in words]
     os.kill(server, signal.SIGKILL)
-    rest = running.process.communicate(timeout=100)[0]
+    rest = running.process.communicate(timeout=300)[0]
     assert running.process.returncode == 1
     assert rest.splitlines()[-1].startswith("Error: the server ended by itself with code -9: ")
     nothing_is_left(running.folder)
@@ -319,7 +319,7 @@ def test_a_signal_at_any_moment_ends_everything(tmp_path: Path, line: str, numbe
     (tmp_path / "tiny.onnx").write_bytes(onnx_model())
     found = start(tmp_path, tmp_path / "tiny.onnx", until=line)
     found.process.send_signal(number)
-    rest = found.process.communicate(timeout=100)[0]
+    rest = found.process.communicate(timeout=300)[0]
     assert found.process.returncode == 130
     assert rest.splitlines()[-1] == "Interrupted."
     nothing_is_left(tmp_path)

@@ -19,7 +19,7 @@ from cryptography import x509
 from fakes.kubernetes import TAG, Place, a_pod, found, kubectl, place, until
 from tacit import __version__
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 CHART = Path(__file__).parents[2] / "deploy" / "charts" / "tacit"
 IMAGE = f"localhost/tacit-injector:{TAG or __version__}"

@@ -21,7 +21,7 @@ from fakes.programs import make_platform_folder
 from fakes.stage import Running, Stage
 from tacit.client.inference import ServingClient
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 SERVERS = {"coordinator": "tacit-coordinator", "marble": "tacit-serve"}
 PREMAIN = {"coordinator": "tacit-coordinator", "marble": "tacit-premain"}
 

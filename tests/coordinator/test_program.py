@@ -161,7 +161,7 @@ def test_a_user_is_known_by_the_certificate_of_the_connection(tmp_path: Path) ->
 
 
 def start(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *arguments], env=environ, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run([PROGRAM, *arguments], env=environ, capture_output=True, text=True, timeout=300, check=False)
 
 
 def refused(environ: dict[str, str], *arguments: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from fakes.hosts import ThisMachine
 from fakes.journey import Person, small_resnet
 
-pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(600)]
 
 COORDINATOR = (
     "EDG_COORDINATOR_CLIENT_ADDR=127.0.0.1:0 EDG_COORDINATOR_MESH_ADDR=127.0.0.1:0 EDG_COORDINATOR_SEAL_DIR=new"

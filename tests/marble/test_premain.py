@@ -375,7 +375,7 @@ def run_premain(
         env=env | dict(environ),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
 

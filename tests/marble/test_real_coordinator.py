@@ -59,7 +59,7 @@ def run_premain(
     folder: Path, coordinator: CoordinatorProcess, platform: Path, **more: str
 ) -> "subprocess.CompletedProcess[str]":
     env = environment(folder, coordinator, platform, **more)
-    return subprocess.run([PREMAIN], cwd=folder, env=env, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run([PREMAIN], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_coordinator_is_waited_for_attested_and_obeyed(

@@ -17,7 +17,7 @@ from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.repository import ModelConfig, Repository
 
-PATIENCE = 60  # seconds that a busy machine may take; no test waits for them
+PATIENCE = 300  # seconds that a busy machine may take; no test waits for them
 
 
 class Events(list[tuple[str, Mapping[str, object]]]):

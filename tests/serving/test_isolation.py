@@ -70,9 +70,10 @@ Make = Callable[..., Repository]
 
 
 @pytest.fixture
-def make(events: Any) -> Iterator[Make]:
+def make(events: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Repositories whose models are tried out, or kept, in processes of their own."""
     made: list[Repository] = []
+    monkeypatch.setattr("tacit.serving.loading.process._PATIENCE", 60.0)  # what it died of is told, however late
 
     def start(
         base: Path,
@@ -102,7 +103,7 @@ def ask(repository: Repository, value: float = 1.0, rows: int = 1, version: int 
 
 
 def until(reached: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while not reached():
         assert time.monotonic() < end, what
         time.sleep(0.02)
@@ -147,7 +148,7 @@ def test_t43_a_version_that_never_answers_its_trial_holds_up_no_other(
     repository = make(tmp_path, Isolation.PROBE)
     begin = time.monotonic()
     repository.poll()
-    assert time.monotonic() - begin < 100
+    assert time.monotonic() - begin < 300
     until(lambda: children() <= before, "the trial's process is still there")
 
 
@@ -316,7 +317,7 @@ def test_t43_a_model_that_hangs_is_unloaded_all_the_same(
     repository, pending = hanging
     begin = time.monotonic()
     repository.unload_model("m")
-    assert time.monotonic() - begin < 100
+    assert time.monotonic() - begin < 300
     check_unavailable(pending)
     assert not children()
     assert "did not answer" in str(events.named("model-unloaded")[0]["message"])
@@ -330,7 +331,7 @@ def test_t43_a_model_that_hangs_gives_way_to_its_next_version(
     put(tmp_path, 2)
     begin = time.monotonic()
     repository.poll()
-    assert time.monotonic() - begin < 100
+    assert time.monotonic() - begin < 300
     check_unavailable(pending)
     assert [status.state for status in repository.statuses("m")] == [State.AVAILABLE, State.END]
     np.testing.assert_allclose(ask(repository).result(60)["y"].array, [models.WEIGHTS.sum(0)], rtol=1e-6)
@@ -343,7 +344,7 @@ def test_t43_a_model_that_hangs_gives_way_to_another_configuration(
     put(tmp_path / "other", 1)
     begin = time.monotonic()
     repository.reload([ModelConfig(tmp_path / "other", Access("other", Format.PLAIN))])
-    assert time.monotonic() - begin < 100
+    assert time.monotonic() - begin < 300
     check_unavailable(pending)
     assert repository.names() == ("other",)
     assert len(children()) == 1
@@ -353,7 +354,7 @@ def test_t43_a_model_that_hangs_does_not_keep_the_server_from_its_end(hanging: t
     repository, pending = hanging
     begin = time.monotonic()
     repository.close()
-    assert time.monotonic() - begin < 100
+    assert time.monotonic() - begin < 300
     check_unavailable(pending)
     assert not children()
 
@@ -707,7 +708,7 @@ async def test_the_program_serves_with_each(serving: Any, tmp_path: Path, isolat
     flags = ["--model_name=m", f"--model_base_path={tmp_path / 'models'}", f"--isolation={isolation}"]
     async with serving(flags, dict(os.environ)) as ports, httpx.AsyncClient(trust_env=False) as client:
         address = f"http://127.0.0.1:{ports['rest']}"
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(300):
             while (await client.get(f"{address}/v2/health/ready")).status_code != 200:
                 await asyncio.sleep(0.1)
         answer = await client.post(f"{address}/v1/models/m:predict", json={"instances": [[1, 1, 1, 1]]})

@@ -50,7 +50,7 @@ def message() -> bytes:
 
 async def predict(channel: grpc.aio.Channel) -> None:
     call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             try:
                 response = PredictResponse.FromString(await call(message()))
