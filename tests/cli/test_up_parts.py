@@ -188,11 +188,19 @@ def test_a_port_in_use_is_replaced(family: socket.AddressFamily, address: str) -
         assert chosen != taken
 
 
+def is_kept(port: int) -> bool:
+    """Whether it is given to who asks for it."""
+    with reserved_ports([port]) as (given,):
+        return given == port
+
+
 def test_a_free_port_is_kept_and_one_to_avoid_is_not() -> None:
-    with reserved_ports([0]) as (free,):
-        pass
-    with reserved_ports([free]) as chosen:
-        assert chosen == (free,)
+    for _ in range(3):  # any process of this machine may take one that is free
+        with reserved_ports([0]) as (free,):
+            pass
+        if kept := is_kept(free):
+            break
+    assert kept
     with reserved_ports([free], avoid={free}) as chosen:
         assert chosen != (free,)
 
@@ -203,13 +211,15 @@ def test_no_port_is_chosen_twice() -> None:
 
 
 def test_a_port_that_is_given_to_one_who_has_yet_to_listen_is_not_given_to_another() -> None:
-    with reserved_ports([0]) as (given,):
-        with reserved_ports([given]) as (other,):
-            assert other != given
-        with listening_at(given):  # the other's choice did not touch it
-            pass
-    with reserved_ports([given]) as (again,):
-        assert again == given
+    for _ in range(3):  # any process of this machine may take one that is free again
+        with reserved_ports([0]) as (given,):
+            with reserved_ports([given]) as (other,):
+                assert other != given
+            with listening_at(given):  # the other's choice did not touch it
+                pass
+        if kept := is_kept(given):
+            break
+    assert kept
 
 
 def test_a_reservation_ends_with_its_process() -> None:
@@ -217,15 +227,17 @@ def test_a_reservation_ends_with_its_process() -> None:
         "import sys\nfrom tacit.cli.up.ports import reserved_ports\n"
         "with reserved_ports([0]) as (port,):\n    print(port, flush=True)\n    sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with holder:
-        assert holder.stdout is not None
-        port = int(holder.stdout.readline())
-        with reserved_ports([port]) as (other,):
-            assert other != port
-        holder.kill()
-    with reserved_ports([port]) as (again,):
-        assert again == port
+    for _ in range(3):  # any process of this machine may take one that is free again
+        holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with holder:
+            assert holder.stdout is not None
+            port = int(holder.stdout.readline())
+            with reserved_ports([port]) as (other,):
+                assert other != port
+            holder.kill()
+        if kept := is_kept(port):
+            break
+    assert kept
 
 
 # ---- signals
