@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import FormatOption as OutputFormatOption
-from tacit.cli.files import check_format
+from tacit.cli.files import check_format, printable
 from tacit.cli.model.progress import progress_bar
 from tacit.cli.trust.through import open_cluster
 from tacit.errors import UsageError
@@ -249,7 +249,7 @@ def inspect(
         typer.echo(json.dumps({"Path": str(model), **found.fields}))
         return
     for line in found.lines:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
