@@ -51,6 +51,8 @@ def predict(
     Example: tacit predict localhost:4433 digits image.npy
     """
     inputs = load_arrays(file)
+    for word in (model, *(inputs if isinstance(inputs, Mapping) else ())):
+        _check_text(word)
     credential = load_credential(cert, key, token_file)
     open_way(parse_address(host, default_port=COORDINATOR_PORT))
     if server is not None:
@@ -67,6 +69,16 @@ def predict(
         typer.echo(f"Prediction written to {output}")
         return
     typer.echo(json.dumps({name: _jsonable(value) for name, value in named.items()}))
+
+
+def _check_text(word: str) -> None:
+    """Refuse a name that no request can hold. Raises: InputError."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(
+            f"{word!r} is no text, so nothing is called that; check the name of the model or input"
+        ) from exc
 
 
 def load_credential(cert: Path | None, key: Path | None, token_file: Path | None) -> Credential | None:
