@@ -51,8 +51,7 @@ def predict(
     Example: tacit predict localhost:4433 digits image.npy
     """
     inputs = load_arrays(file)
-    for word in (model, *(inputs if isinstance(inputs, Mapping) else ())):
-        _check_text(word)
+    _check_text(model)
     credential = load_credential(cert, key, token_file)
     open_way(parse_address(host, default_port=COORDINATOR_PORT))
     if server is not None:
@@ -120,6 +119,7 @@ def _parse_json(path: Path, raw: bytes) -> Any:
         raise InputError(f"{path} is no JSON ({exc})") from exc
     arrays: dict[str, Any] = {}
     for name, item in value.items() if isinstance(value, dict) else [("", value)]:
+        _check_text(name)
         try:
             array = np.asarray(item)
         except (ValueError, OverflowError) as exc:
