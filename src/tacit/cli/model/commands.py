@@ -273,7 +273,7 @@ def push(
     import asyncio
     from pathlib import PurePosixPath
 
-    from tacit.cli.model.push import find_storage
+    from tacit.cli.model.push import check_pushed, find_storage
     from tacit.cli.model.push import push as push_file
 
     del kube  # there is no other way yet
@@ -282,6 +282,7 @@ def push(
             f"{model} has not the name of an encrypted model (.capsule, .encrypted), and whoever runs the cluster would read "
             "it; encrypt it with `tacit model encrypt`, or say --plaintext"
         )
+    check_pushed(model, plaintext=plaintext)
 
     async def work() -> None:
         async with open_cluster() as cluster:
