@@ -109,7 +109,9 @@ def convert(
 def encrypt(
     *,
     key: KeyOption,
-    model: Annotated[Path, typer.Option("-m", "--model", help="The model: a file or a folder.")],
+    model: Annotated[
+        Path, typer.Option("-m", "--model", help="The model: a folder, or a file with what belongs to it.")
+    ],
     format_: FormatOption = CAPSULE,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: encrypted/NAME.capsule.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name in the capsule. Default: from the path.")] = None,
