@@ -15,8 +15,9 @@ from tacit.client import connect as connect_module
 from tacit.client.address import Address
 from tacit.client.coordinator import fingerprint
 from tacit.client.inference import RestServingClient, ServingClient, TensorSpec, VersionStatus, fit_to
-from tacit.client.inference.grpc import grpc_error
+from tacit.client.inference.grpc import AsyncServingClient, grpc_error
 from tacit.client.session import Model
+from tacit.client.session.model import AsyncModel
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
 from tacit.errors import (
     EvidenceError,
@@ -309,6 +310,21 @@ def test_a_model_that_the_server_has_not_is_told_with_the_server(model: Model, s
     with pytest.raises(RequestError, match=said) as refused:
         model.predict([[1, 2]])
     assert refused.value.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(grpc.StatusCode.NOT_FOUND, "has no model 'double' in version 3; check"), (grpc.StatusCode.INTERNAL, "^none$")],
+)
+async def test_by_asyncio_too_a_model_that_the_server_has_not_is_told(
+    code: grpc.StatusCode, said: str, server: FakeServer, mesh: Mesh
+) -> None:
+    server.answers[METADATA] = lambda raw, context: context.abort(code, "none")
+    trusted = grpc.ssl_channel_credentials(mesh.intermediate.certificate_pem)
+    client = AsyncServingClient(server.address, grpc.aio.secure_channel(server.address, trusted), timeout=5)
+    async with AsyncModel("double", client, address=server.address, tee="simulated", version=3) as model:
+        with pytest.raises(RequestError, match=said):
+            await model.predict([[1, 2]])
 
 
 def test_a_refusal_to_tell_of_a_model_stays_what_it_is(model: Model, server: FakeServer) -> None:

@@ -181,6 +181,8 @@ def decrypt(
 ) -> None:
     """Open an encrypted model again, into memory that looks like a folder (tmpfs).
 
+    Where the machine swaps, such memory can reach a disk all the same.
+
     Example: tacit model decrypt -k model_key -m encrypted/resnet50.capsule -o /dev/shm/resnet50
     """
     from tacit.cli.model.encrypt import decrypt_capsule, decrypt_legacy
