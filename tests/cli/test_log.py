@@ -15,6 +15,7 @@ import pytest
 from fakes.command_line import Outcome, run_main
 from fakes.core import UUID
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
+from tacit.cli.coordinator.log import _for_a_person
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import issue_self_signed
 
@@ -162,3 +163,15 @@ def test_t31_a_state_that_was_put_back_is_refused_even_after_it_grew_past_what_w
     place.restart()
     place.activate()
     assert run_main("status", place.host).code == 0
+
+
+def test_what_somebody_called_himself_steers_no_terminal() -> None:
+    entry = {
+        "number": 1,
+        "time": "2026-01-01T00:00:00Z",
+        "event": "refused",
+        "marbleType": "\x1b]0;mine\x07",
+        "uuid": "a",
+    }
+    shown = _for_a_person(json.dumps(entry).encode())
+    assert shown.endswith(r'refused  marbleType="\u001b]0;mine\u0007" uuid=a')

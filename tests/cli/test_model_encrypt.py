@@ -305,3 +305,37 @@ def test_inspect_of_a_file_that_is_no_capsule_is_one_line() -> None:
     Path("x.capsule").write_bytes(b"hello")
     done = run_app(app, "inspect", "x.capsule")
     assert (done.code, done.err.startswith("Error: ")) == (1, True)
+
+
+def test_t46_a_way_back_behind_a_folder_that_is_not_there_leads_to_no_disk(model: Path, memory: Path) -> None:
+    encrypt(model)
+    done = decrypt(memory / "new/../../../../proc/plain")
+    assert (done.code, "must not reach a disk" in done.err) == (1, True)
+    assert not list(memory.iterdir())
+
+
+def test_a_place_that_is_taken_is_not_written_into(model: Path, memory: Path) -> None:
+    encrypt(model)
+    (memory / "there").mkdir()
+    assert "there exists already; name another place with --out" in decrypt(memory / "there").err
+
+
+def test_a_capsule_is_not_taken_for_the_demos_format_nor_the_other_way_round(model: Path, memory: Path) -> None:
+    encrypt(model)
+    encrypt_ctr("--unauthenticated")
+    assert "is a capsule; leave --format out" in decrypt(memory / "x", "--format", "ctr").err
+    assert "wants --format ctr" in decrypt(memory / "x", of="encrypted/saved_model.pb.encrypted").err
+    assert not list(memory.iterdir())
+
+
+@pytest.mark.parametrize("verb", ["decrypt", "rekey", "inspect"])
+def test_a_refused_capsule_is_named(verb: str, model: Path) -> None:
+    encrypt(model)
+    Path("other").write_bytes(base64.b64encode(bytes(32)))
+    capsule = "encrypted/digits.capsule"
+    words = {
+        "decrypt": ("-k", "other", "-m", capsule, "-o", "/dev/shm/tacit-test-none"),
+        "rekey": ("-k", "other", "--new-key", "next", "-m", capsule),
+        "inspect": ("-k", "other", capsule),
+    }
+    assert f"Error: {capsule}: this key does not open" in run_app(app, verb, *words[verb]).err

@@ -176,3 +176,21 @@ def test_inspect_of_a_folder_of_versions_asks_for_one(tmp_path: Path) -> None:
     (tmp_path / "digits" / "1").mkdir(parents=True)
     done = run_app(app, "inspect", tmp_path / "digits")
     assert (done.code, "name one of them" in done.err) == (2, True)
+
+
+def test_t42_a_hostile_name_in_a_model_is_shown_and_neither_steers_the_terminal_nor_forges_a_line(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.pb"
+    path.write_bytes(graph_bytes(node("\x1b]0;mine\x07\nID: 00 (as a plain model)", "Odd")))
+    done = run_app(app, "inspect", path)
+    assert done.code == 0
+    assert r"\x1b]0;mine\x07\nID: 00" in done.out
+    assert ("\x1b" in done.out, len([line for line in done.lines if line.startswith("ID: ")])) == (False, 1)
+
+
+def test_inspect_of_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.onnx"))
+    path.write_bytes(b"m")
+    done = run_app(app, "inspect", path)
+    assert (done.code, "is not UTF-8" in done.err) == (1, True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,6 +13,7 @@ from fakes.pods import NAME, NAMESPACE, FakePods, pod_of, volume
 from tacit.cli.model import push as pushing
 from tacit.cli.model.push import ATTEMPTS, PIECE, Pushed, find_storage, push
 from tacit.errors import ClusterAccessError, ClusterError, FileInputError, InputError
+from tacit.vault import seal_folder
 
 MODEL = os.urandom(3 * PIECE + 1234)
 
@@ -135,3 +137,29 @@ def test_a_plain_model_is_not_pushed_by_accident() -> None:
     done = run_main("model", "push", "model.onnx", "--kube")
     assert done.code == 2
     assert "tacit model encrypt" in done.err
+
+
+def test_a_plain_model_by_the_name_of_a_capsule_is_not_pushed(tmp_path: Path) -> None:
+    (tmp_path / "m.capsule").write_bytes(b"weights that nobody may read " * 10)
+    done = run_main("model", "push", tmp_path / "m.capsule")
+    assert (done.code, "m.capsule: this is no capsule" in done.err) == (1, True)
+
+
+def test_a_capsule_that_was_cut_is_not_pushed(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(MODEL)
+    seal_folder(tmp_path / "m.onnx", tmp_path / "m.capsule", bytes(32), name="m", version=1)
+    os.truncate(tmp_path / "m.capsule", PIECE)
+    assert "m.capsule: the capsule's end is damaged" in run_main("model", "push", tmp_path / "m.capsule").err
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: Path(path).touch()])
+def test_what_is_no_file_is_told_before_a_cluster_is_asked(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "m.encrypted")
+    assert "an encrypted model was expected" in run_main("model", "push", tmp_path / "m.encrypted").err
+
+
+async def test_a_name_of_the_longest_kind_arrives(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / ("ä" * 123 + ".capsule")
+    path.write_bytes(MODEL)
+    await pushed(FakePods(), path, folder)
+    assert (folder / path.name).read_bytes() == MODEL

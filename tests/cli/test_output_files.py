@@ -73,3 +73,30 @@ def test_what_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> Non
     assert file.read_text() == "before"
     with pytest.raises(FileInputError, match="name another file with -r"):
         check_output(tmp_path / "missing" / "file", option="-r")
+
+
+def test_what_a_killed_command_left_is_not_in_the_way_of_another_with_its_process_id(tmp_path: Path) -> None:
+    # In a container each command has the same number, time and again.
+    (tmp_path / f".file.{os.getpid()}.tmp").write_text("left")
+    write_output(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_a_name_of_the_longest_kind_is_written(tmp_path: Path) -> None:
+    write_output(tmp_path / ("ä" * 127), b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["ä" * 127]
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    found: list[tuple[bytes, bool]] = []
+    sync = os.fsync
+
+    def recorded(number: int) -> None:
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            found.append((Path(f"/proc/self/fd/{number}").read_bytes(), file.exists()))
+        sync(number)
+
+    monkeypatch.setattr("os.fsync", recorded)
+    write_output(file, b"content")
+    assert found == [(b"content", False)]

@@ -40,6 +40,7 @@ def test_json_keeps_its_lists_for_the_type_that_the_model_declares(tmp_path: Pat
         ("[" * 100_000, "is no JSON"),
         ("[[1, 2], [3]]", "its rows differ in length"),
         ('{"a": [1, [2]]}', "a is no array"),
+        ('{"\\ud800": [1]}', "is no text"),
         ("null", "holds null"),
         ('[{"b": 1}]', "holds null, an object"),
         ("[1e400000, 9" + "9" * 400 + "]", "too large a number"),

@@ -22,6 +22,7 @@ from fakes.models import onnx_identity, onnx_model, saved_model
 from fakes.programs import make_platform_folder
 from tacit.cli.up import command, examples
 from tacit.client.trust import TrustStore
+from tacit.errors import FileInputError
 
 pytestmark = pytest.mark.slow
 
@@ -252,7 +253,9 @@ def test_a_server_that_dies_is_reported_and_everything_ends(running: Running) ->
     os.kill(server, signal.SIGKILL)
     rest = running.process.communicate(timeout=300)[0]
     assert running.process.returncode == 1
-    assert rest.splitlines()[-1].startswith("Error: the server ended by itself with code -9: ")
+    assert rest.splitlines()[-1].startswith(
+        "Error: the server ended before its time by SIGKILL, as the system ends what takes too much memory: "
+    )
     nothing_is_left(running.folder)
 
 
@@ -323,3 +326,10 @@ def test_a_signal_at_any_moment_ends_everything(tmp_path: Path, line: str, numbe
     assert found.process.returncode == 130
     assert rest.splitlines()[-1] == "Interrupted."
     nothing_is_left(tmp_path)
+
+
+def test_a_place_that_is_full_is_named_with_the_way_to_another(tmp_path: Path) -> None:
+    # A device that is always full, by the name of the file.
+    (tmp_path / "servers.crt").symlink_to("/dev/full")
+    with pytest.raises(FileInputError, match="servers.crt cannot be kept .*; TMPDIR chooses another place"):
+        command._keep(tmp_path / "servers.crt", b"content")

@@ -310,6 +310,16 @@ def test_a_program_that_ends_too_early_is_named_with_its_last_word(tmp_path: Pat
     assert str(refusal.value) == "the coordinator ended with code 3: the port is taken"
 
 
+@pytest.mark.parametrize(
+    ("number", "said"), [(9, "by SIGKILL, as the system ends what takes too much memory"), (15, "by signal 15")]
+)
+def test_a_program_that_a_signal_ended_is_told_so(tmp_path: Path, number: int, said: str) -> None:
+    with Programs(tmp_path) as programs:
+        program = programs.start("server", script(f"os.kill(os.getpid(), {number})"), env=dict(os.environ))
+        with pytest.raises(ConnectError, match=f"the server ended {said}: it said nothing"):
+            program.wait_until(lambda: False, seconds=20)
+
+
 def test_a_part_that_is_not_installed_is_named_with_the_fix(tmp_path: Path) -> None:
     with Programs(tmp_path) as programs:
         program = programs.start("server", script("import no_such_engine"), env=dict(os.environ))

@@ -13,9 +13,12 @@ import tacit
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW, FakeTee
 from tacit.client import connect as connect_module
+from tacit.client.address import Address
 from tacit.client.coordinator import fingerprint
 from tacit.client.inference import RestServingClient, ServingClient, TensorSpec, VersionStatus, fit_to
+from tacit.client.inference.grpc import AsyncServingClient, grpc_error
 from tacit.client.session import Model
+from tacit.client.session.model import AsyncModel
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
 from tacit.errors import (
     EvidenceError,
@@ -24,10 +27,12 @@ from tacit.errors import (
     MeasurementError,
     NotSetError,
     NotTrustedError,
+    PeerError,
     PinMismatchError,
     RequestError,
     RollbackError,
     Status,
+    TacitError,
     TlsError,
     UnreachableError,
 )
@@ -298,6 +303,70 @@ def test_values_take_the_declared_type_within_their_kind(value: object, declared
 def test_values_that_would_change_their_meaning_are_refused(value: object, declared: int) -> None:
     with pytest.raises(InputError, match="'x'"):
         fit_to(TensorSpec(declared, None), "x", value)
+
+
+def test_a_model_that_the_server_has_not_is_told_with_the_server(model: Model, server: FakeServer) -> None:
+    server.answers[METADATA] = lambda raw, context: context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+    said = rf"^the server at {server.address} has no model 'double'; check the name \(Servable not found\)$"
+    with pytest.raises(RequestError, match=said) as refused:
+        model.predict([[1, 2]])
+    assert refused.value.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(grpc.StatusCode.NOT_FOUND, "has no model 'double' in version 3; check"), (grpc.StatusCode.INTERNAL, "^none$")],
+)
+async def test_by_asyncio_too_a_model_that_the_server_has_not_is_told(
+    code: grpc.StatusCode, said: str, server: FakeServer, mesh: Mesh
+) -> None:
+    server.answers[METADATA] = lambda raw, context: context.abort(code, "none")
+    trusted = grpc.ssl_channel_credentials(mesh.intermediate.certificate_pem)
+    client = AsyncServingClient(server.address, grpc.aio.secure_channel(server.address, trusted), timeout=5)
+    async with AsyncModel("double", client, address=server.address, tee="simulated", version=3) as model:
+        with pytest.raises(RequestError, match=said):
+            await model.predict([[1, 2]])
+
+
+def test_a_refusal_to_tell_of_a_model_stays_what_it_is(model: Model, server: FakeServer) -> None:
+    server.answers[METADATA] = lambda raw, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
+    with pytest.raises(RequestError, match="^not you$"):
+        model.predict([[1, 2]])
+
+
+def test_text_with_half_a_character_is_refused() -> None:
+    with pytest.raises(InputError, match="half a character"):
+        ServingClient.without_tls("localhost:1").predict("m", {"x": np.array(["\ud800"])})
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind", "said"),
+    [
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "errors resolving nowhere:8500: [field:hostname lookup error:address lookup failed]",
+            UnreachableError,
+            "nobody answers at nowhere:8500; check the address",
+        ),
+        (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "Received http2 header with status: 404",
+            PeerError,
+            "nowhere:8500 speaks HTTP and no gRPC; give the port of the server's gRPC",
+        ),
+    ],
+)
+def test_a_wrong_address_is_told_as_one(code: grpc.StatusCode, words: str, kind: type[TacitError], said: str) -> None:
+    class Failed(grpc.RpcError):  # type: ignore[misc]
+        def code(self) -> grpc.StatusCode:
+            return code
+
+        def details(self) -> str:
+            return words
+
+    error = grpc_error(Address("nowhere", 8500), Failed(), 5)
+    assert isinstance(error, kind)
+    assert said in str(error)
 
 
 # ---- REST

@@ -145,3 +145,14 @@ def test_default_values_of_inputs_are_read_and_written() -> None:
     meta.signature_def["serving_default"].defaults["x"].tensor_content = b"odd"
     with pytest.raises(ModelFormatError, match="default value is no tensor"):
         parse_saved_model(model.SerializeToString())
+
+
+def test_a_file_that_is_nothing_but_graphs_is_refused_by_their_number() -> None:
+    with pytest.raises(ModelFormatError, match="has 1001 graphs; at most 1000 are read"):
+        parse_saved_model(b"\x08\x01" + b"\x12\x00" * 1001)
+
+
+def test_a_refusal_tells_of_tags_no_more_than_a_line_holds() -> None:
+    with pytest.raises(ModelFormatError, match="found none; none") as refused:
+        parse_saved_model(b"\x08\x01" + b"\x12\x00" * 1000)
+    assert len(str(refused.value)) < 400

@@ -141,6 +141,11 @@ def test_what_no_engine_reads_is_refused_in_the_words_of_both() -> None:
         load_model(bundle(onnx.ModelProto.SerializeToString(model)), ONE)
 
 
+def test_what_both_engines_say_is_said_once() -> None:
+    with pytest.raises(ModelFormatError, match=r"^'\.\./outside' is no relative name of a model's file$"):
+        load_model(bundle(models.onnx_pointing_at("../outside")), ONE)
+
+
 # ---- TensorFlow, as far as it needs none
 
 

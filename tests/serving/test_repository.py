@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from fakes import models
-from tacit.errors import CapsuleKeyError, FileInputError, ModelNotAllowedError, RequestError, Status, UsageError
+from tacit.errors import (
+    CapsuleKeyError,
+    FileInputError,
+    InputError,
+    ModelNotAllowedError,
+    RequestError,
+    Status,
+    UsageError,
+)
 from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino
@@ -345,6 +353,9 @@ def test_a_key_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
         load_key(path)
     with pytest.raises(FileInputError):
         load_key(tmp_path / "none")
+    path.write_bytes(b"short")
+    with pytest.raises(InputError, match=f"^{path}: the key is neither 32 raw bytes nor base64"):
+        load_key(path)
 
 
 def test_a_file_that_still_grows_is_loaded_once_it_is_whole(tmp_path: Path, make_repository: Any) -> None:

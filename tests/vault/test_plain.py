@@ -1,6 +1,8 @@
 """Models that are not encrypted: which files they are, and the id under which a manifest may name them."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,25 @@ def test_t13_a_folder_with_too_many_files_is_no_model(tmp_path: Path, monkeypatc
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ModelFormatError, match="more than 2 files"):
         list_plain_files(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "m.onnx").write_bytes(b"m")
+    scan = os.scandir
+
+    def refusing(path: Path) -> object:  # as for another user; root may read everything
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError):
+        list_plain_files(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_has_no_id() -> None:
+    with pytest.raises(ModelFormatError, match=r"'a\\udcff' is not UTF-8"):
+        plain_id({"a\udcff": bytes(32)})

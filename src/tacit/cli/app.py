@@ -3,6 +3,7 @@
 Every failure is one line on standard error that begins with `Error: ` and says what to do; never a traceback.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -137,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last door: a person never gets a traceback
         return _explain_usage(error, wrong_usage) if hasattr(error, "format_message") else _explain(error)
     if done == _INTERRUPTED:
-        typer.echo("Interrupted.", err=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed: that is how it ends, too
+            typer.echo("Interrupted.", err=True)
     return done if isinstance(done, int) else 0
 
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -17,8 +18,10 @@ from tacit.errors import FileInputError, InputError, PkiError, UsageError
 from tacit.manifest.codec.text import MAX_SIZE, JsonSyntaxError, parse_text, position
 from tacit.manifest.yaml_text import convert_yaml
 from tacit.pki import KeyPair, parse_key_pair
+from tacit.vault.files import sync_folder
 
 MAX_INPUT = 16 << 20  # bytes; a manifest or a file of secrets
+_NAME_KEPT = 60  # characters of a name in that of its unfinished file, which must not grow longer than 255 bytes
 _DIGEST = 64  # hexadecimal digits of a SHA-256
 
 
@@ -46,6 +49,11 @@ def check_format(text: str) -> None:
 def say(line: str, output: str) -> None:
     """A line for a person: on standard output, unless that is for a program."""
     typer.echo(line, err=output == "json")
+
+
+def printable(line: str) -> str:
+    """A line of its own: what a file or another machine calls things must not steer the terminal or forge another line."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
 def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
@@ -79,8 +87,7 @@ def write_output(path: Path, content: bytes, *, option: str = "-o") -> None:
                 stream.write(content)
         else:
             with _beside(path) as (temporary, target):
-                temporary.write_bytes(content)
-                temporary.replace(target)
+                _replace(temporary, target, content, mode=0o600)
 
 
 def write_shared(path: Path, content: bytes) -> None:
@@ -88,9 +95,8 @@ def write_shared(path: Path, content: bytes) -> None:
     with _writing(path, "-o"):
         path.parent.mkdir(exist_ok=True)
         with _beside(path) as (temporary, target):
-            temporary.write_bytes(content)
-            temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-            temporary.replace(target)
+            mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+            _replace(temporary, target, content, mode=mode)
 
 
 def check_output(path: Path | None, *, option: str = "-o") -> None:
@@ -141,12 +147,25 @@ def _open_stream(path: Path) -> BinaryIO:
 def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
     """An empty file for its owner alone beside what the path names in the end, and that; it is gone after the block."""
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    # A name that nothing has: what a killed command left must not be in the way of one with the same process id.
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_NAME_KEPT]}.", suffix=".tmp", dir=target.parent)
+    os.close(descriptor)
+    temporary = Path(name)
     try:
         yield temporary, target
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path, content: bytes, *, mode: int) -> None:
+    """Have the content on the disk before it has its name: after a loss of power the file is the old one or the new one."""
+    with temporary.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fchmod(out.fileno(), mode)
+        os.fsync(out.fileno())
+    temporary.replace(target)
+    sync_folder(target.parent)
 
 
 def load_key_pair(certificate: Path, key: Path) -> KeyPair:

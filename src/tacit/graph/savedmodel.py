@@ -23,6 +23,8 @@ __all__ = ["SCHEMA_VERSION", "SERVE_TAG", "build_saved_model", "parse_saved_mode
 
 SERVE_TAG = "serve"
 SCHEMA_VERSION = 1
+MAX_GRAPHS = 1000  # one for each set of tags; models have one or two
+_SHOWN_TAGS = 200  # characters of a message; they are the file's own words
 
 # Field numbers of the two messages that are put together by hand, so that the graph's bytes are copied once and unread.
 _GRAPH_DEF_FIELD = 2
@@ -48,11 +50,15 @@ def parse_saved_model(raw: bytes, *, tag: str = SERVE_TAG) -> Mapping[str, Signa
         raise ModelFormatError(
             "not a SavedModel: it holds no graph; a frozen graph is made into one by `tacit model convert`"
         )
+    if len(message.meta_graphs) > MAX_GRAPHS:
+        raise ModelFormatError(f"the SavedModel has {len(message.meta_graphs)} graphs; at most {MAX_GRAPHS} are read")
     for meta in message.meta_graphs:
         if set(meta.meta_info_def.tags) == {tag}:
             return {name: _read_signature(found) for name, found in sorted(meta.signature_def.items())}
     tags = "; ".join(",".join(sorted(meta.meta_info_def.tags)) or "none" for meta in message.meta_graphs)
-    raise ModelFormatError(f"the SavedModel has no graph for serving: expected the tag {tag!r}, found {tags}")
+    raise ModelFormatError(
+        f"the SavedModel has no graph for serving: expected the tag {tag!r}, found {tags[:_SHOWN_TAGS]}"
+    )
 
 
 def build_saved_model(

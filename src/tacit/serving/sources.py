@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from tacit.errors import FileInputError, ModelNotAllowedError, TacitError, UsageError
+from tacit.errors import FileInputError, InputError, ModelNotAllowedError, TacitError, UsageError
 from tacit.serving.bundle import Bundle, FolderBundle, MemoryBundle
 from tacit.vault import Capsule, CapsuleInfo, decrypt_ctr, open_capsule, parse_key
 from tacit.vault.files import list_plain_files
@@ -98,7 +98,10 @@ def load_key(path: Path) -> bytes:
         raise FileInputError(f"cannot read the model's key {path}: {exc.strerror}") from exc
     if len(text) > _MAX_KEY_FILE:
         raise FileInputError(f"{path} is larger than a key can be; expected 32 bytes or their base64")
-    return parse_key(text)
+    try:
+        return parse_key(text)
+    except InputError as exc:
+        raise InputError(f"{path}: {exc}") from exc
 
 
 def list_sources(base: Path, access: Access) -> list[Source]:

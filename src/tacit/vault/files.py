@@ -8,8 +8,9 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,8 +24,11 @@ _LOOKS = 3  # at the mounts, whose list may change while it is read
 _MOUNTS = Path("/proc/self/mountinfo")
 _ENCLAVE = Path("/dev/attestation/attestation_type")  # Gramine's, inside an SGX enclave alone
 
+_NAME_KEPT = 60  # characters of a name in that of its unfinished file, which must not grow longer than 255 bytes
+
 __all__ = [
     "CapsuleInfo",
+    "Placing",
     "decrypt_ctr",
     "encrypt_ctr",
     "open_capsule",
@@ -32,8 +36,21 @@ __all__ = [
     "rekey_capsule",
     "require_space",
     "require_tmpfs",
+    "seal_files",
     "seal_folder",
+    "sync_folder",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How a finished file takes its place: its permissions, and what has to be done just before (a refusal stops it)."""
+
+    mode: int = 0o600
+    before: Callable[[], None] = lambda: None
+
+
+_FOR_OWNER = Placing()
 
 
 def seal_folder(
@@ -45,9 +62,22 @@ def seal_folder(
         FileInputError: something cannot be read or written.
         CapsuleIndexError: a link, a device or an unusable name among the files, or none at all.
     """
-    sources = list_sources(source)
+    return seal_files(list_sources(source), target, key, name=name, version=version, progress=progress)
+
+
+def seal_files(
+    sources: Sequence[Source],
+    target: Path,
+    key: bytes,
+    *,
+    name: str,
+    version: int,
+    placing: Placing = _FOR_OWNER,
+    progress: Progress | None = None,
+) -> CapsuleInfo:
+    """Encrypt these files into the capsule `target`, which is replaced whole or left as it was. Raises: as `seal_folder`."""
     require_space(target.parent, sources)
-    with _replacing(target) as out:
+    with _replacing(target, placing) as out:
         return write_capsule(out, sources, key, name=name, version=version, progress=progress)
 
 
@@ -96,11 +126,22 @@ def list_plain_files(path: Path) -> tuple[Path, tuple[str, ...]]:
         weights = path.with_suffix(".bin")
         beside = [weights.name] if path.suffix == ".xml" and weights.is_file() else []
         return path.parent, (path.name, *beside)
-    files = (file for file in path.rglob("*") if file.is_file())
-    names = sorted(file.relative_to(path).as_posix() for file in itertools.islice(files, MAX_FILES + 1))
+    names = sorted(itertools.islice(_walk_plain(path), MAX_FILES + 1))
     if len(names) > MAX_FILES:
         raise ModelFormatError(f"{path} holds more than {MAX_FILES} files; a model has fewer")
     return path, tuple(names)
+
+
+def _walk_plain(folder: Path) -> Iterator[str]:
+    """Relative names of the files below, where links to files count and links to folders do not. Raises: OSError."""
+
+    def refuse(exc: OSError) -> None:
+        raise exc  # what cannot be read must not be missing in silence: the id would be another model's
+
+    for place, _, files in os.walk(folder, onerror=refuse):
+        for file in (Path(place, name) for name in files):
+            if file.is_file():
+                yield file.relative_to(folder).as_posix()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -146,14 +187,20 @@ def read_capsule_header(path: Path) -> CapsuleInfo:
 
 
 def rekey_capsule(
-    source: Path, target: Path, old_key: bytes, new_key: bytes, *, progress: Progress | None = None
+    source: Path,
+    target: Path,
+    old_key: bytes,
+    new_key: bytes,
+    *,
+    placing: Placing = _FOR_OWNER,
+    progress: Progress | None = None,
 ) -> CapsuleInfo:
     """Encrypt a capsule anew under another key, chunk by chunk in memory; the plaintext touches no disk.
 
     It is a new capsule with a new id. Whoever has an old copy and the old key still reads that copy.
     Raises: as `open_capsule`, and FileInputError.
     """
-    with open_capsule(source, old_key) as old, _replacing(target) as out:
+    with open_capsule(source, old_key) as old, _replacing(target, placing) as out:
         sources = [
             Source(file.name, file.size, lambda name=file.name: old.open(name))  # type: ignore[misc]
             for file in old.info.files
@@ -161,9 +208,17 @@ def rekey_capsule(
         return write_capsule(out, sources, new_key, name=old.info.name, version=old.info.version, progress=progress)
 
 
-def encrypt_ctr(source: Path, target: Path, key: bytes, *, iv: bytes, progress: Progress | None = None) -> None:
+def encrypt_ctr(
+    source: Path,
+    target: Path,
+    key: bytes,
+    *,
+    iv: bytes,
+    placing: Placing = _FOR_OWNER,
+    progress: Progress | None = None,
+) -> None:
     """Encrypt a file in the demo's format, which authenticates nothing. Raises: FileInputError."""
-    with _open(source) as stream, _replacing(target) as out:
+    with _open(source) as stream, _replacing(target, placing) as out:
         total, done = os.fstat(stream.fileno()).st_size, 0
         for piece in iter_encrypted_ctr(stream, key, iv):
             out.write(piece)
@@ -253,20 +308,26 @@ def _open(path: Path, flags: int = 0) -> BinaryIO:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `target` when the block ends well, and leaves no trace otherwise."""
+def _replacing(target: Path, placing: Placing) -> Iterator[BinaryIO]:
+    """A file that takes the place of `target` when the block ends well, and leaves no trace otherwise.
+
+    A link is followed: what it leads to is replaced, and the link stays.
+    """
+    place = Path(os.path.realpath(target))
     temporary: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{place.name[:_NAME_KEPT]}.", suffix=".part", dir=place.parent)
         temporary = Path(name)
         # Buffered, for Python then writes the rest when the system took a part only; chunks pass the buffer by.
         with os.fdopen(descriptor, "wb") as out:
             yield out
             out.flush()
+            os.fchmod(out.fileno(), placing.mode)
             os.fsync(out.fileno())
-        temporary.replace(target)
+        placing.before()
+        temporary.replace(place)
         temporary = None
-        _sync_folder(target.parent)
+        sync_folder(place.parent)
     except OSError as exc:
         raise FileInputError(f"cannot write {target}: {exc.strerror or exc}; choose another place") from exc
     finally:
@@ -274,7 +335,7 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the new name survive a loss of power too, where the file system can; the file is whole either way."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

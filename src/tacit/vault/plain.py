@@ -10,12 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from io import BufferedIOBase
 
+from tacit.errors import ModelFormatError
+
 
 def plain_id(digests: Mapping[str, bytes]) -> bytes:
-    """The id (32 bytes) of files whose SHA-256 stand here by relative name, with `/` between a name's parts."""
+    """The id (32 bytes) of files whose SHA-256 stand here by relative name, with `/` between a name's parts.
+
+    Raises:
+        ModelFormatError: a name that is not UTF-8; the file system lets it be any bytes.
+    """
     whole = hashlib.sha256()
     for name in sorted(digests):
-        encoded = name.encode()
+        try:
+            encoded = name.encode()
+        except UnicodeEncodeError as exc:
+            raise ModelFormatError(
+                f"{name!r} is not UTF-8, and the model's id covers its files' names; rename it"
+            ) from exc
         whole.update(len(encoded).to_bytes(8, "big") + encoded + digests[name])
     return whole.digest()
 

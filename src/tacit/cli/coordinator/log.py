@@ -152,4 +152,5 @@ def _for_a_person(line: bytes) -> str:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) and value and " " not in value else json.dumps(value, separators=(",", ":"))
+    plain = isinstance(value, str) and value and " " not in value and value.isprintable()
+    return str(value) if plain else json.dumps(value, separators=(",", ":"))

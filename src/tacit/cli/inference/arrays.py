@@ -16,6 +16,16 @@ from tacit.errors import InputError
 _MAX_ARRAYS = 1 << 30  # bytes; a gRPC message has at most twice that
 
 
+def check_text(word: str) -> None:
+    """Refuse a name that no request can hold. Raises: InputError."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(
+            f"{word!r} is no text, so nothing is called that; check the name of the model or input"
+        ) from exc
+
+
 def load_arrays(path: Path) -> Any:
     """An array, or arrays by input name, from a file. Pickled objects are refused. Raises: FileInputError, InputError."""
     raw = read_input(path, largest=_MAX_ARRAYS)
@@ -44,6 +54,7 @@ def _parse_json(path: Path, raw: bytes) -> Any:
         raise InputError(f"{path} is no JSON ({exc})") from exc
     arrays: dict[str, Any] = {}
     for name, item in value.items() if isinstance(value, dict) else [("", value)]:
+        check_text(name)
         try:
             array = np.asarray(item)
         except (ValueError, OverflowError) as exc:

@@ -47,10 +47,11 @@ def predict(
     Example: tacit predict localhost:4433 digits image.npy
     """
     # Here, so that the other commands start without numpy and gRPC.
-    from tacit.cli.inference.arrays import as_jsonable, as_npz, load_arrays
+    from tacit.cli.inference.arrays import as_jsonable, as_npz, check_text, load_arrays
     from tacit.client.session import connect
 
     inputs = load_arrays(file)
+    check_text(model)
     credential = load_credential(cert, key, token_file)
     open_way(parse_address(host, default_port=COORDINATOR_PORT))
     if server is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, manifest_json, read_input
+from tacit.cli.files import FormatOption, check_format, manifest_json, printable, read_input
 from tacit.cli.manifest.yaml_places import YamlPlaces
 from tacit.errors import Defect, ManifestError
 from tacit.manifest.review.defects import Examined, examine_manifest, parse_path
@@ -39,7 +39,7 @@ def check(
             raise typer.Exit(1)
         return
     for warning in found.warnings:
-        typer.echo(f"Warning: {_printable(warning)}", err=True)
+        typer.echo(f"Warning: {printable(warning)}", err=True)
     if found.defects or found.manifest is None:
         raise ManifestError(_listing(found.defects), defects=found.defects)
     manifest = found.manifest
@@ -60,14 +60,9 @@ def _in_yaml(found: Examined, places: YamlPlaces) -> Examined:
 
 def _listing(defects: tuple[Defect, ...]) -> str:
     lines = [
-        _printable(f"{one.path}: line {one.line}, column {one.column}: {one.message}") for one in defects[:MAX_SHOWN]
+        printable(f"{one.path}: line {one.line}, column {one.column}: {one.message}") for one in defects[:MAX_SHOWN]
     ]
     if len(defects) > MAX_SHOWN:
         lines.append(f"and {len(defects) - MAX_SHOWN} more; --output json lists them all")
     count = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
     return f"manifest has {count}:\n  " + "\n  ".join(lines)
-
-
-def _printable(line: str) -> str:
-    """A line of its own: names are the manifest's, and must not steer the terminal or forge another line."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)

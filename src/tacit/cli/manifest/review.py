@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, load_manifest
+from tacit.cli.files import FormatOption, check_format, load_manifest, printable
 from tacit.errors import ManifestError, UsageError
 from tacit.manifest import parse_manifest
 from tacit.manifest.check import find_defects
@@ -44,11 +44,11 @@ def lint(
     else:
         for alike in _grouped(findings):
             one = alike[0]
-            typer.echo(_printable(f"{one.severity}: {one.path}: {one.what}"))
+            typer.echo(printable(f"{one.severity}: {one.path}: {one.what}"))
             if len(alike) > 1:
-                typer.echo(_printable(f"    also: {_places(alike[1:])}"))
-            typer.echo(_printable(f"    why: {one.why}"))
-            typer.echo(_printable(f"    better: {one.better}"))
+                typer.echo(printable(f"    also: {_places(alike[1:])}"))
+            typer.echo(printable(f"    why: {one.why}"))
+            typer.echo(printable(f"    better: {one.better}"))
         counts = ", ".join(f"{sum(one.severity is grade for one in findings)} {grade}" for grade in Severity)
         typer.echo(counts)
     if refused or any(one.severity.rank <= limit.rank for one in findings):
@@ -78,7 +78,7 @@ def diff(
         typer.echo(json.dumps(fields, indent=2))
     else:
         for one in changes:
-            typer.echo(_printable(f"{one.effect}: {one.text}"))
+            typer.echo(printable(f"{one.effect}: {one.text}"))
         if not changes:
             typer.echo("Both manifests allow the same.")
     if limit is not None and any(one.effect.rank <= limit.rank for one in changes):
@@ -131,8 +131,3 @@ def _parse_severity(text: str) -> Severity:
 
 def _finding_fields(one: Finding) -> dict[str, str]:
     return {"severity": one.severity, "path": one.path, "what": one.what, "why": one.why, "better": one.better}
-
-
-def _printable(line: str) -> str:
-    """A line of its own: names are the manifest's, and must not steer the terminal or forge another line."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tacit.cli.files import FormatOption as OutputFormatOption
-from tacit.cli.files import check_format
+from tacit.cli.files import check_format, printable
 from tacit.cli.model.progress import progress_bar
 from tacit.cli.trust.through import open_cluster
 from tacit.errors import UsageError
@@ -109,7 +109,9 @@ def convert(
 def encrypt(
     *,
     key: KeyOption,
-    model: Annotated[Path, typer.Option("-m", "--model", help="The model: a file or a folder.")],
+    model: Annotated[
+        Path, typer.Option("-m", "--model", help="The model: a folder, or a file with what belongs to it.")
+    ],
     format_: FormatOption = CAPSULE,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: encrypted/NAME.capsule.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name in the capsule. Default: from the path.")] = None,
@@ -178,6 +180,8 @@ def decrypt(
     ] = False,
 ) -> None:
     """Open an encrypted model again, into memory that looks like a folder (tmpfs).
+
+    Where the machine swaps, such memory can reach a disk all the same.
 
     Example: tacit model decrypt -k model_key -m encrypted/resnet50.capsule -o /dev/shm/resnet50
     """
@@ -249,7 +253,7 @@ def inspect(
         typer.echo(json.dumps({"Path": str(model), **found.fields}))
         return
     for line in found.lines:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -273,7 +277,7 @@ def push(
     import asyncio
     from pathlib import PurePosixPath
 
-    from tacit.cli.model.push import find_storage
+    from tacit.cli.model.push import check_pushed, find_storage
     from tacit.cli.model.push import push as push_file
 
     del kube  # there is no other way yet
@@ -282,6 +286,7 @@ def push(
             f"{model} has not the name of an encrypted model (.capsule, .encrypted), and whoever runs the cluster would read "
             "it; encrypt it with `tacit model encrypt`, or say --plaintext"
         )
+    check_pushed(model, plaintext=plaintext)
 
     async def work() -> None:
         async with open_cluster() as cluster:

@@ -8,14 +8,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from tacit.errors import FileInputError
+from tacit.vault.files import sync_folder
 
 COPY_SIZE = 1 << 20  # bytes read and written at once
+_NAME_KEPT = 60  # characters of a name in that of its unfinished file, which must not grow longer than 255 bytes
 
 _ADVICE = {
     errno.ENOENT: "there is no such file or folder",
@@ -68,10 +70,54 @@ def load_file(path: Path, *, what: str, largest: int) -> bytes:
         raise file_error(path, exc) from exc
 
 
-def refuse_existing(path: Path, *, force: bool, flag: str = "--force") -> None:
-    """Say that `path` exists, before any work is done. Raises: FileInputError."""
-    if not force and (path.exists() or path.is_symlink()):
-        raise FileInputError(f"{path} exists already; {flag} replaces it")
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Say that the file `path` exists, or that something stands there which is never replaced; before any work is done.
+
+    Raises: FileInputError.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise FileInputError(f"{path} is {kind}, which is never replaced; name a file")
+    if not force and os.path.lexists(path):
+        raise FileInputError(f"{path} exists already; --force replaces it")
+
+
+def refuse_taken(path: Path) -> None:
+    """Say that something stands at `path`, before any work is done. Raises: FileInputError."""
+    if os.path.lexists(path):
+        raise FileInputError(f"{path} exists already; name another place with --out")
+
+
+def refuse_same(path: Path, others: Mapping[str, Path]) -> None:
+    """Refuse to write over a file that is read, by whatever name. `others`: each with what it is. Raises: FileInputError."""
+    for what, other in others.items():
+        if os.path.realpath(path) == os.path.realpath(other) or _is_same(path, other):
+            raise FileInputError(f"{path} is {what} itself, which would be lost; name another file with --out")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two names are one file: by two links, or where case does not count."""
+    with suppress(OSError):
+        return path.samefile(other)
+    return False
+
+
+def refuse_inside(path: Path, folder: Path, *, what: str) -> None:
+    """Refuse a file within the folder that is encrypted: it would become part of the model. Raises: FileInputError."""
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise FileInputError(
+            f"{what} {path} lies in the model's folder {folder}, and would become part of the model; keep it elsewhere"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that a file can be written there, before work is done that would be in vain. Raises: FileInputError."""
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise file_error(folder, exc) from exc
 
 
 def make_folder(path: Path) -> None:
@@ -86,13 +132,14 @@ def make_folder(path: Path) -> None:
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write that becomes `path` at the end of the block, whole and on the disk, or leaves nothing behind.
 
-    Raises: FileInputError.
+    A link is followed: what it leads to is replaced, and the link stays. Raises: FileInputError.
     """
     made = _missing_above(path)
     make_folder(path.parent)
     temporary: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        target = Path(os.path.realpath(path))
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_NAME_KEPT]}.", suffix=".part", dir=target.parent)
         os.close(descriptor)
         temporary = Path(name)
         with temporary.open("wb") as out:
@@ -100,7 +147,8 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             out.flush()
             os.fchmod(out.fileno(), mode)
             os.fsync(out.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
+        sync_folder(target.parent)
     except OSError as exc:
         raise file_error(path, exc) from exc
     finally:
@@ -130,7 +178,7 @@ def new_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
     make_folder(path.parent)
     temporary: Path | None = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:_NAME_KEPT]}.", suffix=".part", dir=path.parent))
         yield temporary
         temporary.chmod(mode)
         temporary.rename(path)
@@ -142,7 +190,7 @@ def new_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
 
 
 def store_new(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist yet, never through a link. Raises: FileInputError."""
+    """Write a file that must not exist yet, never through a link, onto the disk. Raises: FileInputError."""
     make_folder(path.parent)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -153,6 +201,7 @@ def store_new(path: Path, content: bytes, *, mode: int) -> None:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
+        sync_folder(path.parent)
     except OSError as exc:
         with suppress(OSError):
             path.unlink()

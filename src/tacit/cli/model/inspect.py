@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.cli.model.convert import SAVED_MODEL
-from tacit.cli.model.encrypt import MAX_MODEL, check_model, digest_of, load_key
+from tacit.cli.model.encrypt import MAX_MODEL, check_model, digest_of, load_key, naming
 from tacit.cli.model.files import file_error, file_size, load_file
 from tacit.errors import ModelFormatError
 from tacit.graph import Graph, Signature, TensorSpec, dtype_name, parse_graph, parse_saved_model, tensor_spec
@@ -128,11 +128,13 @@ def describe_capsule(path: Path, key_file: Path | None) -> Description:
     """
     size = file_size(path, what="a capsule", largest=MAX_MODEL)
     if key_file is None:
-        header = read_capsule_header(path)
+        with naming(path):
+            header = read_capsule_header(path)
         lines = [f"{path}: capsule, {size} bytes", f"ID: {header.id.hex()}"]
         fields = {"ID": header.id.hex(), "Format": "capsule", "Bytes": size}
         return Description([*lines, "its name and files are shown with: --key KEY"], fields)
-    with open_capsule(path, load_key(key_file)) as opened:
+    key = load_key(key_file)
+    with naming(path), open_capsule(path, key) as opened:
         info = opened.info
     lines = [f"{path}: capsule, {size} bytes", f"ID: {info.id.hex()}", f"Name: {info.name}, version {info.version}"]
     return Description(

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
+from tacit.cli.model.encrypt import MAX_MODEL, naming
+from tacit.cli.model.files import file_size
 from tacit.cli.model.progress import Advance
 from tacit.errors import ClusterAccessError, ClusterError, FileInputError, InputError
 from tacit.kube.objects import POD, Cluster, Object
+from tacit.vault.files import read_capsule_header
 
 PIECE = 1 << 20  # bytes that the pod has written before more is sent
 ATTEMPTS = 5  # connections that may break off before the command gives up
 PAUSE = 1.0  # seconds between them
+_NAME_KEPT = 50  # characters of a name in that of its part, which must not grow longer than 255 bytes
 _NOTHING = 127  # exit code of a shell that does not find its program
 
 
@@ -44,7 +48,7 @@ async def push(cluster: Cluster, file: Path, pod: Object, folder: PurePosixPath,
     """
     size, digest = _measure(file)
     target = folder / file.name
-    part = folder / f".{file.name}.{digest[:16]}.part"
+    part = folder / f".{file.name[:_NAME_KEPT]}.{digest[:16]}.part"
     if await _digest_of(cluster, pod, target) == digest:
         progress(size, size)
         return Pushed(target, size, digest, size)
@@ -58,6 +62,18 @@ async def push(cluster: Cluster, file: Path, pod: Object, folder: PurePosixPath,
         )
     await _run(cluster, pod, f"mv -f {quote(str(part))} {quote(str(target))}")
     return Pushed(target, size, digest, resumed)
+
+
+def check_pushed(file: Path, *, plaintext: bool) -> None:
+    """Refuse what is no file, and a capsule that is none, before a cluster is asked for anything.
+
+    A plain model by a capsule's name would be read by whoever runs the cluster, and one that was cut opens nowhere.
+    Raises: FileInputError, CapsuleFormatError.
+    """
+    file_size(file, what="an encrypted model", largest=MAX_MODEL)
+    if file.suffix == ".capsule" and not plaintext:
+        with naming(file):
+            read_capsule_header(file)
 
 
 async def find_storage(cluster: Cluster, name: str, namespace: str) -> Object:

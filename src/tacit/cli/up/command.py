@@ -20,13 +20,13 @@ from tacit.cli.platform import ensure_platform, package_of
 from tacit.cli.trust import open_store
 from tacit.cli.up.interrupts import Interrupts
 from tacit.cli.up.ports import Ports
-from tacit.cli.up.processes import Program, Programs
+from tacit.cli.up.processes import Program, Programs, ending
 from tacit.cli.up.source import check_content, find_model, seal_model
 from tacit.cli.up.stage import KEY_NAME, Stage
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.answers import NewSecret
 from tacit.client.connect import NONCE_SIZE, AttestedCoordinator, attest_coordinator, load_simulated_expectation
-from tacit.errors import ConnectError, InputError, NotTrustedError, TacitError
+from tacit.errors import ConnectError, FileInputError, InputError, NotTrustedError, TacitError
 from tacit.pki import KeyPair, issue_self_signed
 from tacit.vault.capsule import Source
 
@@ -103,7 +103,7 @@ def _watch(programs: Sequence[Program]) -> NoReturn:
         for program in programs:
             code = program.exit_code()
             if code is not None:
-                raise ConnectError(f"the {program.name} ended by itself with code {code}: {program.last_word()}")
+                raise ConnectError(f"the {program.name} ended before its time {ending(code)}: {program.last_word()}")
         time.sleep(_LOOK)
 
 
@@ -153,7 +153,7 @@ def release(
     """
     reader = issue_self_signed([], common_name="reader", now=datetime.now(UTC))
     for path, content in zip(stage.reader, (reader.certificate_pem, reader.key_pem), strict=True):
-        write_output(path, content)
+        _keep(path, content)
     manifest = stage.manifest(
         package_of("marble", stage.platform),
         model_id=model_id,
@@ -161,7 +161,7 @@ def release(
         owner_pem=owner.certificate_pem.decode(),
         reader_pem=reader.certificate_pem.decode(),
     )
-    stage.roots.write_bytes(attested.intermediate_pem)
+    _keep(stage.roots, attested.intermediate_pem)
     with attested.open(clock=lambda: datetime.now(UTC), certificate=owner) as client:
         client.set_manifest(manifest)
         stored = client.manifest()
@@ -169,6 +169,14 @@ def release(
         before_key()
         client.set_secrets({KEY_NAME: NewSecret(key=key)})
     attest(stage)  # the state with the key in it is what this client remembers as the newest
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write what is needed until the end. Raises: FileInputError."""
+    try:
+        write_output(path, content)
+    except FileInputError as exc:
+        raise FileInputError(f"{path} cannot be kept ({exc.__cause__}); TMPDIR chooses another place") from exc
 
 
 def _served_name(model: Path, name: str | None) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ class Program:
             if code is not None:
                 said = self.last_word()
                 fix = f"; {_INSTALL}" if "No module named" in said else ""
-                raise ConnectError(f"the {self.name} ended with code {code}: {said}{fix}")
+                raise ConnectError(f"the {self.name} ended {ending(code)}: {said}{fix}")
             if time.monotonic() > limit:
                 raise ConnectError(f"the {self.name} was not ready after {seconds:.0f} s: {self.last_word()}")
             time.sleep(_POLL)
@@ -153,6 +154,15 @@ class Programs:
     def running(self) -> list[Program]:
         """Those that have not ended."""
         return [program for program in self._started if program.exit_code() is None]
+
+
+def ending(code: int) -> str:
+    """How a program ended, by its exit code: the number of a signal is negative."""
+    if code >= 0:
+        return f"with code {code}"
+    if -code == signal.SIGKILL:
+        return "by SIGKILL, as the system ends what takes too much memory"
+    return f"by signal {-code}"
 
 
 def find_program(name: str) -> str:

@@ -7,9 +7,9 @@ server.
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from tacit.cli.model.parts import list_model, main_file
 from tacit.cli.model.progress import Advance
 from tacit.errors import FileInputError, InputError, ModelFormatError
 from tacit.vault import CapsuleInfo
@@ -18,9 +18,6 @@ from tacit.vault.files import list_sources, require_space
 
 _WANTED = "give an ONNX file, a SavedModel folder, a frozen graph (.pb) or an OpenVINO IR (.xml with its .bin)"
 _SUFFIXES = (".onnx", ".pb", ".xml")
-_SAVED_MODEL = "saved_model.pb"
-_SAVED_MODEL_FOLDERS = ("variables", "assets", "assets.extra")
-_ONNX_DATA = (".data", "_data")  # how exporters name the weights of an ONNX model that is larger than 2 GiB
 
 
 def find_model(model: Path) -> Sequence[Source]:
@@ -106,22 +103,6 @@ def _of_file(file: Path) -> Sequence[Source]:
         raise FileInputError(f"{file} does not exist; {_WANTED}")
     if file.suffix == ".capsule":
         raise InputError(f"{file} is encrypted already, and only its owner has the key; give the plain model")
-    if file.suffix == ".bin" and file.with_suffix(".xml").exists():
-        file = file.with_suffix(".xml")
-    if file.suffix not in _SUFFIXES:
+    if main_file(file).suffix not in _SUFFIXES:
         raise FileInputError(f"{file} has not the name of a model; {_WANTED}")
-    sources = list_sources(file)
-    if file.suffix == ".xml":
-        weights = file.with_suffix(".bin")
-        if not weights.exists():
-            raise FileInputError(f"{file} has no weights beside it; an OpenVINO IR needs {weights.name}")
-        return [*list_sources(weights), *sources]
-    if file.name == _SAVED_MODEL:
-        beside = [folder for name in _SAVED_MODEL_FOLDERS if (folder := file.parent / name).is_dir()]
-        return [*sources, *(_below(folder, source) for folder in beside for source in list_sources(folder))]
-    data = [path for end in _ONNX_DATA if (path := file.with_name(file.name + end)).is_file()]
-    return [*sources, *(source for path in data for source in list_sources(path))]
-
-
-def _below(folder: Path, source: Source) -> Source:
-    return replace(source, name=f"{folder.name}/{source.name}")
+    return list_model(file)

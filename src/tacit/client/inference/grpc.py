@@ -15,7 +15,7 @@ from tacit.client.channel import way_to
 from tacit.client.inference.language import Language, Question
 from tacit.client.inference.tensorflow import TENSORFLOW_SERVING
 from tacit.client.inference.values import Array, Credential, Prediction, Signature, VersionStatus
-from tacit.errors import InputError, RequestError, Status, TacitError, TlsError, UnreachableError
+from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError
 
 _T = TypeVar("_T")
 OPTIONS = (
@@ -24,6 +24,8 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.primary_user_agent", "tacit"),
 )
+_NOBODY = ("failed to connect", "dns", "resolution", "errors resolving", "socket closed")  # gRPC's words, in lower case
+_NO_GRPC = "Received http2 header with status"  # gRPC's words for an answer of HTTP alone
 _Metadata = tuple[tuple[str, str], ...]
 
 
@@ -185,24 +187,33 @@ def bearer(credential: Credential | None) -> _Metadata:
 def grpc_error(address: Address, exc: grpc.RpcError, timeout: float) -> TacitError:
     """What a failed call means: the way to the server, or the server's own refusal."""
     code, details = exc.code(), exc.details() or ""
-    if code is grpc.StatusCode.UNAVAILABLE:
-        lower = details.lower()
-        if "hostname verification check failed" in lower or "not in peer certificate" in lower:
-            return TlsError(
-                f"the certificate of {address} does not name it; connect by a name that it has, "
-                f"or start the server with EDG_MARBLE_DNS_NAMES={address.host}"
-            )
-        if "certificate_verify_failed" in lower:
-            return TlsError(
-                f"the certificate of {address} does not lead to the attested coordinator: it is another server, "
-                "or the manifest was updated since; connect to the coordinator again"
-            )
-        if "ssl" in lower or "tls" in lower:
-            return TlsError(f"TLS with {address} failed; does that port speak TLS? ({details[:200]})")
-        if "failed to connect" in lower or "dns" in lower or "resolution" in lower or "socket closed" in lower:
-            return UnreachableError(
-                f"nobody answers at {address}; check the address, and that it is running ({details[:200]})"
-            )
+    on_the_way = _way_error(address, details) if code is grpc.StatusCode.UNAVAILABLE else None
+    if on_the_way is not None:
+        return on_the_way
+    if details.startswith(_NO_GRPC):
+        return PeerError(f"{address} speaks HTTP and no gRPC; give the port of the server's gRPC ({details[:200]})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError(Status.DEADLINE_EXCEEDED, f"{address}: no answer within {timeout:.0f} s")
     return RequestError(Status(code.value[0]), details)
+
+
+def _way_error(address: Address, details: str) -> TacitError | None:
+    """What stood in the way to the server, where gRPC's words tell it."""
+    lower = details.lower()
+    if "hostname verification check failed" in lower or "not in peer certificate" in lower:
+        return TlsError(
+            f"the certificate of {address} does not name it; connect by a name that it has, "
+            f"or start the server with EDG_MARBLE_DNS_NAMES={address.host}"
+        )
+    if "certificate_verify_failed" in lower:
+        return TlsError(
+            f"the certificate of {address} does not lead to the attested coordinator: it is another server, "
+            "or the manifest was updated since; connect to the coordinator again"
+        )
+    if "ssl" in lower or "tls" in lower:
+        return TlsError(f"TLS with {address} failed; does that port speak TLS? ({details[:200]})")
+    if any(sign in lower for sign in _NOBODY):
+        return UnreachableError(
+            f"nobody answers at {address}; check the address, and that it is running ({details[:200]})"
+        )
+    return None

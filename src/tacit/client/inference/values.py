@@ -91,7 +91,12 @@ def tensor_of(name: str, array: Array) -> Tensor:
     """A tensor of the type that the array has. Raises: InputError."""
     array = np.asarray(array)
     if array.dtype.kind in "USO":
-        flat = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
+        try:
+            flat = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
+        except UnicodeEncodeError as exc:
+            raise InputError(
+                f"input {name!r} holds text with half a character (a lone surrogate); mend the text"
+            ) from exc
         if not all(isinstance(item, bytes) for item in flat):
             raise InputError(f"input {name!r} holds Python objects; expected numbers, strings or bytes")
         strings = np.empty(len(flat), dtype=object)

@@ -11,7 +11,7 @@ from tacit.client.inference import AsyncServingClient, Credential, ServingClient
 from tacit.client.inference.language import Language
 from tacit.client.session.current import Current
 from tacit.client.session.renewal import Renewal
-from tacit.errors import InputError, TlsError
+from tacit.errors import InputError, RequestError, Status, TlsError
 
 _T = TypeVar("_T")
 DEFAULT_SIGNATURE = "serving_default"
@@ -64,6 +64,13 @@ class _Asked:
         self._address = address
         self._tee = tee
         self._signatures: Mapping[str, Signature] | None = None
+
+    def _unknown(self, exc: RequestError) -> RequestError:
+        """The server's refusal to tell of the model, with what was asked of whom."""
+        version = "" if self.version is None else f" in version {self.version}"
+        return RequestError(
+            exc.status, f"the server at {self._address} has no model {self.name!r}{version}; check the name ({exc})"
+        )
 
     def _pick(self, signatures: Mapping[str, Signature], name: str) -> Signature:
         if name not in signatures:
@@ -126,7 +133,12 @@ class Model(_Asked):
     def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
         """Inputs and outputs, asked once and kept. Raises: InputError, RequestError, ConnectError."""
         if self._signatures is None:
-            self._signatures = self._call(lambda client: client.signatures(self.name, version=self.version))
+            try:
+                self._signatures = self._call(lambda client: client.signatures(self.name, version=self.version))
+            except RequestError as exc:
+                if exc.status is not Status.NOT_FOUND:
+                    raise
+                raise self._unknown(exc) from exc
         return self._pick(self._signatures, name)
 
     def close(self) -> None:
@@ -153,7 +165,12 @@ class AsyncModel(_Asked):
     async def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
         """As `Model.signature`."""
         if self._signatures is None:
-            self._signatures = await self._client.signatures(self.name, version=self.version)
+            try:
+                self._signatures = await self._client.signatures(self.name, version=self.version)
+            except RequestError as exc:
+                if exc.status is not Status.NOT_FOUND:
+                    raise
+                raise self._unknown(exc) from exc
         return self._pick(self._signatures, name)
 
     async def close(self) -> None:

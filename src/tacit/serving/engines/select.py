@@ -86,4 +86,6 @@ def load_model(bundle: Bundle, options: EngineOptions) -> Engine:
         try:
             return ENGINES[other]()(bundle, options)
         except ModelFormatError as second:
+            if str(second) == str(exc):  # found by both, in the names of the model's files, say
+                raise
             raise ModelFormatError(f"{exc}; nor does another engine: {second}") from exc
