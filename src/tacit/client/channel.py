@@ -6,6 +6,8 @@ other for the two questions that it asks.
 """
 
 import contextlib
+import math
+import os
 import select
 import socket
 import ssl
@@ -14,11 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import quote, urlencode
+from weakref import WeakSet
 
 from tacit.client.address import Address
-from tacit.errors import PeerError, TlsError, UnreachableError
+from tacit.errors import InputError, PeerError, TlsError, UnreachableError
 
 MAX_ANSWER = 64 << 20  # bytes; the largest honest answer is a manifest of a few MB or a tensor in JSON
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -76,6 +79,39 @@ def way_to(address: Address) -> Address:
     return next((one.way for one in reversed(opened) if one.address == address), address)
 
 
+class Forked(Protocol):
+    """What must not go on in a child process as it was."""
+
+    def begin_anew(self) -> None:
+        """In the child, before anything else runs there: leave the parent what is the parent's."""
+
+
+_forked: WeakSet[Forked] = WeakSet()
+
+
+def begin_anew_in_child(one: Forked) -> None:
+    """Have `one` told, as long as it lives, when this process is the child of a fork.
+
+    Two processes that go on with one TLS connection use the same nonces for different texts, and then nothing is secret.
+    """
+    _forked.add(one)
+
+
+def _begin_anew() -> None:
+    for one in list(_forked):
+        one.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+def check_timeout(seconds: object) -> float:
+    """Seconds to wait for an answer. Raises: InputError, for what is no time to wait."""
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise InputError(f"a timeout of {seconds!r} is none: expected seconds, above 0")
+    return float(seconds)
+
+
 class HttpsChannel:
     """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection."""
 
@@ -83,9 +119,10 @@ class HttpsChannel:
         self._address = address
         self._tls = tls
         self._base = f"{'http' if tls is None else 'https'}://{address}"
-        self._connect_timeout = min(timeout, CONNECT_TIMEOUT)
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
+        self._connect_timeout = min(self._timeout, CONNECT_TIMEOUT)
         self._idle: list[HTTPConnection] = []
+        begin_anew_in_child(self)
 
     def url(self, path: str) -> str:
         """The whole address of `path`, for messages."""
@@ -137,8 +174,14 @@ class HttpsChannel:
 
     def close(self) -> None:
         """End the connections."""
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._take()) is not None:
+            connection.close()
+
+    def begin_anew(self) -> None:
+        """In a child process: the connections are the parent's, which is told nothing of their end here."""
+        while (connection := self._take()) is not None:
+            sock = connection.sock
+            getattr(sock, "leave", sock.close)()
 
     def __enter__(self) -> Self:
         return self
@@ -150,12 +193,18 @@ class HttpsChannel:
 
     def _reuse(self) -> HTTPConnection | None:
         """A kept connection that the server has not ended meanwhile."""
-        while self._idle:
-            connection = self._idle.pop()
+        while (connection := self._take()) is not None:
             if connection.sock is not None and not _has_word(connection.sock):
                 return connection
             connection.close()
         return None
+
+    def _take(self) -> HTTPConnection | None:
+        """A kept connection, for whoever asks first."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connect(self) -> HTTPConnection:
         """A new connection, its handshake done. Raises: UnreachableError, TlsError."""
@@ -243,6 +292,10 @@ def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:
             return TlsError(
                 f"the certificate of {address} does not name it ({exc.verify_message}); connect by a name that it has, "
                 f"or start it with EDG_COORDINATOR_DNS_NAMES={address.host} (a server: EDG_MARBLE_DNS_NAMES)"
+            )
+        if "expired" in exc.verify_message or "not yet valid" in exc.verify_message:
+            return TlsError(
+                f"the certificate of {address} is not valid at this time ({exc.verify_message}); set the clock, here or there"
             )
         return TlsError(
             f"the certificate of {address} does not lead to the attested root ({exc.verify_message}): "

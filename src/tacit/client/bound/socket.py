@@ -110,6 +110,10 @@ class TlsSocket:
         finally:
             self._sock.close()
 
+    def leave(self) -> None:
+        """Give up this process's part of it; the connection goes on in another."""
+        self._sock.close()
+
     def _run(self, action: Callable[[], _T]) -> _T:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:

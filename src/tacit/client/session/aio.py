@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Generator
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -20,12 +21,26 @@ class AttestedAioChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpcio has 
     """A channel to one server, for stubs of any service. A unary call that meets a new chain is made again on it.
 
     Unary calls ask for the coordinator's attestation in a thread. A stream has to begin at once: where the attestation
-    has grown too old (`max_age`, twice), the loop waits for the new one.
+    has grown too old (`max_age`, twice), the loop waits for the new one. gRPC's connections are of the loop that made
+    them, so each loop gets its own.
     """
 
     def __init__(self, renewal: Renewal, address: str, *, credential: Credential | None = None) -> None:
         self._renewal = renewal
-        self._inner = Current(renewal, partial(_open_channel, address, credential))
+        self._open = partial(_open_channel, address, credential)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Current[Any]] = WeakKeyDictionary()
+        self._closed = False
+
+    @property
+    def _inner(self) -> Current[Any]:
+        """The channels of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        found = self._loops.get(loop)
+        if found is None:
+            found = self._loops[loop] = Current(self._renewal, self._open)
+            if self._closed:
+                found.finish()
+        return found
 
     def unary_unary(self, *words: Any, **named: Any) -> Any:
         """As gRPC's."""
@@ -63,9 +78,13 @@ class AttestedAioChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpcio has 
         await self._inner.now()[1].channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            await inner.close(grace)
+        """End the connections; those of a loop that has ended ended with it."""
+        self._closed = True
+        running = asyncio.get_running_loop()
+        for loop, inners in list(self._loops.items()):
+            for inner in inners.finish():
+                if loop is running:
+                    await inner.close(grace)
 
     async def __aenter__(self) -> "AttestedAioChannel":
         return self

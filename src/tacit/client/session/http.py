@@ -3,7 +3,7 @@
 import httpx
 
 from tacit.client.address import Address
-from tacit.client.channel import way_to
+from tacit.client.channel import begin_anew_in_child, way_to
 from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
 from tacit.errors import InputError
@@ -35,7 +35,7 @@ class HttpTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """End the connections."""
-        for inner in self._inner.all():
+        for inner in self._inner.finish():
             inner.close()
 
 
@@ -63,7 +63,7 @@ class AsyncHttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """End the connections."""
-        for inner in self._inner.all():
+        for inner in self._inner.finish():
             await inner.aclose()
 
 
@@ -75,7 +75,13 @@ class _Transports(httpx.BaseTransport):
     """
 
     def __init__(self, chain_pem: bytes) -> None:
-        verify = client_context(roots_pem=chain_pem)
+        self._chain_pem = chain_pem
+        self.begin_anew()
+        begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """With no connection yet; in a child process the connections are the parent's."""
+        verify = client_context(roots_pem=self._chain_pem)
         self._direct = httpx.HTTPTransport(verify=verify, trust_env=False)
         self._led = httpx.HTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
 
@@ -92,7 +98,13 @@ class _AsyncTransports(httpx.AsyncBaseTransport):
     """The same, for asyncio."""
 
     def __init__(self, chain_pem: bytes) -> None:
-        verify = client_context(roots_pem=chain_pem)
+        self._chain_pem = chain_pem
+        self.begin_anew()
+        begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """As that of `_Transports`."""
+        verify = client_context(roots_pem=self._chain_pem)
         self._direct = httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
         self._led = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
 

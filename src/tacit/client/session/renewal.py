@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock, Thread
 
+from tacit.client.channel import begin_anew_in_child
 from tacit.client.connect import AttestedCoordinator
 from tacit.errors import (
     CollateralAbsentError,
@@ -41,6 +42,11 @@ class Renewal:
         self._attest, self._max_age, self._clock = attest, max_age, clock
         self._current, self._made = first, clock()
         self._refused: TacitError | None = None  # never raised itself: it would keep what its callers hold
+        self.begin_anew()
+        begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """With nobody at work; in a child process whoever was is not there to come to an end."""
         self._working = False
         self._lock, self._renewing = Lock(), Lock()
 
@@ -61,13 +67,13 @@ class Renewal:
                 raise self._refused.anew()
             used, age = self._current, self._clock() - self._made
             due = age >= self._max_age or age < timedelta()
-            usable = timedelta() <= age < 2 * self._max_age
+            usable = timedelta() <= age and age / 2 < self._max_age
             start = due and usable and not self._working
             self._working = self._working or start
         if due and not usable:
             return self._renew(used)
         if start:
-            Thread(target=self._renew_beside, args=(used,), name="attestation", daemon=True).start()
+            self._start_beside(used)
         return used
 
     def after_refusal(self, used: AttestedCoordinator) -> AttestedCoordinator:
@@ -94,6 +100,12 @@ class Renewal:
             with self._lock:
                 self._current, self._made = found, self._clock()
             return found
+
+    def _start_beside(self, used: AttestedCoordinator) -> None:
+        try:
+            Thread(target=self._renew_beside, args=(used,), name="attestation", daemon=True).start()
+        except RuntimeError:  # no thread to be had: the next call tries, and at twice the age it is done in the call
+            self._working = False
 
     def _renew_beside(self, used: AttestedCoordinator) -> None:
         try:
