@@ -13,11 +13,15 @@ from types import FrameType
 _LONG_RUNNING = ("tacit-coordinator", "tacit-premain", "tacit-serve")
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End at Ctrl-C without a traceback, also while everything is still being imported. Raises: SystemExit."""
-    print("Interrupted.", file=sys.stderr)  # noqa: T201  # there is no log yet
-    raise SystemExit(130)
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End without a traceback, also while everything is still being imported. Raises: SystemExit."""
+    print("Interrupted." if number == signal.SIGINT else "Ended by SIGTERM.", file=sys.stderr)  # noqa: T201  # no log yet
+    raise SystemExit(128 + number)
 
 
-if Path(sys.argv[0]).name in _LONG_RUNNING and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _leave)
+if Path(sys.argv[0]).name in _LONG_RUNNING:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    # The first process of a container is not ended by a signal that it has no handler for, and would wait to be killed.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave)
