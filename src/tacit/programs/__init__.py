@@ -4,6 +4,8 @@ One module per program, and `memory`, with which each begins. A program reads th
 and starts; nothing below them knows where its parts came from.
 """
 
+import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ _LONG_RUNNING = ("tacit-coordinator", "tacit-premain", "tacit-serve")
 
 def _leave(number: int, _frame: FrameType | None) -> None:
     """End without a traceback, also while everything is still being imported. Raises: SystemExit."""
-    print("Interrupted." if number == signal.SIGINT else "Ended by SIGTERM.", file=sys.stderr)  # noqa: T201  # no log yet
+    # There is no log yet, and a line may be half written: Python's own stream takes no second one then.
+    with contextlib.suppress(OSError):
+        os.write(2, b"Interrupted.\n" if number == signal.SIGINT else b"Ended by SIGTERM.\n")
     raise SystemExit(128 + number)
 
 
