@@ -6,17 +6,19 @@ other for the two questions that it asks.
 """
 
 import contextlib
+import io
 import math
 import os
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
@@ -113,7 +115,10 @@ def check_timeout(seconds: object) -> float:
 
 
 class HttpsChannel:
-    """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection."""
+    """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection.
+
+    `timeout` is seconds until an answer begins, and for each MiB of it: one that comes drop by drop keeps nobody for ever.
+    """
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, *, timeout: float = 30.0) -> None:
         self._address = address
@@ -150,11 +155,14 @@ class HttpsChannel:
         try:
             # First, for the server may end the connection with its answer.
             certificate, exporter = _certificate(connection), _exporter(connection)
+            connection.sock.settimeout(self._timeout)
             target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
                 connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})
+            pace = _Pace(self._timeout)
+            connection.response_class = partial(_PacedResponse, pace=pace)  # type: ignore[assignment]  # it makes one
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, _read(response, url), certificate, exporter)
+            answer = Answer(response.status, response.reason, _read(response, url, pace), certificate, exporter)
             kept = not response.will_close
         except TimeoutError as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc
@@ -263,10 +271,55 @@ def _has_word(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _read(response: HTTPResponse, url: str) -> bytes:
+class _Pace:
+    """When the next part of an answer has to be there."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on."""
+        self._until = time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """Seconds. Raises: TimeoutError."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+class _PacedResponse(HTTPResponse):
+    """A response that is read at a pace; a socket's own timeout counts from byte to byte."""
+
+    def __init__(self, sock: Any, *words: Any, pace: _Pace, **named: Any) -> None:
+        super().__init__(sock, *words, **named)
+        self.fp = io.BufferedReader(_PacedReader(sock, self.fp, pace))
+
+
+class _PacedReader(io.RawIOBase):
+    def __init__(self, sock: Any, below: io.BufferedReader, pace: _Pace) -> None:
+        self._sock, self._below, self._pace = sock, below, pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._pace.left())
+        return self._below.readinto1(buffer)
+
+    def close(self) -> None:
+        self._below.close()
+        super().close()
+
+
+def _read(response: HTTPResponse, url: str, pace: _Pace) -> bytes:
     """The body, read only as far as an honest answer goes: memory is not the server's to spend."""
     parts, size = [], 0
+    pace.begin()
     while part := response.read(_PIECE):
+        pace.begin()
         size += len(part)
         if size > MAX_ANSWER:
             raise PeerError(f"{url} answered with more than {MAX_ANSWER >> 20} MiB; nothing of it was used")
