@@ -1,6 +1,7 @@
 """How long a session's ways to servers are good: until it is closed, in one process, and in each loop anew."""
 
 import asyncio
+import gc
 import os
 import signal
 import warnings
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
@@ -170,6 +172,31 @@ def test_one_channel_of_asyncio_is_good_in_each_loop(place: Place) -> None:
         asyncio.run(channel.close())
         with pytest.raises(UsageError, match="was closed"):
             asyncio.run(ask())
+
+
+def test_a_call_that_was_cancelled_before_it_was_made_says_so_and_cancels_nobody_else(place: Place) -> None:
+    async def ask() -> tuple[Any, ...]:
+        async with session.grpc_aio_channel(place.server.address) as channel:
+            call = channel.unary_unary("/a.Service/Do")(b"x", timeout=10)
+            assert call.cancel()
+            return await call.code(), await call.details(), list(await call.trailing_metadata())
+
+    with place.open() as session:
+        assert asyncio.run(ask()) == (grpc.StatusCode.CANCELLED, "cancelled before it was made", [])
+    assert place.server.calls == 0
+
+
+def test_a_call_that_is_asked_for_its_code_alone_leaves_no_traceback(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> Any:
+        async with session.grpc_aio_channel(place.server.address) as channel:
+            return await channel.unary_unary("/a.Service/Nothing")(b"x", timeout=10).code()
+
+    with place.open() as session:
+        assert asyncio.run(ask()) is grpc.StatusCode.UNIMPLEMENTED
+    gc.collect()
+    assert caplog.text == ""
 
 
 # ---- processes

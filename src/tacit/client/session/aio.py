@@ -102,6 +102,8 @@ class _Call:
         self._renewal, self._inner, self._method, self._request = renewal, inner, method, request
         self._made: Any = None
         self._work = asyncio.ensure_future(self._run())
+        # Whoever asks for the code alone need not ask for the error too.
+        self._work.add_done_callback(lambda work: work.cancelled() or work.exception())
 
     async def _run(self) -> Any:
         # gRPC's channels are made in the loop that uses them, so only the attestation goes into a thread.
@@ -142,23 +144,28 @@ class _Call:
 
     async def code(self) -> Any:
         """As gRPC's, of the call that was made last."""
-        return await (await self._ended()).code()
+        made = await self._ended()
+        return grpc.StatusCode.CANCELLED if made is None else await made.code()
 
     async def details(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).details()
+        made = await self._ended()
+        return "cancelled before it was made" if made is None else await made.details()
 
     async def initial_metadata(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).initial_metadata()
+        made = await self._ended()
+        return grpc.aio.Metadata() if made is None else await made.initial_metadata()
 
     async def trailing_metadata(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).trailing_metadata()
+        made = await self._ended()
+        return grpc.aio.Metadata() if made is None else await made.trailing_metadata()
 
     async def _ended(self) -> Any:
+        """GRPC's call that was made last; None where this one was cancelled before. Raises: TacitError."""
         await asyncio.wait([self._work])
-        if self._made is None:
+        if self._made is None and not self._work.cancelled():
             self._work.result()  # what kept it from being made
         return self._made
 
