@@ -175,6 +175,7 @@ def certificate_window(certificate: x509.Certificate) -> tuple[str, datetime, da
     return name, certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
+@lru_cache(maxsize=KEPT)  # a refusal is not kept
 def check_signers(read: ReadCollateral) -> None:
     """Refuse TCB info or QE identity that another signed than the one whom the root itself appointed for that.
 
