@@ -240,6 +240,21 @@ def test_t28_a_child_process_has_its_own_connections_of_httpx(place: Place) -> N
         assert client.get(url).status_code == 200
 
 
+def test_t28_a_child_process_has_its_own_channels_of_grpc(place: Place) -> None:
+    with place.open() as session:
+        channel = session.grpc_channel(place.server.address)
+        ask = channel.unary_unary("/a.Service/Do")
+        assert ask(b"x", timeout=10) == b"over grpc: x"
+        (_, made) = channel._inner._made[0]
+
+        def asked_anew() -> bool:
+            return ask(b"x", timeout=10) == b"over grpc: x" and channel._inner._made[0][1] is not made
+
+        assert in_child(asked_anew) == "True"
+        assert ask(b"x", timeout=10) == b"over grpc: x"
+        assert channel._inner._made[0][1] is made
+
+
 def test_t28_a_child_process_attests_a_connection_of_its_own(place: Place) -> None:
     attested = place.attest()
     with attested.open(clock=lambda: NOW, timeout=5) as client:

@@ -19,13 +19,16 @@ class Current(Generic[_T]):
         self._renewal, self._make = renewal, make
         self._made: list[tuple[bytes, _T]] = []
         self._old: list[_T] = []
+        self._parents: list[_T] = []
         self._closed = False
-        self.begin_anew()
+        self._lock = Lock()
         begin_anew_in_child(self)
 
     def begin_anew(self) -> None:
-        """Locked by nobody; in a child process whoever had the lock is not there."""
+        """In a child process: what was made is the parent's to use and to end, and nobody here holds the lock."""
         self._lock = Lock()
+        self._parents += [*self._old, *(one for _, one in self._made)]
+        self._made, self._old = [], []
 
     def now(self) -> tuple[AttestedCoordinator, _T]:
         """The coordinator, and what was made for its servers. Raises: TacitError."""

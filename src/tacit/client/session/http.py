@@ -3,7 +3,7 @@
 import httpx
 
 from tacit.client.address import Address
-from tacit.client.channel import begin_anew_in_child, way_to
+from tacit.client.channel import way_to
 from tacit.client.session.current import Current, refused_certificate
 from tacit.client.session.renewal import Renewal
 from tacit.errors import InputError
@@ -75,13 +75,7 @@ class _Transports(httpx.BaseTransport):
     """
 
     def __init__(self, chain_pem: bytes) -> None:
-        self._chain_pem = chain_pem
-        self.begin_anew()
-        begin_anew_in_child(self)
-
-    def begin_anew(self) -> None:
-        """With no connection yet; in a child process the connections are the parent's."""
-        verify = client_context(roots_pem=self._chain_pem)
+        verify = client_context(roots_pem=chain_pem)
         self._direct = httpx.HTTPTransport(verify=verify, trust_env=False)
         self._led = httpx.HTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
 
@@ -98,13 +92,7 @@ class _AsyncTransports(httpx.AsyncBaseTransport):
     """The same, for asyncio."""
 
     def __init__(self, chain_pem: bytes) -> None:
-        self._chain_pem = chain_pem
-        self.begin_anew()
-        begin_anew_in_child(self)
-
-    def begin_anew(self) -> None:
-        """As that of `_Transports`."""
-        verify = client_context(roots_pem=self._chain_pem)
+        verify = client_context(roots_pem=chain_pem)
         self._direct = httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
         self._led = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_KEEPS_NONE)
 
