@@ -2,8 +2,9 @@
 
 Calls go on under the last attestation while the next one is made beside them. What the next one finds counts at once:
 if the coordinator is not what was expected any more, no further call is made. That it could not be reached, that TLS or
-its answer broke off, that what came was no authentic evidence, that its collateral cannot be had or that it waits to be
-recovered says nothing about it, so then the last attestation is good until it is twice as old as it should get.
+its answer broke off, that what came was no authentic evidence, that its collateral cannot be had, that it waits to be
+recovered or that a file of this client's cannot be read or written says nothing about it, so then the last attestation is
+good until it is twice as old as it should get.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tacit.errors import (
     CollateralAbsentError,
     EvidenceFormatError,
     EvidenceSignatureError,
+    FileInputError,
     InRecoveryError,
     NotSetError,
     PeerError,
@@ -29,7 +31,7 @@ Attest = Callable[[], AttestedCoordinator]
 # Nothing of these was proven about the coordinator: anybody on the way can cause them, or it is as before in a while.
 _SAYS_NOTHING = (
     *(UnreachableError, TlsError, PeerError, CollateralAbsentError, NotSetError, InRecoveryError),
-    *(EvidenceFormatError, EvidenceSignatureError, UntrustedRootError),
+    *(EvidenceFormatError, EvidenceSignatureError, UntrustedRootError, FileInputError),
 )
 
 
