@@ -84,6 +84,18 @@ def test_what_a_closed_session_gave_sends_nothing_more(place: Place) -> None:
     assert place.server.calls == 1
 
 
+def test_what_was_closed_asks_nothing_over_https(place: Place) -> None:
+    with place.channel() as channel:
+        assert channel.call("GET", "/").status == 200
+    with pytest.raises(UsageError, match=r"the way to localhost:\d+ was closed, and sends nothing more"):
+        channel.call("GET", "/")
+    with place.open() as session:
+        client = session.attested_rest(place.server.address)
+    with pytest.raises(UsageError, match="was closed, and sends nothing more"):
+        client.status("m")
+    assert place.server.calls == 1
+
+
 def test_a_closed_session_opens_no_more(place: Place) -> None:
     session = place.open()
     session.close()

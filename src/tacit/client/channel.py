@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
 from tacit.client.address import Address
-from tacit.errors import InputError, PeerError, TlsError, UnreachableError
+from tacit.errors import InputError, PeerError, TlsError, UnreachableError, UsageError
 
 MAX_ANSWER = 64 << 20  # bytes; the largest honest answer is a manifest of a few MB or a tensor in JSON
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -127,6 +127,7 @@ class HttpsChannel:
         self._timeout = check_timeout(timeout)
         self._connect_timeout = min(self._timeout, CONNECT_TIMEOUT)
         self._idle: list[HTTPConnection] = []
+        self._closed = False
         begin_anew_in_child(self)
 
     def url(self, path: str) -> str:
@@ -145,10 +146,13 @@ class HttpsChannel:
         """What the server answers, whatever its status.
 
         Raises:
+            UsageError: it was closed.
             UnreachableError: no connection, or no answer in time.
             TlsError: the certificate or its name does not fit, or TLS fails otherwise.
             PeerError: the answer is no HTTP, or too large.
         """
+        if self._closed:
+            raise UsageError(f"the way to {self._address} was closed, and sends nothing more; open another")
         url = self.url(path)
         connection = self._reuse() or self._connect()
         kept = False
@@ -175,13 +179,14 @@ class HttpsChannel:
         else:
             return answer
         finally:
-            if kept:
+            if kept and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.close()
 
     def close(self) -> None:
-        """End the connections."""
+        """End the connections; nothing more is sent."""
+        self._closed = True
         while (connection := self._take()) is not None:
             connection.close()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 # The program `tacit` has its own way.
-_LONG_RUNNING = ("tacit-coordinator", "tacit-premain", "tacit-serve")
+_LONG_RUNNING = ("tacit-coordinator", "tacit-premain", "tacit-serve", "tacit-injector")
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
