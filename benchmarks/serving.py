@@ -1,8 +1,8 @@
 """ResNet-50 through tacit-serve over TLS, beside the same compiled model called in this process.
 
-Usage: python benchmarks/serving.py [--quick] [--seconds S] [--rounds N] [--json FILE]. A cell calls for S seconds with
-`cnum` callers at once, in process and over gRPC in turns, so that both meet the same moods of the machine; the callers
-share its cores with the server. Both sides compute in f32 on all processors.
+Usage: python benchmarks/serving.py [--quick] [--seconds S] [--rounds N] [--precision bf16] [--plain] [--json FILE]. A cell
+calls for S seconds with `cnum` callers at once, in process and over gRPC in turns, so that both meet the same moods of the
+machine; the callers share its cores with the server. Both sides compute in f32, or what --precision says, on all processors.
 
 One caller leaves the engine idle while it reads an answer and sends the next request. A third side therefore calls in
 process with a pause as long as what the way over TLS took more: an engine that rests is slower, on a virtual machine by
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,15 +53,16 @@ def write_model(folder: Path) -> bytes:
 class Server:
     """tacit-serve as a user starts it, with a certificate of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, precision: str, tls: bool) -> None:
         pair = issue_self_signed(["localhost"], common_name="benchmark", now=datetime.now(UTC))
         key, chain = pair.key_pem.decode(), pair.certificate_pem.decode()
         config = folder / "ssl.cfg"
         config.write_text(f"server_key: {json.dumps(key)}\nserver_cert: {json.dumps(chain)}\n")
         ports = folder / "ports.json"
-        self.roots = pair.certificate_pem
+        self.roots = pair.certificate_pem if tls else None
         self.log = folder / "server.log"
         flags = ["--model_name=resnet50", f"--model_base_path={folder / 'model'}", "--host=127.0.0.1", "--port=-1"]
+        flags += [f"--precision={precision}", *([f"--ssl_config_file={config}"] if tls else [])]
         started = time.perf_counter()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -69,7 +71,6 @@ class Server:
                     "-c",
                     "from tacit.programs.serve import main; main()",
                     *flags,
-                    f"--ssl_config_file={config}",
                     f"--port_file={ports}",
                 ],
                 stderr=log,
@@ -137,12 +138,19 @@ def in_process(engine: Engine, rows: np.ndarray, cnum: int, seconds: float, *, p
     return len(spent) / elapsed, spent
 
 
-async def over_tls(server: Server, message: bytes, cnum: int, seconds: float) -> Run:
+def open_channel(server: Server, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
+    """A connection of its own."""
+    address = f"localhost:{server.port}"
+    if server.roots is None:
+        return grpc.aio.insecure_channel(address, options)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(server.roots), options)
+
+
+async def over_grpc(server: Server, message: bytes, cnum: int, seconds: float) -> Run:
     """`cnum` callers, each on a connection of its own, as the demo's client has them."""
     spent: list[float] = []
     options = (("grpc.max_receive_message_length", 64 * MIB), ("grpc.use_local_subchannel_pool", 1))
-    credentials = grpc.ssl_channel_credentials(server.roots)
-    channels = [grpc.aio.secure_channel(f"localhost:{server.port}", credentials, options) for _ in range(cnum)]
+    channels = [open_channel(server, options) for _ in range(cnum)]
 
     async def ask(channel: grpc.aio.Channel) -> None:
         call = channel.unary_unary(PREDICT)
@@ -181,7 +189,7 @@ def measure(engine: Engine, server: Server, batch: int, cnum: int, *, seconds: f
     for _ in range(rounds):
         for side, run in (
             ("raw", lambda: in_process(engine, rows, cnum, seconds)),
-            ("served", lambda: asyncio.run(over_tls(server, message, cnum, seconds))),
+            ("served", lambda: asyncio.run(over_grpc(server, message, cnum, seconds))),
         ):
             per_second, latencies = run()
             rates[side].append(per_second * batch)
@@ -201,6 +209,7 @@ def measure(engine: Engine, server: Server, batch: int, cnum: int, *, seconds: f
         "served_p50_ms": p50["served"],
         "over_ms": p50["served"] - p50["raw"],
         "rested_p50_ms": p50.get("rested"),
+        "served_p99_to_p50": np.percentile(spent["served"], 99) * 1000 / p50["served"],
     }
 
 
@@ -209,6 +218,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two cells, to see that everything works")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one side of one round of one cell")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("f32", "f16", "bf16", "int8"), default="f32")
+    parser.add_argument("--plain", action="store_true", help="without TLS")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cells", help="such as 1x1,8x4 (batch x cnum) in place of all")
     options = parser.parse_args()
@@ -219,8 +230,9 @@ def main() -> None:
     seconds, rounds = (1.0, 1) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engine = load_openvino(MemoryBundle({"saved_model.pb": write_model(folder)}), EngineOptions())
-        server = Server(folder)
+        model = MemoryBundle({"saved_model.pb": write_model(folder)})
+        engine = load_openvino(model, EngineOptions(precision=options.precision))
+        server = Server(folder, precision=options.precision, tls=not options.plain)
         try:
             results = []
             for batch, cnum in cells:
@@ -230,17 +242,18 @@ def main() -> None:
                 print(results[-1], file=sys.stderr, flush=True)
         finally:
             server.stop()
+    way = "over TCP" if options.plain else "over TLS"
     print(
-        "| batch | cnum | in process, images/s | over TLS, images/s | ratio "
-        "| in process, p50 ms | resting between calls | over TLS |"
+        f"| batch | cnum | in process, images/s | {way}, images/s | ratio "
+        f"| in process, p50 ms | resting between calls | {way} | its p99 / p50 |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in results:
         rested = "" if row["rested_p50_ms"] is None else f"{row['rested_p50_ms']:.1f}"
         print(
             f"| {row['batch']} | {row['cnum']} | {row['raw_images_per_second']:.1f} | "
             f"{row['served_images_per_second']:.1f} | {row['ratio']:.2f} | {row['raw_p50_ms']:.1f} | "
-            f"{rested} | {row['served_p50_ms']:.1f} |"
+            f"{rested} | {row['served_p50_ms']:.1f} | {row['served_p99_to_p50']:.2f} |"
         )
     print(f"\nReady {server.start:.1f} s after its start, the model plain on disk.")
     if options.json:

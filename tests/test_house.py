@@ -218,6 +218,13 @@ def test_a_program_imports_only_what_it_needs(program: str) -> None:
     assert not loaded & PROGRAMS[program]
 
 
+def test_a_command_starts_without_arrays_and_calls() -> None:
+    # Only `predict`, `bench`, `model compare` and `up` need them, and they take longer to import than all else.
+    script = "import sys, tacit.cli.app; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"numpy", "grpc", "google.protobuf", "kr8s", "dcap_qvl"} & set(done.stdout.split())
+
+
 # The project speaks of itself alone.
 # Neither the folders of the machine that it is written on, nor what lies beside a checkout, nor who asked for what.
 HERE = "|".join(re.escape(str(place)) for place in (ROOT, ROOT.parent / "shared"))

@@ -9,7 +9,7 @@ import pytest
 from fakes import models
 from fakes.command_line import run_main
 from fakes.records import predict_log, record
-from tacit.cli.inference.compare import Measured, as_lines, difference
+from tacit.cli.inference.compared import Measured, as_lines, difference
 from tacit.serving.tfs.records import NAME
 from tacit.vault import seal_folder
 

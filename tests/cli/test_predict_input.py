@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tacit.cli.inference.predict import load_arrays, load_credential
+from tacit.cli.inference.arrays import load_arrays
+from tacit.cli.inference.predict import load_credential
 from tacit.errors import InputError, UsageError
 from tacit.pki import issue_self_signed
 

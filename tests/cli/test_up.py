@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from fakes.command_line import Outcome, run_main
 from fakes.models import onnx_identity, onnx_model, saved_model
 from fakes.programs import make_platform_folder
-from tacit.cli.up import command
+from tacit.cli.up import command, examples
 from tacit.client.trust import TrustStore
 
 pytestmark = pytest.mark.slow
@@ -289,7 +289,7 @@ def test_t22_the_models_key_is_in_no_argument_variable_or_file(home: Path, monke
         return "looked"
 
     monkeypatch.setattr(command.secrets, "token_bytes", lambda size: KEY[:size])
-    monkeypatch.setattr(command, "describe", look)
+    monkeypatch.setattr(examples, "describe", look)
     done = run_main("up", "--once", model)
     assert done.code == 0
     assert sum(name.endswith("environ") for name in looked) >= 2

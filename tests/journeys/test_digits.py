@@ -44,17 +44,20 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.slow
 def test_the_demo_ends_well_and_says_simulated(demo: subprocess.CompletedProcess[str]) -> None:
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "SIMULATED TEE: the whole way is real, the protection is not." in demo.stdout
     assert "Traceback" not in demo.stdout + demo.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_predicts_as_the_plain_model_does(demo: subprocess.CompletedProcess[str]) -> None:
     assert "equal to the plain model's" in demo.stdout
     assert "REST over TLS: the same answers" in demo.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [

@@ -6,7 +6,15 @@ import pytest
 
 from fakes.manifests import minimal, raw
 from tacit.manifest import parse_manifest
-from tacit.manifest.access import holders, permissions, revealed_secrets, used_secrets, users_who_may, ways_to_secrets
+from tacit.manifest.access import (
+    holders,
+    marbles_with,
+    permissions,
+    revealed_secrets,
+    used_secrets,
+    users_who_may,
+    ways_to_secrets,
+)
 from tacit.manifest.model import Content, Manifest
 
 SECRETS = {
@@ -73,6 +81,27 @@ def test_secrets_come_by_files_variables_ports_and_models() -> None:
     }
     assert used_secrets(manifest, marble) == {"key", "crt", "a-b"}
     assert holders(manifest) == {name: frozenset({"m"}) for name in ("a-b", "crt", "key")}
+
+
+def test_marbles_are_found_by_the_secrets_that_their_templates_name() -> None:
+    def marble(**parameters: Any) -> dict[str, Any]:
+        return {"Package": "server", "Parameters": parameters}
+
+    types = {
+        "both": marble(Files={"/k": "{{ raw .Secrets.key }}"}, Env={"C": "{{ pem .Secrets.crt.Cert }}"}),
+        "key": marble(Files={"/k": "{{ raw .Secrets.key }}"}),
+        "none": marble(Files={"/k": "plain .Secrets.key"}, Argv=["{{ .Secrets.key }}"]),
+        "any": marble(Env={"A": "{{ range .Secrets }}{{ end }}"}),
+    }
+    first, second = manifest_of(Marbles=types), manifest_of(Marbles={"none": types["key"]})
+    for _ in range(2):  # each manifest has an index of its own
+        assert marbles_with(first, ["key"]) == {"both", "key", "any"}
+        assert marbles_with(first, ["crt"]) == {"both", "any"}
+        assert marbles_with(first, ["crt", "key"]) == {"both", "key", "any"}
+        assert marbles_with(first, ["a-b", "unknown"]) == {"any"}
+        assert marbles_with(first, []) == {"any"}
+        assert marbles_with(second, ["key"]) == {"none"}
+        assert marbles_with(second, ["crt"]) == frozenset()
 
 
 def test_roles_add_up_and_undefined_ones_give_nothing() -> None:

@@ -311,6 +311,20 @@ async def test_t56_a_caller_learns_nothing_of_models_that_are_not_theirs() -> No
         assert b"half_plus_two" not in (await rest.handle(HttpRequest(method, path, "", {}, b"", None))).body
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [(b"no gzip", 400), (gzip.compress(bytes(8 << 20), mtime=0), 429), (gzip.compress(b"no JSON", mtime=0), 400)],
+    ids=["no gzip", "too much", "no JSON"],
+)
+async def test_t56_nothing_that_a_stranger_sends_is_inflated_or_read(sent: bytes, told: int) -> None:
+    callers = Callers([Client("c", token=sha256(b"secret").digest(), models=frozenset(("half_plus_two",)))])
+    rest = OipRest(Plane(example(), callers), max_inflated=1 << 20)
+    for token, status in (("wrong", 401), ("secret", told)):
+        headers = {"content-encoding": "gzip", "authorization": f"Bearer {token}"}
+        response = await rest.handle(HttpRequest("POST", f"{MODEL}/infer", "", headers, sent, None))
+        assert response.status == status, response.body
+
+
 async def test_settings_are_told_and_not_changed() -> None:
     for path in ("/v2/trace/setting", f"{MODEL}/trace/setting"):
         status, settings = await answer("GET", path)

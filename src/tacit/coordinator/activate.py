@@ -36,7 +36,7 @@ from tacit.errors import (
 from tacit.evidence import Claims, Tee
 from tacit.manifest import Appraisal, Manifest, TemplateData, Unattested, appraise, render
 from tacit.manifest import model as rules
-from tacit.manifest.access import named_secrets, used_secrets, uses_previous
+from tacit.manifest.access import marbles_with, named_secrets, used_secrets, uses_previous
 from tacit.manifest.template import TemplateSecret, check_templates
 from tacit.pki import KeyPair, issue_leaf, parse_csr
 from tacit.pki.keys import Encoded, encode_pem
@@ -227,8 +227,9 @@ def rehearse(
     def concerned(content: rules.Content) -> bool:
         return only is None or any(mentions(content, one) for one in only)
 
+    marbles = None if only is None else marbles_with(manifest, only)
     try:
-        check_templates(manifest, data, concerned=concerned)
+        check_templates(manifest, data, marbles=marbles, concerned=concerned)
     except TemplateError as exc:
         raise TemplateError(f"running manifest template dry run: {exc}") from exc
 

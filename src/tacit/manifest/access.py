@@ -5,7 +5,7 @@ add up to. The coordinator derives for a marble what `used_secrets` names; revie
 Everything here answers for any manifest that can be read, also for one that names what it does not define.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from tacit.errors import TemplateError
@@ -75,6 +75,39 @@ def _used(items: Sequence[Item], at: int) -> tuple[str, int] | None:
     # `(index .Secrets "x").Cert` is a field of it; after a blank, the field would be another argument.
     is_field_next = items[closing].kind is Token.CLOSE and items[closing + 1].kind is Token.FIELD
     return literal[1:-1], closing + 1 if is_field_next else at + 2
+
+
+class _Same:
+    """A manifest by its identity: to compare two by their content takes longer than what is looked up with it."""
+
+    __slots__ = ("manifest",)
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.manifest is other.manifest
+
+    def __hash__(self) -> int:
+        return id(self.manifest)
+
+
+@lru_cache(maxsize=2)
+def _marbles_by_secret(same: _Same) -> Mapping[str | None, frozenset[str]]:
+    """The marbles whose templates name a secret; those under None may reach any."""
+    found: dict[str | None, set[str]] = {None: set()}
+    for name, marble in same.manifest.marbles.items():
+        for content in (*marble.parameters.files.values(), *marble.parameters.env.values()):
+            named = named_secrets(content)
+            for one in (None,) if named is None else named:
+                found.setdefault(one, set()).add(name)
+    return {one: frozenset(names) for one, names in found.items()}
+
+
+def marbles_with(manifest: Manifest, secrets: Iterable[str]) -> frozenset[str]:
+    """The marbles of which a template may use one of these secrets. With those in doubt."""
+    index = _marbles_by_secret(_Same(manifest))
+    return index[None].union(*(index.get(name, frozenset()) for name in secrets))
 
 
 def uses_previous(marble: Marble) -> bool:

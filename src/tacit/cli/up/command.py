@@ -18,7 +18,6 @@ from tacit.cli.model.encrypt import name_of
 from tacit.cli.model.progress import progress_bar
 from tacit.cli.platform import ensure_platform, package_of
 from tacit.cli.trust import open_store
-from tacit.cli.up.examples import describe
 from tacit.cli.up.interrupts import Interrupts
 from tacit.cli.up.ports import Ports
 from tacit.cli.up.processes import Program, Programs
@@ -92,6 +91,8 @@ def _serve(stage: Stage, programs: Programs, model: Path, sources: Sequence[Sour
     server = stage.start_server(programs)
     stage.wait_for_server(server)
     typer.echo(f"[4/5] server attested: gRPC at {stage.server}, REST at https://{stage.rest}")
+    from tacit.cli.up.examples import describe  # brings numpy and gRPC, which no other command should wait for
+
     typer.echo(f"[5/5] ask it:\n\n{describe(stage, stage.roots)}")
     return coordinator, server
 

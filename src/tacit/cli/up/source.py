@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tacit.cli.model.progress import Advance
 from tacit.errors import FileInputError, InputError, ModelFormatError
-from tacit.graph.onnx import string_inputs
 from tacit.vault import CapsuleInfo
 from tacit.vault.capsule import Source, write_capsule
 from tacit.vault.files import list_sources, require_space
@@ -62,6 +61,8 @@ def check_content(sources: Sequence[Source]) -> None:
 
 
 def _check_onnx(name: str, content: memoryview) -> None:
+    from tacit.graph.onnx import string_inputs  # brings numpy, which no other command should wait for
+
     try:
         texts = string_inputs(content)
     except ModelFormatError as exc:

@@ -7,7 +7,7 @@ further than the secrets.
 (1) `lex`: text → tokens, (2) `parse`: tokens → steps, (3) `evaluate`: steps → output.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tacit.errors import TemplateError
 from tacit.manifest.model import Content, Manifest, Parameters
@@ -67,15 +67,19 @@ def check_content(content: Content, data: TemplateData, *, target: Target) -> No
 
 
 def check_templates(
-    manifest: Manifest, data: TemplateData, *, concerned: Callable[[Content], bool] = lambda _content: True
+    manifest: Manifest,
+    data: TemplateData,
+    *,
+    marbles: Collection[str] | None = None,
+    concerned: Callable[[Content], bool] = lambda _content: True,
 ) -> None:
-    """Try every file and variable of every marble once; those not `concerned` are spared.
+    """Try every file and variable of every marble once, or of these `marbles`; those not `concerned` are spared.
 
     Raises:
         TemplateError: the first that fails, as `in Marble M: file F: ...`.
     """
-    for name, marble in sorted(manifest.marbles.items()):
-        _check_parameters(name, marble.parameters, data, concerned)
+    for name in sorted(manifest.marbles if marbles is None else marbles):
+        _check_parameters(name, manifest.marbles[name].parameters, data, concerned)
 
 
 def _check_parameters(

@@ -133,6 +133,8 @@ class OipRest:
 
     async def _infer(self, found: re.Match[str], request: HttpRequest) -> HttpResponse:
         selector = select(unquote(found["name"]), found["version"] or "", _caller(request))
+        # Before a byte is inflated or parsed for a stranger.
+        self._plane.callers.check_model(selector.model, selector.caller)
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = unpack(request.body, encoding, limit=self._max_inflated)
         header = request.headers.get(HEADER)
