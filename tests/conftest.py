@@ -3,11 +3,16 @@
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Whoever starts the tests in the background may have SIGINT ignored, and so would every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nothing is said to a server of these tests that it does not answer, but a busy machine may need more than five seconds.
+_DEFAULT = httpx._config.DEFAULT_TIMEOUT_CONFIG
+_DEFAULT.connect = _DEFAULT.read = _DEFAULT.write = _DEFAULT.pool = 60.0
 
 # The same examples each time, however busy the machine is: looking for new ones is the fuzzers' task.
 settings.register_profile("tacit", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

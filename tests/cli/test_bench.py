@@ -1,4 +1,4 @@
-import asyncio
+import itertools
 import os
 import re
 import signal
@@ -149,12 +149,17 @@ def test_a_picture_is_resized_and_sent_as_red_green_blue(plain: PredictionServer
     assert pixels[0, 100, 100].tolist() == [255.0, 0.0, 128.0]
 
 
-def test_loop_zero_goes_on_until_interrupted_and_then_sums_up(plain: PredictionServer) -> None:
-    # The signal comes once calls are running; it is delivered to this thread, which runs the command.
-    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    done = run_bench(plain.port, "--cnum", 2, "--loop", 0)
-    timer.join()
+def test_loop_zero_goes_on_until_interrupted_and_then_sums_up() -> None:
+    calls = itertools.count(1)
+
+    def answer(_context: object) -> bytes:
+        # The signal comes once calls were answered; it is delivered to the main thread, which runs the command.
+        if next(calls) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer_of([0.25, 0.75])
+
+    with prediction_server(answer=answer) as server:
+        done = run_bench(server.port, "--cnum", 2, "--loop", 0)
     assert done.code == 0
     assert re.match(r"query: insecure channel, task \d, batch 1, latency\(ms\)", done.lines[0])
     assert done.lines[-2].startswith("summary: cnum 2, batch 1,")
@@ -170,10 +175,10 @@ def test_percentiles_are_latencies_that_were_seen() -> None:
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    done = run_bench(port, "--cnum", 2, "--loop", 1)
+    with socket.socket() as held:  # by us, who do not listen: so nobody else does
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        done = run_bench(port, "--cnum", 2, "--loop", 1)
     assert done.code == 1
     assert f"Error: localhost:{port} cannot be reached" in done.err
 
@@ -224,8 +229,10 @@ def test_an_answer_that_is_no_prediction_is_one_line() -> None:
 
 
 def test_an_answer_that_does_not_come_is_one_line() -> None:
-    with prediction_server(answer=lambda context: asyncio.run(asyncio.sleep(1.5)) or b"") as server:
+    let_go = threading.Event()
+    with prediction_server(answer=lambda context: b"" if let_go.wait(60) else b"late") as server:
         done = run_bench(server.port, "--cnum", 1, "--loop", 1, "--timeout", "0.3")
+        let_go.set()
     assert done.code == 1
     assert "no answer within 0.3 s" in done.err
 

@@ -147,7 +147,7 @@ def test_redirects_in_a_circle_end(server: WebServer) -> None:
     assert "redirected more than" in download(server.url).err
 
 
-def small(server: WebServer, *, largest: int = 1 << 20, timeout: float = 10.0) -> None:
+def small(server: WebServer, *, largest: int = 1 << 20, timeout: float = 60.0) -> None:
     model = PublishedModel(NAME, server.url, f"{NAME}.pb", largest)
     fetch_published(
         model,
@@ -168,7 +168,7 @@ def test_a_server_that_falls_silent_is_left(server: WebServer) -> None:
 
 def test_a_slow_server_is_waited_for(server: WebServer) -> None:
     server.pause = 0.5
-    small(server, timeout=5.0)
+    small(server, timeout=60.0)
     assert MODEL.read_bytes() == GRAPH
 
 

@@ -17,7 +17,7 @@ from fakes.command_line import run_main
 from fakes.transcript import Entry, Stage, parse_transcript, settled
 from tacit.cli.coordinator.shares import load_recovery_key, load_share
 
-pytestmark = pytest.mark.timeout(400)  # keys of RSA are made on the way, and the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # keys of RSA are made on the way, and the machine may be busy
 
 CERTIFICATES = "coordinator-cert.pem"
 

@@ -16,7 +16,7 @@ from tacit.pki import issue_self_signed
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
 ]  # keys of RSA are made on the way, and the machine may be busy
 
 TRANSCRIPT = Path(__file__).parents[1] / "vectors" / "cli" / "transcript.txt"

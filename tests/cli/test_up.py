@@ -79,7 +79,7 @@ class Running:
             env={**self.env, **extra},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -130,6 +130,9 @@ def start(folder: Path, model: Path, *, until: str = "Ctrl-C ends everything") -
 
 
 def nothing_is_left(folder: Path) -> None:
+    limit = time.monotonic() + 60  # what a killed server had started ends by itself, a moment after it
+    while processes_of(folder) and time.monotonic() < limit:
+        time.sleep(0.05)
     assert processes_of(folder) == {}
     assert list((folder / "tmp").iterdir()) == []
     assert TrustStore(folder / ".config" / "tacit").load_hosts() == {}
@@ -143,7 +146,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     yield found
     if found.process.poll() is None:
         found.process.send_signal(signal.SIGTERM)
-    found.process.communicate(timeout=30)
+    found.process.communicate(timeout=300)
 
 
 def test_the_python_example_works_when_pasted(running: Running) -> None:
@@ -231,16 +234,15 @@ def test_predict_names_a_server_that_does_not_answer(running: Running, tmp_path:
 
 
 def test_a_second_one_beside_it_takes_other_ports_and_gives_the_engines_reason(
-    running: Running, tmp_path: Path
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tacit.cli.up.stage._START", 3600.0)  # what cannot be served is not waited for
     (tmp_path / "odd.onnx").write_bytes(onnx_identity(TensorProto.COMPLEX64))
-    begin = time.monotonic()
     done = running.run("up", "--once", tmp_path / "odd.onnx")
     assert f"coordinator at {running.host}" not in done.out
     assert "in place of 4433" in done.out
     assert done.code == 1
     assert done.err.startswith("Error: the server cannot serve odd: ")
-    assert time.monotonic() - begin < 30
     assert running.process.poll() is None
     assert running.host in TrustStore(running.folder / ".config" / "tacit").load_hosts()
 
@@ -248,7 +250,7 @@ def test_a_second_one_beside_it_takes_other_ports_and_gives_the_engines_reason(
 def test_a_server_that_dies_is_reported_and_everything_ends(running: Running) -> None:
     (server,) = [pid for pid, words in processes_of(running.folder).items() if "--model_name" in words]
     os.kill(server, signal.SIGKILL)
-    rest = running.process.communicate(timeout=30)[0]
+    rest = running.process.communicate(timeout=300)[0]
     assert running.process.returncode == 1
     assert rest.splitlines()[-1].startswith("Error: the server ended by itself with code -9: ")
     nothing_is_left(running.folder)
@@ -283,7 +285,10 @@ def test_t22_the_models_key_is_in_no_argument_variable_or_file(home: Path, monke
         places = [Path(f"/proc/{pid}/{name}") for pid in running for name in ("cmdline", "environ")]
         places += [path for path in stage.folder.rglob("*") if path.is_file()]
         for path in places:
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except OSError:  # gone meanwhile: a process that tried the model out, a file that was exchanged
+                continue
             looked.append(str(path))
             assert not any(shape in content for shape in shapes_of(KEY)), path
         return "looked"
@@ -314,7 +319,7 @@ def test_a_signal_at_any_moment_ends_everything(tmp_path: Path, line: str, numbe
     (tmp_path / "tiny.onnx").write_bytes(onnx_model())
     found = start(tmp_path, tmp_path / "tiny.onnx", until=line)
     found.process.send_signal(number)
-    rest = found.process.communicate(timeout=30)[0]
+    rest = found.process.communicate(timeout=300)[0]
     assert found.process.returncode == 130
     assert rest.splitlines()[-1] == "Interrupted."
     nothing_is_left(tmp_path)

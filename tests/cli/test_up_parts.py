@@ -188,11 +188,19 @@ def test_a_port_in_use_is_replaced(family: socket.AddressFamily, address: str) -
         assert chosen != taken
 
 
+def is_kept(port: int) -> bool:
+    """Whether it is given to who asks for it."""
+    with reserved_ports([port]) as (given,):
+        return given == port
+
+
 def test_a_free_port_is_kept_and_one_to_avoid_is_not() -> None:
-    with reserved_ports([0]) as (free,):
-        pass
-    with reserved_ports([free]) as chosen:
-        assert chosen == (free,)
+    for _ in range(3):  # any process of this machine may take one that is free
+        with reserved_ports([0]) as (free,):
+            pass
+        if kept := is_kept(free):
+            break
+    assert kept
     with reserved_ports([free], avoid={free}) as chosen:
         assert chosen != (free,)
 
@@ -203,13 +211,15 @@ def test_no_port_is_chosen_twice() -> None:
 
 
 def test_a_port_that_is_given_to_one_who_has_yet_to_listen_is_not_given_to_another() -> None:
-    with reserved_ports([0]) as (given,):
-        with reserved_ports([given]) as (other,):
-            assert other != given
-        with listening_at(given):  # the other's choice did not touch it
-            pass
-    with reserved_ports([given]) as (again,):
-        assert again == given
+    for _ in range(3):  # any process of this machine may take one that is free again
+        with reserved_ports([0]) as (given,):
+            with reserved_ports([given]) as (other,):
+                assert other != given
+            with listening_at(given):  # the other's choice did not touch it
+                pass
+        if kept := is_kept(given):
+            break
+    assert kept
 
 
 def test_a_reservation_ends_with_its_process() -> None:
@@ -217,15 +227,17 @@ def test_a_reservation_ends_with_its_process() -> None:
         "import sys\nfrom tacit.cli.up.ports import reserved_ports\n"
         "with reserved_ports([0]) as (port,):\n    print(port, flush=True)\n    sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with holder:
-        assert holder.stdout is not None
-        port = int(holder.stdout.readline())
-        with reserved_ports([port]) as (other,):
-            assert other != port
-        holder.kill()
-    with reserved_ports([port]) as (again,):
-        assert again == port
+    for _ in range(3):  # any process of this machine may take one that is free again
+        holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with holder:
+            assert holder.stdout is not None
+            port = int(holder.stdout.readline())
+            with reserved_ports([port]) as (other,):
+                assert other != port
+            holder.kill()
+        if kept := is_kept(port):
+            break
+    assert kept
 
 
 # ---- signals
@@ -280,12 +292,12 @@ def test_all_programs_end_when_the_block_is_left_in_the_opposite_order(tmp_path:
     order = tmp_path / "order"
     text = (
         "def end(*_):\n open(sys.argv[1], 'a').write(sys.argv[2])\n sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\ntime.sleep(60)"
+        "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\ntime.sleep(600)"
     )
     with Programs(tmp_path / "logs") as programs:
         for name in ("a", "b"):
             program = programs.start(name, [*script(text), str(order), name], env=dict(os.environ))
-            program.wait_until(lambda program=program: program.says("up"), seconds=20)  # type: ignore[misc]
+            program.wait_until(lambda program=program: program.says("up"), seconds=100)  # type: ignore[misc]
     assert order.read_text() == "ba"
 
 
@@ -294,7 +306,7 @@ def test_a_program_that_ends_too_early_is_named_with_its_last_word(tmp_path: Pat
     with Programs(tmp_path) as programs:
         program = programs.start("coordinator", script(f"print('''{said}''')\nsys.exit(3)"), env=dict(os.environ))
         with pytest.raises(ConnectError) as refusal:
-            program.wait_until(lambda: False, seconds=20)
+            program.wait_until(lambda: False, seconds=100)
     assert str(refusal.value) == "the coordinator ended with code 3: the port is taken"
 
 
@@ -302,20 +314,20 @@ def test_a_part_that_is_not_installed_is_named_with_the_fix(tmp_path: Path) -> N
     with Programs(tmp_path) as programs:
         program = programs.start("server", script("import no_such_engine"), env=dict(os.environ))
         with pytest.raises(ConnectError, match="No module named 'no_such_engine'; pip install"):
-            program.wait_until(lambda: False, seconds=20)
+            program.wait_until(lambda: False, seconds=100)
 
 
 def test_premains_mark_is_left_out_of_its_last_word(tmp_path: Path) -> None:
     with Programs(tmp_path) as programs:
         said = "[PreMain] 2026/11/24 14:05:20 Error: refused"
         program = programs.start("server", script(f"print('{said}')"), env=dict(os.environ))
-        program.wait_for_end(seconds=20)
+        program.wait_for_end(seconds=100)
     assert program.last_word() == "refused"
 
 
 def test_a_program_that_is_never_ready_is_named(tmp_path: Path) -> None:
     with Programs(tmp_path) as programs, pytest.raises(ConnectError, match="was not ready after 0 s"):
-        programs.start("server", script("time.sleep(60)"), env=dict(os.environ)).wait_until(lambda: False, seconds=0.1)
+        programs.start("server", script("time.sleep(600)"), env=dict(os.environ)).wait_until(lambda: False, seconds=0.1)
 
 
 def test_a_program_that_is_not_installed_is_refused_with_the_fix(tmp_path: Path) -> None:
@@ -330,8 +342,8 @@ def test_a_program_that_starts_while_a_signal_comes_is_ended_too(tmp_path: Path)
         with Interrupts() as interrupts, Programs(tmp_path, interrupts) as programs:
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
             while len(started) < 50:
-                started.append(programs.start("sleeper", script("time.sleep(60)"), env=dict(os.environ)).pid)
-            time.sleep(20)
+                started.append(programs.start("sleeper", script("time.sleep(600)"), env=dict(os.environ)).pid)
+            time.sleep(60)
 
     with pytest.raises(KeyboardInterrupt):
         work()

@@ -44,7 +44,7 @@ NONCE = bytes(range(32))
 def attest(
     coordinator: FakeCoordinator, trust: TrustStore, platform: Path, *, nonce: bytes = NONCE, now: datetime = NOW
 ) -> AttestedCoordinator:
-    return attest_coordinator(coordinator.host, trust, now=now, nonce=nonce, platform=platform, timeout=5)
+    return attest_coordinator(coordinator.host, trust, now=now, nonce=nonce, platform=platform, timeout=60)
 
 
 def refuses(

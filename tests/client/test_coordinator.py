@@ -23,7 +23,7 @@ CANARY = b"CANARY-77aa"
 
 
 def connect(coordinator: FakeCoordinator) -> CoordinatorClient:
-    return CoordinatorClient(coordinator.host, roots_pem=coordinator.root.certificate_pem, timeout=5)
+    return CoordinatorClient(coordinator.host, roots_pem=coordinator.root.certificate_pem, timeout=60)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         listener.close()
-        thread.join(5)
+        thread.join(60)
 
 
 # ---- what it says and sends
@@ -200,7 +200,7 @@ def test_a_body_that_is_cut_short_is_not_taken_for_a_whole_one(coordinator: Fake
         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"status":"success","data":{"code":3}}')
 
     with raw_server(answer) as port:
-        plain = channel.HttpsChannel(parse_address(f"127.0.0.1:{port}", default_port=1), None, timeout=5)
+        plain = channel.HttpsChannel(parse_address(f"127.0.0.1:{port}", default_port=1), None, timeout=60)
         with pytest.raises(PeerError, match="52 bytes are missing"):
             plain.call("GET", "/status")
 
@@ -274,7 +274,7 @@ def test_a_name_that_does_not_resolve_is_named() -> None:
 
 def test_a_port_that_speaks_no_tls_is_told() -> None:
     with raw_server(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH\r\n")) as port:
-        client = CoordinatorClient(f"localhost:{port}", roots_pem=issue_root((), now=NOW).certificate_pem, timeout=5)
+        client = CoordinatorClient(f"localhost:{port}", roots_pem=issue_root((), now=NOW).certificate_pem, timeout=60)
         with client, pytest.raises((TlsError, UnreachableError, PeerError), match=str(port)):
             client.status()
 
@@ -328,7 +328,7 @@ def test_t38_a_marble_that_names_the_coordinator_is_told_no_secret() -> None:
     marble = FakeCoordinator(root=root, intermediate=intermediate, shown=leaf, above=intermediate.certificate_pem)
     with (
         marble,
-        CoordinatorClient(marble.host, roots_pem=root.certificate_pem, timeout=5) as client,
+        CoordinatorClient(marble.host, roots_pem=root.certificate_pem, timeout=60) as client,
         pytest.raises(TlsError, match="not that certificate"),
     ):
         client.set_secrets({"model_key": NewSecret(CANARY)})

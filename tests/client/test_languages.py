@@ -113,7 +113,7 @@ class Place:
 
     def attest(self) -> AttestedCoordinator:
         host, nonce = self.coordinator.host, bytes(32)
-        return attest_coordinator(host, self.trust, now=NOW, nonce=nonce, platform=self.platform, timeout=5)
+        return attest_coordinator(host, self.trust, now=NOW, nonce=nonce, platform=self.platform, timeout=60)
 
     def open(self) -> tacit.Session:
         first = self.attest()
@@ -149,10 +149,10 @@ def place(coordinator: FakeCoordinator, pinned: TrustStore, platform: Path) -> I
 def ask(session: tacit.Session, server: Server, protocol: Protocol, by: str) -> Any:
     """One array in, one array out."""
     if by == "threads":
-        return session.model("double", address=server.address, protocol=protocol, timeout=10).predict([[1, 2]])
+        return session.model("double", address=server.address, protocol=protocol, timeout=60).predict([[1, 2]])
 
     async def go() -> Any:
-        async with session.async_model("double", address=server.address, protocol=protocol, timeout=10) as model:
+        async with session.async_model("double", address=server.address, protocol=protocol, timeout=60) as model:
             return await model.predict([[1, 2]])
 
     return asyncio.run(go())
@@ -199,7 +199,7 @@ def test_t15_a_changed_manifest_ends_predictions(place: Place, protocol: Protoco
 def test_a_call_by_asyncio_is_asked_what_grpcs_own_is_asked(place: Place) -> None:
     async def go(session: tacit.Session) -> None:
         async with session.grpc_aio_channel(place.server.address) as channel:
-            call = channel.unary_unary(OIP + "ModelMetadata")(b"", timeout=10)
+            call = channel.unary_unary(OIP + "ModelMetadata")(b"", timeout=60)
             ended: list[Any] = []
             call.add_done_callback(ended.append)
             assert inference_pb2.ModelMetadataResponse.FromString(await call).name == "double"
@@ -207,11 +207,11 @@ def test_a_call_by_asyncio_is_asked_what_grpcs_own_is_asked(place: Place) -> Non
             assert [await call.details(), *await call.initial_metadata()] == [""]
             await call.trailing_metadata()
             assert ended == [call]
-            unknown = channel.unary_unary("/no.Service/Method")(b"", timeout=10)
+            unknown = channel.unary_unary("/no.Service/Method")(b"", timeout=60)
             with pytest.raises(grpc.RpcError):
                 await unknown
             assert await unknown.code() is grpc.StatusCode.UNIMPLEMENTED
-            stopped = channel.unary_unary(OIP + "ModelMetadata")(b"", timeout=10)
+            stopped = channel.unary_unary(OIP + "ModelMetadata")(b"", timeout=60)
             assert stopped.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await stopped
@@ -288,7 +288,7 @@ def test_named_outputs_are_asked_for_in_both() -> None:
 
 def test_a_refusal_by_asyncio_keeps_its_canonical_status(place: Place) -> None:
     async def go(session: tacit.Session) -> None:
-        async with session.async_model("double", address=place.server.address, timeout=10) as model:
+        async with session.async_model("double", address=place.server.address, timeout=60) as model:
             with pytest.raises(InputError, match="it has: serving_default"):
                 await model.predict([[1, 2]], signature_name="other")
             with pytest.raises(RequestError):

@@ -62,7 +62,7 @@ class Place:
     coordinator: FakeCoordinator
 
     def ask(self) -> Any:
-        with self.session.attested_rest(self.server.address, timeout=5) as client:
+        with self.session.attested_rest(self.server.address, timeout=60) as client:
             return client.status("m")
 
 
@@ -70,7 +70,7 @@ class Place:
 def place(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> Iterator[Place]:
     coordinator.manifest = json.dumps(MANIFEST).encode()
     trust.pin_manifest(coordinator.host, fingerprint(coordinator.manifest))
-    attested_one = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=5)
+    attested_one = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=60)
     assert coordinator.intermediate is not None
     with running(Server(server_leaf(coordinator.intermediate))) as server, tacit.Session(attested_one) as session:
         serve_with(server, SERVER_TEE)
@@ -91,7 +91,7 @@ def test_the_server_itself_is_attested_on_the_very_connection(place: Place) -> N
 
 
 def test_each_connection_of_a_server_is_attested_by_itself(place: Place) -> None:
-    with place.session.attested_rest(place.server.address, timeout=5) as client:
+    with place.session.attested_rest(place.server.address, timeout=60) as client:
         client.status("m")
         serve_with(place.server, FakeTee(measurement=b"\xee" * 32))
         client.status("m")  # the connection that was attested
@@ -120,7 +120,7 @@ def test_t02_an_attacker_with_the_servers_key_and_its_evidence_is_refused(place:
     attacker.http = relay  # type: ignore[method-assign]
     with (
         running(attacker),
-        place.session.attested_rest(attacker.address, timeout=5) as client,
+        place.session.attested_rest(attacker.address, timeout=60) as client,
         pytest.raises(BindingError, match="another connection"),
     ):
         client.status("m")
@@ -175,10 +175,10 @@ def test_t40_an_attested_server_that_was_not_asked_for_is_refused(place: Place) 
 
 
 def test_a_server_of_another_type_than_the_one_expected_is_refused(place: Place) -> None:
-    with place.session.attested_rest(place.server.address, timeout=5, marble_type="t") as client:
+    with place.session.attested_rest(place.server.address, timeout=60, marble_type="t") as client:
         assert client.status("m")[0].state == "AVAILABLE"
     with (
-        place.session.attested_rest(place.server.address, timeout=5, marble_type="other") as client,
+        place.session.attested_rest(place.server.address, timeout=60, marble_type="other") as client,
         pytest.raises(TlsError, match="of the type 't', expected 'other'"),
     ):
         client.status("m")
@@ -189,7 +189,9 @@ def renewed(place: Place, trust: TrustStore, platform: Path) -> tacit.Session:
     """A session that attests the coordinator as it is then."""
 
     def attest() -> AttestedCoordinator:
-        return attest_coordinator(place.coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=5)
+        return attest_coordinator(
+            place.coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=60
+        )
 
     first = attest()
     return tacit.Session(first, Renewal(first, attest, max_age=timedelta(hours=1), clock=lambda: NOW))
@@ -197,7 +199,7 @@ def renewed(place: Place, trust: TrustStore, platform: Path) -> tacit.Session:
 
 def test_a_rotation_costs_an_attested_client_no_request(place: Place, trust: TrustStore, platform: Path) -> None:
     with renewed(place, trust, platform) as session:
-        client = session.attested_rest(place.server.address, timeout=5)
+        client = session.attested_rest(place.server.address, timeout=60)
         client.status("m")
         place.coordinator.intermediate = issue_intermediate(place.coordinator.root, ("localhost",), now=NOW)
         place.server.shown = leaf_of(place)
@@ -211,7 +213,7 @@ def test_t15_a_refused_coordinator_stops_an_attested_client_on_the_connection_it
     place: Place, trust: TrustStore, platform: Path
 ) -> None:
     with renewed(place, trust, platform) as session:
-        client = session.attested_rest(place.server.address, timeout=5)
+        client = session.attested_rest(place.server.address, timeout=60)
         client.status("m")
         trust.pin_manifest(place.coordinator.host, fingerprint(b"another"))
         with pytest.raises(PinMismatchError):
@@ -223,7 +225,7 @@ def test_t15_a_refused_coordinator_stops_an_attested_client_on_the_connection_it
 
 def test_a_kept_connection_is_judged_again_under_another_chain(place: Place, trust: TrustStore, platform: Path) -> None:
     with renewed(place, trust, platform) as session:
-        client = session.attested_rest(place.server.address, timeout=5)
+        client = session.attested_rest(place.server.address, timeout=60)
         client.status("m")
         place.coordinator.intermediate = issue_intermediate(place.coordinator.root, ("localhost",), now=NOW)
         session._renewal.after_refusal(session.coordinator)
@@ -233,7 +235,7 @@ def test_a_kept_connection_is_judged_again_under_another_chain(place: Place, tru
 
 
 def test_a_session_that_ends_ends_the_connections_of_its_attested_clients(place: Place) -> None:
-    client = place.session.attested_rest(place.server.address, timeout=5)
+    client = place.session.attested_rest(place.server.address, timeout=60)
     client.status("m")
     [channel] = place.session._channels
     [kept] = channel._idle
@@ -268,7 +270,7 @@ def test_t06_a_server_that_shows_no_evidence_is_not_fallen_back_to(place: Place)
 def test_without_a_pinned_manifest_no_server_can_be_judged(
     coordinator: FakeCoordinator, trust: TrustStore, platform: Path
 ) -> None:
-    found = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=5)
+    found = attest_coordinator(coordinator.host, trust, now=NOW, nonce=bytes(32), platform=platform, timeout=60)
     with pytest.raises(NotTrustedError, match="pinned manifest"):
         tacit.Session(found).attested_rest("localhost:1")
 
@@ -288,7 +290,7 @@ class Busy(FakeTee):
 
     def issue_evidence(self, data: bytes) -> bytes:
         self.begun += 1
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
         return super().issue_evidence(data)
 
 
@@ -307,10 +309,13 @@ async def test_t48_strangers_who_ask_for_evidence_neither_wait_without_end_nor_s
     asked = [asyncio.create_task(rest.handle(asking(number))) for number in range(9)]
     try:
         await asyncio.sleep(0)
-        refused = await asyncio.wait_for(rest.handle(asking(9)), 5)
+        refused = await asyncio.wait_for(rest.handle(asking(9)), 60)
         assert (refused.status, b"8 others wait" in refused.body) == (503, True)
         asked[0].cancel()
-        await asyncio.wait([asked[0]], timeout=5)
+        await asyncio.wait([asked[0]], timeout=60)
+        async with asyncio.timeout(60):
+            while not tee.begun:
+                await asyncio.sleep(0.01)
         late = asyncio.create_task(rest.handle(asking(10)))
         await asyncio.sleep(0.05)
         assert tee.begun == 1, "whoever leaves gives nobody the place of the one at work"

@@ -79,7 +79,7 @@ class Sessions:
     def attest(self) -> AttestedCoordinator:
         self.attested += 1
         return attest_coordinator(
-            self.coordinator.host, self.trust, now=NOW, nonce=NONCE, platform=self.platform, timeout=5
+            self.coordinator.host, self.trust, now=NOW, nonce=NONCE, platform=self.platform, timeout=60
         )
 
     def open(self, *, clock: Clock | None = None, max_age: timedelta = timedelta(hours=1)) -> tacit.Session:
@@ -121,13 +121,13 @@ def over_async_http(session: tacit.Session, server: Server | Elsewhere) -> Calla
 
 def over_grpc(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     stub = session.grpc_channel(server.address).unary_unary("/a.Service/Do")
-    return lambda: bytes(stub(b"x", timeout=10))
+    return lambda: bytes(stub(b"x", timeout=60))
 
 
 def over_grpc_aio(session: tacit.Session, server: Server | Elsewhere) -> Callable[[], bytes]:
     async def ask() -> bytes:
         async with session.grpc_aio_channel(server.address) as channel:
-            return bytes(await channel.unary_unary("/a.Service/Do")(b"x", timeout=10))
+            return bytes(await channel.unary_unary("/a.Service/Do")(b"x", timeout=60))
 
     return lambda: asyncio.run(ask())
 
@@ -283,7 +283,7 @@ def test_a_coordinator_out_of_reach_ends_a_session_at_twice_the_age(
     coordinator: FakeCoordinator, pinned: TrustStore, platform: Path
 ) -> None:
     clock, asked = Clock(), []
-    first = attest_coordinator(coordinator.host, pinned, now=NOW, nonce=NONCE, platform=platform, timeout=5)
+    first = attest_coordinator(coordinator.host, pinned, now=NOW, nonce=NONCE, platform=platform, timeout=60)
 
     def attest() -> AttestedCoordinator:
         asked.append(clock.now)

@@ -41,7 +41,7 @@ def sign(signatures: Path, manifest: bytes, *signers: KeyPair) -> None:
 
 
 def attest(coordinator: FakeCoordinator, trust: TrustStore, platform: Path) -> AttestedCoordinator:
-    return attest_coordinator(coordinator.host, trust, now=NOW, nonce=NONCE, platform=platform, timeout=5)
+    return attest_coordinator(coordinator.host, trust, now=NOW, nonce=NONCE, platform=platform, timeout=60)
 
 
 def test_a_manifest_that_a_trusted_signer_signed_is_taken(
@@ -153,7 +153,7 @@ def now_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def connect(coordinator: FakeCoordinator, trust: TrustStore, platform: Path, **named: object) -> tacit.Session:
-    return tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=5, **named)  # type: ignore[arg-type]
+    return tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=60, **named)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("now_is_fixed")

@@ -15,7 +15,7 @@ from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _PATIENCE = 60.0  # seconds that a request may wait for a connection; the machine may be busy
-_SILENCE = 5.0  # seconds without an answer after which a caller hangs up
+_SILENCE = 20.0  # seconds without an answer after which a caller hangs up
 
 
 @dataclass(frozen=True, slots=True)

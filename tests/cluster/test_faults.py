@@ -119,6 +119,7 @@ def test_a_node_that_loses_power_costs_the_requests_in_flight_and_the_coordinato
     async def cut() -> None:
         record.note(f"{lost_node} loses power")
         await asyncio.to_thread(node_tool, "node-kill", lost_node)
+        record.note(f"{lost_node} is without power")
         await until(moved, "the coordinator runs on the other node")
         record.note("the coordinator runs on the other node, in recovery mode")
         await asyncio.to_thread(stage.person.types, "tacit --kube recover recovery.json --key recovery.key")
@@ -137,5 +138,7 @@ def test_a_node_that_loses_power_costs_the_requests_in_flight_and_the_coordinato
     # Each caller had at most one request under way.
     assert len(record.lost) <= CALLERS
     assert len({one.caller for one in record.lost}) == len(record.lost)
-    (moment,) = (moment for what, moment in record.happened if what.endswith("loses power"))
-    assert all(one.began <= moment + 1 for one in record.lost)
+    # It was under way when the power went, or the first on a connection to what was gone: none after one that came back.
+    (moment,) = (moment for what, moment in record.happened if what.endswith("is without power"))
+    for one in record.lost:
+        assert not [o for o in record.asked if o.caller == one.caller and moment < o.began < one.began]

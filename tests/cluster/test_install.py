@@ -19,7 +19,7 @@ from cryptography import x509
 from fakes.kubernetes import TAG, Place, a_pod, found, kubectl, place, until
 from tacit import __version__
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 CHART = Path(__file__).parents[2] / "deploy" / "charts" / "tacit"
 IMAGE = f"localhost/tacit-injector:{TAG or __version__}"
@@ -266,7 +266,7 @@ def test_a_person_who_interrupts_hears_how_to_go_on(fresh: Place) -> None:
         until(lambda: "marblerun-coordinator" in kubectl("get", "deployments", "-n", fresh.name, check=False))
         time.sleep(1)
         started.send_signal(2)
-        _, err = started.communicate(timeout=30)
+        _, err = started.communicate(timeout=100)
     assert started.returncode == 130
     assert "run the same command again, and it goes on from there" in err
     assert "Deployment marblerun-coordinator: 1 of 1 ready" in fresh.tacit("install", "--unattested").out

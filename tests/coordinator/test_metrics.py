@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import logging
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -233,13 +233,15 @@ async def test_a_call_leaves_the_recorded_lines(counted: Counted, shared_vectors
 
 async def test_a_caller_that_goes_is_counted_as_one_that_went(counted: Counted) -> None:
     counted.made.core.set_manifest(MANIFEST)
-    counted.mesh._executor.submit(time.sleep, 0.2)
-    counted.mesh._executor.submit(time.sleep, 0.2)  # both threads are busy, so that the call waits
+    let_go = threading.Event()
+    for _ in range(2):  # both threads are busy, so that the call waits
+        counted.mesh._executor.submit(let_go.wait, 60)
     call = asyncio.create_task(counted.activate(make_order("tf-server")))
     await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+    let_go.set()
     handled = await counted.series("grpc_server_handled_total")
     assert [name for name, value in handled.items() if value] == [
         "grpc_server_handled_total[('grpc_code', 'Canceled'), ('grpc_method', 'Activate'), "

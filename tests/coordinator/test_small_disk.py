@@ -139,7 +139,7 @@ def test_a_manifest_that_finds_no_room_is_refused_and_taken_later(small_disk: Pa
 def run(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
     environ = {"EDG_COORDINATOR_SEAL_DIR": str(tmp_path / "seal"), "HOME": str(tmp_path)}
     command = [PROGRAM, *map(str, words)]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_backup_is_taken_while_it_runs_and_brought_back_when_it_does_not(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_restore_that_was_broken_off_keeps_the_coordinator_from_starting(tmp_p
         env={"EDG_COORDINATOR_SEAL_DIR": str(tmp_path / "seal"), "EDG_COORDINATOR_CLIENT_ADDR": "127.0.0.1:0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1

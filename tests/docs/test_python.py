@@ -81,7 +81,7 @@ def server(coordinator: FakeCoordinator) -> Iterator[str]:
     task = loop.create_task(serve())
     thread = threading.Thread(target=loop.run_until_complete, args=(task,))
     thread.start()
-    assert stop.wait(10)
+    assert stop.wait(60)
     yield f"localhost:{found[0]}"
     loop.call_soon_threadsafe(task.cancel)
     thread.join()

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tacit.edge import HttpHandler, HttpRequest, HttpResponse
+from fakes.http1 import PATIENCE, answers_to
+from tacit.edge import HttpHandler, HttpRequest, HttpResponse, Listener, server
 from tacit.edge.server import serve_http
 from tacit.edge.service import Limits
 from tacit.errors import InputError, PortInUseError
@@ -30,14 +31,20 @@ async def echo(request: HttpRequest) -> HttpResponse:
 
 
 @asynccontextmanager
-async def serving(
+async def listening(
     handler: HttpHandler = mirror, *, tls: ssl.SSLContext | None = None, max_body: int = MAX_BODY, **limits: Any
-) -> AsyncIterator[int]:
+) -> AsyncIterator[Listener]:
     listener = await serve_http(handler, host="127.0.0.1", port=0, tls=tls, max_body=max_body, limits=Limits(**limits))
     try:
-        yield listener.port
+        yield listener
     finally:
         await listener.close(0.5)
+
+
+@asynccontextmanager
+async def serving(*arguments: Any, **options: Any) -> AsyncIterator[int]:
+    async with listening(*arguments, **options) as listener:
+        yield listener.port
 
 
 def tls_of(mesh: Any, wanted: str = "request") -> ssl.SSLContext:
@@ -46,22 +53,7 @@ def tls_of(mesh: Any, wanted: str = "request") -> ssl.SSLContext:
 
 def client_of(mesh: Any, certificate: Any = None) -> httpx.AsyncClient:
     context = client_context(roots_pem=mesh.root.certificate_pem, certificate=certificate)
-    return httpx.AsyncClient(verify=context, timeout=10)
-
-
-async def raw(port: int, sent: bytes) -> bytes:
-    """What comes back for these bytes until the server closes or is silent; a busy machine may take a while to begin."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(sent)
-    received = b""
-    try:
-        while piece := await asyncio.wait_for(reader.read(65536), 0.4 if received else 3):
-            received += piece
-    except (TimeoutError, ConnectionError):
-        pass
-    writer.transport.abort()
-    await asyncio.sleep(0)
-    return received
+    return httpx.AsyncClient(verify=context, timeout=PATIENCE)
 
 
 def silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> bool:
@@ -70,7 +62,7 @@ def silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) 
 
 async def test_path_and_query_arrive_as_they_were_sent() -> None:
     async with serving() as port:
-        answer = await raw(port, b"GET /a%2Fb/%zz//../c?x=%20&y HTTP/1.0\r\n\r\n")
+        answer = await answers_to(port, b"GET /a%2Fb/%zz//../c?x=%20&y HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\nGET /a%2Fb/%zz//../c x=%20&y 0")
 
 
@@ -90,9 +82,11 @@ async def test_a_target_may_be_a_whole_address_whose_host_is_the_one_that_counts
         return HttpResponse(200, f"{request.path} {request.query} {request.headers['host']}".encode())
 
     async with serving(tell) as port:
-        answer = await raw(port, b"GET " + target + b" HTTP/1.1\r\nHost: header.example\r\nConnection: close\r\n\r\n")
-        without = await raw(port, b"GET http://x/ HTTP/1.1\r\n\r\n")
-        named = await raw(port, b"GET http://user@x/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await answers_to(
+            port, b"GET " + target + b" HTTP/1.1\r\nHost: header.example\r\nConnection: close\r\n\r\n"
+        )
+        without = await answers_to(port, b"GET http://x/ HTTP/1.1\r\n\r\n")
+        named = await answers_to(port, b"GET http://user@x/ HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.partition(b"\r\n\r\n")[2] == told
     assert without.startswith(b"HTTP/1.1 400 ")
     assert named.startswith(b"HTTP/1.1 400 ")
@@ -170,7 +164,7 @@ async def test_t48_a_chunked_body_above_the_limit_gets_413() -> None:
 async def test_t48_a_body_announced_too_large_is_not_even_asked_for() -> None:
     async with serving(max_body=1000) as port:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n"
-        assert (await raw(port, head)).startswith(b"HTTP/1.1 413 ")
+        assert (await answers_to(port, head)).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +178,7 @@ async def test_t48_a_body_announced_too_large_is_not_even_asked_for() -> None:
 )
 async def test_t48_a_head_above_the_limit_gets_431(head: bytes) -> None:
     async with serving() as port:
-        assert (await raw(port, head)).startswith(b"HTTP/1.1 431 ")
+        assert (await answers_to(port, head)).startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +208,7 @@ async def test_t48_what_two_parsers_could_read_differently_is_refused(
     sent: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as port:
-        assert (await raw(port, sent)).startswith(b"HTTP/1.1 400 ")
+        assert (await answers_to(port, sent)).startswith(b"HTTP/1.1 400 ")
     assert silent(capfd, caplog)
 
 
@@ -227,7 +221,7 @@ async def test_t48_a_slow_sender_is_cut_off(begun: bytes) -> None:
     async with serving(request_time=0.1) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begun)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             with suppress(ConnectionError):
                 await reader.read()
         writer.transport.abort()
@@ -244,19 +238,25 @@ async def test_t48_a_slow_body_is_cut_off_and_never_handled(offer: bytes) -> Non
         return HttpResponse(200, b"")
 
     async with serving(note, request_time=0.1) as port:
-        answer = await raw(port, b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 10\r\n\r\nabc")
+        answer = await answers_to(port, b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 10\r\n\r\nabc")
     assert (answer, handled) == (b"", [])
 
 
 async def test_t48_who_never_reads_the_answer_is_cut_off() -> None:
+    answered = asyncio.Event()
+
     async def large(_request: HttpRequest) -> HttpResponse:
+        answered.set()
         return HttpResponse(200, bytes(30 << 20))
 
-    async with serving(large, send_time=0.05) as port:
-        with socket.create_connection(("127.0.0.1", port)) as deaf:
+    async with listening(large, send_time=0.05) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port)) as deaf:
             deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.sleep(1.5)
-            deaf.settimeout(5)
+            async with asyncio.timeout(PATIENCE):
+                await answered.wait()
+                while listener.connections:
+                    await asyncio.sleep(0.01)
+            deaf.settimeout(PATIENCE)
             received = 0
             with suppress(ConnectionError):  # what lay in the network's buffers, and then no more
                 while piece := deaf.recv(1 << 20):
@@ -268,7 +268,7 @@ async def test_an_idle_connection_is_ended_after_a_while() -> None:
     async with serving(keep_alive=0.05) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
         writer.close()
 
@@ -358,13 +358,13 @@ async def test_an_answer_that_ends_its_connection_is_sent_to_its_end(mesh: Any) 
 async def test_requests_that_come_at_once_are_answered_in_their_order() -> None:
     async with serving() as port:
         head = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
-        answer = await raw(port, b"".join(head % number for number in range(300)))
+        answer = await answers_to(port, b"".join(head % number for number in range(300)), answers=300)
     assert [int(part.split(b"POST /")[1].split()[0]) for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [*range(300)]
 
 
 async def test_what_came_before_nonsense_is_answered_first() -> None:
     async with serving() as port:
-        answer = await raw(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"nonsense\r\n\r\n")
+        answer = await answers_to(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"nonsense\r\n\r\n", answers=3)
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
 
 
@@ -379,7 +379,7 @@ async def test_t48_answers_are_not_made_ahead_for_a_client_that_reads_none() -> 
     async with serving(large) as port:
         with socket.create_connection(("127.0.0.1", port)) as deaf:
             deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not made:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)
@@ -429,30 +429,34 @@ async def test_closing_lets_a_running_request_finish() -> None:
     async with httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(f"http://127.0.0.1:{listener.port}/"))
         await begun.wait()
-        await listener.close(2)
+        await listener.close(600)
         assert (await running).content == b"done"
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.1:{listener.port}/")
 
 
 async def test_closing_ends_what_outlives_the_grace(mesh: Any) -> None:
+    begun = asyncio.Event()
+
     async def stuck(_request: HttpRequest) -> HttpResponse:
-        await asyncio.sleep(60)
+        begun.set()
+        await asyncio.sleep(600)
         return HttpResponse(200, b"")
 
     listener = await serve_http(stuck, host="127.0.0.1", port=0, tls=tls_of(mesh), max_body=1)
     async with client_of(mesh) as client:
         running = asyncio.create_task(client.get(f"https://localhost:{listener.port}/"))
-        await asyncio.sleep(0.1)
-        async with asyncio.timeout(2):
+        await begun.wait()
+        async with asyncio.timeout(PATIENCE):
             await listener.close(0.1)
             with pytest.raises(httpx.HTTPError):
                 (await running).raise_for_status()
 
 
-async def test_an_idle_connection_does_not_hold_up_the_end(mesh: Any) -> None:
+async def test_an_idle_connection_does_not_hold_up_the_end(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FAREWELL", 600)  # it is not waited for either
     listener = await serve_http(mirror, host="127.0.0.1", port=0, tls=tls_of(mesh), max_body=1)
     async with client_of(mesh) as client:
         await client.get(f"https://localhost:{listener.port}/")
-        async with asyncio.timeout(0.4):
-            await listener.close(30)
+        async with asyncio.timeout(PATIENCE):
+            await listener.close(600)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.garbage import no_views_in_cycles
+from fakes.http1 import answers_to
 from tacit.edge import HttpHandler, HttpRequest, HttpResponse
 from tacit.edge.server import serve_http
 from tacit.edge.service import Limits
@@ -35,20 +36,6 @@ async def serving(
 
 async def tell(request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, b"<" + request.method.encode() + b" " + request.path.encode() + b" " + request.body + b">")
-
-
-async def raw(port: int, *pieces: bytes) -> bytes:
-    """What comes back for bytes in pieces until the server closes or is silent; a busy machine may take a while to begin."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    received = b""
-    with suppress(TimeoutError, ConnectionError):
-        for piece in pieces:
-            writer.write(piece)
-            await asyncio.sleep(0.02 if len(pieces) > 1 else 0)
-        while some := await asyncio.wait_for(reader.read(65536), 0.4 if received else 3):
-            received += some
-    writer.transport.abort()
-    return received
 
 
 def bodies(answer: bytes) -> list[bytes]:
@@ -75,7 +62,7 @@ async def test_an_offer_of_another_protocol_is_passed_over_with_its_body(headers
     said = b"abc" if b"abc" in body or b"bc" in body else b""
     async with serving(tell) as port:
         sent = (POST % (1, headers) + body) * 2 + b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
-        answer = await raw(port, sent)
+        answer = await answers_to(port, sent, answers=3)
     assert bodies(answer) == [b"<POST /1 " + said + b">"] * 2 + [b"<GET /2 >"]
 
 
@@ -89,15 +76,15 @@ async def test_an_offer_is_passed_over_wherever_its_bytes_are_torn() -> None:
     places = [len(sent.partition(b"\r\n\r\n")[0]) + step for step in range(-2, 9)]
     async with serving(tell) as port:
         for place in places:
-            answer = await raw(port, sent[:place], sent[place:])
+            answer = await answers_to(port, sent[:place], sent[place:], answers=2)
             assert bodies(answer) == [b"<POST /1 abc>", b"<POST /2 def>"]
 
 
 async def test_a_websocket_offer_is_an_ordinary_request_that_may_end_its_connection() -> None:
     offer = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade%s\r\nUpgrade: websocket\r\n\r\n"
     async with serving(tell) as port:
-        assert statuses(await raw(port, offer % b"" * 2)) == [b"200", b"200"]
-        answer = await raw(port, offer % b", close" + offer % b"")
+        assert statuses(await answers_to(port, offer % b"" * 2, answers=2)) == [b"200", b"200"]
+        answer = await answers_to(port, offer % b", close" + offer % b"")
     assert statuses(answer) == [b"200"]
     assert b"connection: close" in answer
 
@@ -105,7 +92,7 @@ async def test_a_websocket_offer_is_an_ordinary_request_that_may_end_its_connect
 async def test_an_offer_by_http_1_0_ends_its_connection_as_any_request_of_it() -> None:
     head = b"POST / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc"
     async with serving(tell) as port:
-        answer = await raw(port, head + head)
+        answer = await answers_to(port, head + head)
     assert statuses(answer) == [b"200"]
     assert answer.endswith(b"<POST / abc>")
 
@@ -142,8 +129,8 @@ async def test_t48_an_offer_of_another_protocol_loosens_nothing_of_what_says_whe
             continue
         head = b"POST / HTTP/1.1\r\nHost: x\r\n" + before + headers + (after if not before else b"") + b"\r\n"
         async with serving(tell) as port:
-            plain = statuses(await raw(port, head.replace(H2C, b"") + b"0\r\n\r\n" + smuggled))
-            answer = await raw(port, head + b"0\r\n\r\n" + smuggled)
+            plain = statuses(await answers_to(port, head.replace(H2C, b"") + b"0\r\n\r\n" + smuggled))
+            answer = await answers_to(port, head + b"0\r\n\r\n" + smuggled)
         assert plain == statuses(answer) == [b"400"]
         assert b"smuggled" not in answer
     assert capfd.readouterr().err == ""
@@ -154,25 +141,32 @@ async def test_t48_trailers_that_offer_another_protocol_change_nothing() -> None
     body = b"3\r\nabc\r\n0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: x\r\n" + CHUNKED + b"\r\n"
     async with serving(tell) as port:
-        answer = await raw(port, (head + body) * 2)
+        answer = await answers_to(port, (head + body) * 2, answers=2)
     assert bodies(answer) == [b"<POST / abc>"] * 2
 
 
 async def test_t48_the_limits_hold_for_a_request_that_offers_another_protocol() -> None:
     async with serving(tell, max_body=10) as port:
-        assert statuses(await raw(port, POST % (1, b"Content-Length: 11\r\n") + bytes(11))) == [b"413"]
-        assert statuses(await raw(port, POST % (1, CHUNKED) + b"b\r\n" + bytes(11) + b"\r\n0\r\n\r\n")) == [b"413"]
+        assert statuses(await answers_to(port, POST % (1, b"Content-Length: 11\r\n") + bytes(11))) == [b"413"]
+        assert statuses(await answers_to(port, POST % (1, CHUNKED) + b"b\r\n" + bytes(11) + b"\r\n0\r\n\r\n")) == [
+            b"413"
+        ]
         asked = b"Content-Length: 11\r\nExpect: 100-continue\r\n"
-        assert statuses(await raw(port, POST % (1, asked))) == [b"413"]
+        assert statuses(await answers_to(port, POST % (1, asked))) == [b"413"]
         after = POST % (1, b"Content-Length: 3\r\n") + b"abc" + b"GET /" + b"a" * 100_000
-        assert statuses(await raw(port, after)) == [b"200", b"431"]
-        assert statuses(await raw(port, POST % (1, b"X: " + b"a" * 100_000 + b"\r\n"))) == [b"431"]
+        assert statuses(await answers_to(port, after, answers=2)) == [b"200", b"431"]
+        assert statuses(await answers_to(port, POST % (1, b"X: " + b"a" * 100_000 + b"\r\n"))) == [b"431"]
 
 
 async def test_who_offers_another_protocol_and_waits_for_100_continue_hears_it_once() -> None:
     async with serving(tell) as port:
-        answer = await raw(port, POST % (1, b"Content-Length: 3\r\nExpect: 100-continue\r\n"), b"abc")
-    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST % (1, b"Connection: close\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"<POST /1 abc>")
 
 

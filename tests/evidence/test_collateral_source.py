@@ -173,7 +173,7 @@ def trickle(service: Service) -> None:
 
 
 def silent(service: Service) -> None:
-    service.headers_at = 5.0
+    service.headers_at = 600.0
 
 
 FAULTS: dict[str, Callable[[Service], None]] = {

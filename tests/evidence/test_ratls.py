@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -251,6 +252,16 @@ def test_t13_a_mutated_certificate_is_refused_in_our_words(edits: list[tuple[int
         der[offset % len(der)] ^= mask
     if der != GOOD:
         assert str(refusal_of(bytes(der)))
+
+
+def test_t13_a_certificate_whose_signature_is_not_whole_bytes_is_refused() -> None:
+    """One bit is said to be none of its own; it is zero, as in every second signature, so that nothing else changes."""
+    made = iter(lambda: certificate(KEY, {TAGGED: tagged(issue, KEY)}), None)
+    whole = next(each for each in made if not each[-1] & 1)
+    at = len(whole) - len(x509.load_der_x509_certificate(whole).signature) - 1
+    assert verify(whole)
+    refused = refusal_of(whole[:at] + b"\1" + whole[at + 1 :])
+    assert "its signature is not whole bytes" in str(refused)
 
 
 # ---- CBOR

@@ -84,7 +84,7 @@ class FakeCoordinator:
         end_loop(self._loop, self._thread)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _listen(self) -> Listener:
         def credentials() -> tuple[bytes, bytes]:

@@ -66,7 +66,7 @@ class Host:
         return ["nsenter", *user, f"--target={self._pid}", "--mount", "--net", "--root", "--", *place, *map(str, argv)]
 
     def run(
-        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 120
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """Run `argv` here to its end."""
         command = self.command(argv, cwd=cwd)

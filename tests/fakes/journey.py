@@ -26,7 +26,7 @@ from tacit.wire.pb import tensorflow_pb2 as tf
 
 PROGRAMS = Path(sys.executable).parent
 RESNET50 = Path(__file__).parents[2] / "examples" / "resnet50"
-PATIENCE = 60.0  # seconds that a program may take to say something; the machine may be busy
+PATIENCE = 180.0  # seconds that a program may take to say something; the machine may be busy
 
 
 class Program:
@@ -70,7 +70,7 @@ class Program:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(180)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -101,13 +101,13 @@ class Person:
         path.chmod(0o755)
         return path
 
-    def try_to(self, line: str, *, seconds: float = 120, **env: str) -> "subprocess.CompletedProcess[str]":
+    def try_to(self, line: str, *, seconds: float = 300, **env: str) -> "subprocess.CompletedProcess[str]":
         """Type a line, or several; whatever comes of it."""
         return self.host.run(
             ["bash", "-c", f"set -e\n{line}"], env={**self.env, **env}, cwd=self.folder, seconds=seconds
         )
 
-    def types(self, line: str, *, seconds: float = 120, **env: str) -> str:
+    def types(self, line: str, *, seconds: float = 300, **env: str) -> str:
         """Type a line, or several, that must work; what they print on standard output."""
         done = self.try_to(line, seconds=seconds, **env)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -168,7 +168,7 @@ def follow(
     *,
     instead: Sequence[tuple[str, str]] = (),
     page: Path = RESNET50 / "README.md",
-    seconds: float = 120,
+    seconds: float = 300,
 ) -> str:
     """Type a section of a page word by word, but for the exchanges in `instead`; what was printed."""
     printed = ""

@@ -15,7 +15,7 @@ def end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
             transport.abort()
         await asyncio.sleep(0.01)
 
-    asyncio.run_coroutine_threadsafe(settle(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(settle(), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

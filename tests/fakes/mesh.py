@@ -40,11 +40,11 @@ def mesh(answer: Answer, *, port: int = 0, intermediate: KeyPair | None = None) 
         handlers = {"/rpc.Marble/Activate": activate}
         return await serve_grpc(handlers, host="127.0.0.1", port=port, tls=tls, max_message=4 << 20)
 
-    listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    listener = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     try:
         yield listener.port
     finally:
-        asyncio.run_coroutine_threadsafe(listener.close(0.2), loop).result(10)
+        asyncio.run_coroutine_threadsafe(listener.close(0.2), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

@@ -141,7 +141,7 @@ def pccs(*collateral: Collateral) -> Iterator[Service]:
         thread.join()
 
 
-def wait_until(done: Callable[[], bool], *, seconds: float = 5.0) -> None:
+def wait_until(done: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Wait for another thread."""
     deadline = time.monotonic() + seconds
     while not done():

@@ -32,7 +32,7 @@ from tacit.wire.pb.marble_pb2 import ActivationRequest, ActivationResponse
 
 _PROGRAMS = Path(sys.executable).parent
 _LISTENING = re.compile(r"(client|mesh) API listening on (\S+?)[\"\s]")
-_START = 30.0  # seconds
+_START = 180.0  # seconds
 
 
 def make_platform_folder(folder: Path) -> Path:
@@ -89,7 +89,7 @@ class CoordinatorProcess:
     def end(self) -> int:
         """End it as a supervisor does; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=180)
 
     def log(self) -> list[dict[str, Any]]:
         """Its log so far."""
@@ -127,7 +127,7 @@ async def activate(
     channel = grpclib.client.Channel(host, int(port), ssl=context)
     try:
         method = grpclib.client.UnaryUnaryMethod(channel, "/rpc.Marble/Activate", ActivationRequest, ActivationResponse)
-        return await method(request, timeout=20)
+        return await method(request, timeout=60)
     finally:
         protocol = getattr(channel, "_protocol", None)
         transport = getattr(getattr(protocol, "connection", None), "_transport", None)

@@ -26,7 +26,7 @@ from tacit.vault import seal_folder
 
 KEY = bytes(range(32))
 PROGRAMS = Path(sys.executable).parent
-PATIENCE = 90.0  # seconds; the machine may be busy
+PATIENCE = 180.0  # seconds; the machine may be busy
 _LISTENING = re.compile(r"(client|mesh) API listening on (\S+?)[\"\s]")
 
 Run = Callable[[str], list[str]]

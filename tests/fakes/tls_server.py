@@ -62,10 +62,10 @@ def running(server: Server) -> Iterator[Server]:
             max_message=1 << 20,
         )  # fmt: skip
 
-    listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    listener = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     server.port = listener.port
     try:
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(listener.close(0.1), loop).result(10)
+        asyncio.run_coroutine_threadsafe(listener.close(0.1), loop).result(60)
         end_loop(loop, thread)

@@ -14,7 +14,7 @@ from tacit.serving.engines.openvino import open_core
 
 pytestmark = [
     pytest.mark.tensorflow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         "TACIT_TENSORFLOW_PYTHON" not in os.environ,
         reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",

@@ -20,7 +20,7 @@ from fakes import journey
 from fakes.hosts import hosts
 from fakes.journey import DOWNLOAD, PROGRAMS, RESNET50, Person, Program, follow, make_model, steps, unpack
 
-pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.timeout(600)]
 
 NAME = "grpc.tf-serving.service.com"
 CLIENT = Path(journey.__file__).with_name("journey_original_client.py")

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "digits" / "demo.py"
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -38,7 +38,7 @@ def processes_of(home: Path) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     home = tmp_path_factory.mktemp("home")
     done = subprocess.run(
-        [sys.executable, str(DEMO)], env=environment(home), capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, str(DEMO)], env=environment(home), capture_output=True, text=True, timeout=300, check=False
     )
     assert processes_of(home) == []
     return done
@@ -87,10 +87,18 @@ def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
         if "coordinator at" in line:
             break
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=300)[0]
     assert process.returncode == 130
     assert "Traceback" not in rest
-    assert processes_of(tmp_path) == []
+    check_nothing_runs(tmp_path)
+
+
+def check_nothing_runs(folder: Path) -> None:
+    """What was started has ended, or does within a while."""
+    deadline = time.monotonic() + 60
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(folder) == []
 
 
 @contextmanager
@@ -120,17 +128,14 @@ def up(folder: Path) -> Iterator[str]:
         yield "".join(said)
     finally:
         process.send_signal(signal.SIGTERM)
-        rest = process.communicate(timeout=60)[0]
+        rest = process.communicate(timeout=300)[0]
     assert process.returncode == 130
     assert "Traceback" not in rest
-    deadline = time.monotonic() + 5
-    while processes_of(folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_of(folder) == []
+    check_nothing_runs(folder)
 
 
 def paste(text: str, env: Mapping[str, str]) -> str:
-    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -179,7 +184,7 @@ def test_up_refuses_what_is_no_model_in_one_line(tmp_path: Path, content: bytes 
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1

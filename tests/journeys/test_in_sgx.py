@@ -23,7 +23,7 @@ from fakes.programs import make_platform_folder
 from fakes.stage import Stage, installed, through
 from tacit.evidence.issue import load_package_info
 
-pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LAUNCHER = Path(enclave.__file__)
 ROWS = np.ones((2, 4), np.float32)

@@ -12,7 +12,7 @@ import pytest
 from fakes.hosts import hosts
 from fakes.journey import Person, Program, follow, make_model, unpack
 
-pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME = "grpc.tf-serving.service.com"
 COORDINATOR = f"EDG_COORDINATOR_DNS_NAMES={NAME} tacit-coordinator"

@@ -12,7 +12,7 @@ from fakes.programs import make_platform_folder
 from fakes.stage import Stage, installed
 from tacit.evidence import Tee
 
-pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(600)]
 
 COLLATERAL = Path(__file__).parents[1] / "vectors" / "evidence" / "v4-gce-cos113-uptodate" / "collateral.json"
 ROWS = np.ones((2, 4), np.float32)

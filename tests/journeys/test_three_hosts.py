@@ -15,7 +15,7 @@ from fakes import journey
 from fakes.hosts import hosts
 from fakes.journey import PROGRAMS, Person, Program, follow, make_model, unpack
 
-pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(600)]
 
 COORDINATOR = "coordinator.tf-serving.service.com"
 SERVER = "grpc.tf-serving.service.com"

@@ -1,19 +1,19 @@
 """Wrong input, for each program as it is started: one clear line, an exit code, no traceback, nothing half-written."""
 
 import base64
-import os
 import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from fakes.hosts import ThisMachine
 from fakes.journey import Person, small_resnet
 
-pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(600)]
 
 COORDINATOR = (
     "EDG_COORDINATOR_CLIENT_ADDR=127.0.0.1:0 EDG_COORDINATOR_MESH_ADDR=127.0.0.1:0 EDG_COORDINATOR_SEAL_DIR=new"
@@ -32,15 +32,10 @@ class Scene:
     closed: int
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with Person(ThisMachine(), tmp_path_factory.mktemp("wrong")) as person:
+    with Person(ThisMachine(), tmp_path_factory.mktemp("wrong")) as person, socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # by us, who do not listen: so nobody else does
         folder = person.folder
         person.types("tacit platform init")
         program = person.start(COORDINATOR.replace("=new", "=seal") + " tacit-coordinator")
@@ -48,7 +43,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         client, mesh = (int(re.findall(rf"{api} API listening on [\d.]+:(\d+)", said)[0]) for api in ("client", "mesh"))
         (folder / "graph.pb").write_bytes(small_resnet())
         (folder / "empty").write_bytes(b"")
-        (folder / "noise").write_bytes(os.urandom(5000))
+        (folder / "noise").write_bytes(Random(1).randbytes(5000))  # the same each time: what it is taken for is known
         (folder / "a-folder").mkdir()
         (folder / "plain" / "1").mkdir(parents=True)
         (folder / "other_key").write_bytes(base64.b64encode(bytes(32)))
@@ -60,7 +55,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         (folder / "uuid-file").write_text("no uuid")
         person.types("tacit model encrypt -k model_key -m graph.pb --name m")
         person.types(f"tacit trust localhost:{client} --tee simulated")
-        yield Scene(person, client, mesh, free_port())
+        yield Scene(person, client, mesh, held.getsockname()[1])
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -92,23 +94,23 @@ def test_without_a_certificate_it_says_where_one_belongs(tmp_path: Path) -> None
 
 
 async def test_the_door_serves_and_takes_a_new_certificate_when_the_files_change(
-    tmp_path: Path, free_port: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = store(tmp_path)
-    config = read_config(words(tmp_path, "--addr", f"127.0.0.1:{free_port}"), {})
-    task = asyncio.create_task(serve(config))
+    caplog.set_level(logging.INFO)
+    task = asyncio.create_task(serve(read_config(words(tmp_path, "--addr", "127.0.0.1:0"), {})))
     try:
-        await until_open(free_port)
-        done = await post(free_port, first, json.dumps(REVIEW).encode())
+        port = await port_told(caplog, task)
+        done = await post(port, first, json.dumps(REVIEW).encode())
         assert done.json()["response"]["allowed"] is True
-        assert (await post(free_port, first, b"{}")).status_code == 400
-        assert (await post(free_port, first, b" " * (MAX_REVIEW + 1))).status_code == 413
+        assert (await post(port, first, b"{}")).status_code == 400
+        assert (await post(port, first, b" " * (MAX_REVIEW + 1))).status_code == 413
         second = store(tmp_path)
         with pytest.raises(httpx.ConnectError):
-            await post(free_port, first, b"{}")
-        assert (await post(free_port, second, b"{}")).status_code == 400
+            await post(port, first, b"{}")
+        assert (await post(port, second, b"{}")).status_code == 400
         (tmp_path / "tls.key").write_bytes(b"damaged")  # the last good one stays
-        assert (await post(free_port, second, b"{}")).status_code == 400
+        assert (await post(port, second, b"{}")).status_code == 400
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -122,14 +124,13 @@ async def post(port: int, trusted: KeyPair, body: bytes) -> httpx.Response:
         return await client.post(url, content=body, headers={"content-type": "application/json"})
 
 
-async def until_open(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
+async def port_told(caplog: pytest.LogCaptureFixture, task: "asyncio.Task[None]") -> int:
+    async with asyncio.timeout(60):
+        while not (found := re.search(r"listening on 127\.0\.0\.1:(\d+)", caplog.text)):
+            if task.done():
+                await task
             await asyncio.sleep(0.01)
+    return int(found[1])
 
 
 def test_its_help_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,29 @@ from fakes.tee import FakeTee
 from tacit.evidence.simulated.platform import render_platform
 
 
+class Clock:
+    """Time that passes where premain waits between two attempts, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Premain's time: none of it is lost to a busy machine, and each attempt may take as long as it does there."""
+    made = Clock()
+    monkeypatch.setattr("tacit.marble.premain.time", made)
+    monkeypatch.setattr("tacit.marble.premain.SHORTEST_ATTEMPT", 60.0)
+    monkeypatch.setattr("tacit.marble.premain.ATTEMPT_SECONDS", 60.0)
+    return made
+
+
 @pytest.fixture(scope="module")
 def tee() -> FakeTee:
     return FakeTee(product_id=2)

@@ -50,7 +50,7 @@ def environment(folder: Path, coordinator: CoordinatorProcess, platform: Path, *
         "EDG_MARBLE_COORDINATOR_ADDR": coordinator.mesh,
         "TACIT_COORDINATOR_API": coordinator.client.replace("127.0.0.1", "localhost"),
         "TACIT_COORDINATOR_PACKAGE": "coordinator.json",
-        "TACIT_ACTIVATION_TIMEOUT": "20",
+        "TACIT_ACTIVATION_TIMEOUT": "100",
         **more,
     }
 
@@ -59,7 +59,7 @@ def run_premain(
     folder: Path, coordinator: CoordinatorProcess, platform: Path, **more: str
 ) -> "subprocess.CompletedProcess[str]":
     env = environment(folder, coordinator, platform, **more)
-    return subprocess.run([PREMAIN], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([PREMAIN], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_coordinator_is_waited_for_attested_and_obeyed(

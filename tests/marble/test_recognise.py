@@ -43,6 +43,9 @@ RUNS = ["sh", "-c", "true"]
 API = {("GET", "/api/v2/quote"), ("GET", "/api/v2/status")}
 
 
+waits = pytest.mark.usefixtures("clock")
+
+
 @dataclass
 class Stage:
     """A coordinator that can be bent, its mesh port, what reached that, and a premain that pinned its program."""
@@ -104,7 +107,7 @@ def staged(
                 "TACIT_COORDINATOR_API": api.host,
                 "TACIT_COORDINATOR_PACKAGE": "coordinator.json",
                 "TACIT_MEMORY_DIR": str(memory),
-                "TACIT_ACTIVATION_TIMEOUT": "5",
+                "TACIT_ACTIVATION_TIMEOUT": "60",
             },
             folder,
         )
@@ -305,12 +308,14 @@ def test_what_to_expect_never_comes_from_the_file_of_what_was_seen(stage: Stage,
 # ---- one that is not ready
 
 
+@waits
 def test_a_coordinator_without_a_manifest_is_waited_for_and_sent_nothing(stage: Stage) -> None:
     stage.api.code = 2
     stage.refuses(UnreachableError, r"cannot activate yet.*TACIT_ACTIVATION_TIMEOUT", patience=0.5)
     assert len([line for line in stage.said if "trying again" in line]) == 1
 
 
+@waits
 def test_a_pinned_coordinator_in_recovery_is_waited_for(stage: Stage, folder: Path, memory: Path) -> None:
     stage.start()
     meanwhile = FakeCoordinator(tee=stage.api.tee, code=1)
@@ -320,10 +325,12 @@ def test_a_pinned_coordinator_in_recovery_is_waited_for(stage: Stage, folder: Pa
         recovering.refuses(UnreachableError, r"in recovery mode", patience=0.5)
 
 
+@waits
 def test_a_client_api_that_is_not_there_is_waited_for_and_named(stage: Stage) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    stage.refuses(UnreachableError, rf"localhost:{port}.*waited", patience=0.5, coordinator_api=f"localhost:{port}")
+    with socket.socket() as held:  # by us, who do not listen: so nobody else does
+        held.bind(("127.0.0.1", 0))
+        there = f"localhost:{held.getsockname()[1]}"
+        stage.refuses(UnreachableError, rf"{there}.*waited", patience=0.5, coordinator_api=there)
 
 
 def test_a_coordinator_that_gets_ready_meanwhile_is_obeyed(stage: Stage) -> None:

@@ -76,7 +76,7 @@ def test_only_a_test_that_fails_is_a_mutant_that_was_noticed(
         return True
 
     monkeypatch.setattr(driver["run"], "exchange", None)
-    monkeypatch.setattr(driver["run"], "STUCK_AFTER", 0.2)
+    monkeypatch.setattr(driver["run"], "STUCK_AFTER", 1.0)
     assert outcome(driver, lambda: True) == "survived"
     assert outcome(driver, lambda: False) == "noticed"
     assert outcome(driver, endless) == "stuck"
@@ -87,11 +87,11 @@ def test_only_a_test_that_fails_is_a_mutant_that_was_noticed(
 
 def test_a_slow_machine_makes_no_mutant_stuck(driver: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     def waits() -> bool:
-        time.sleep(0.6)  # as a process does that others keep from the processor
+        time.sleep(1.5)  # as a process does that others keep from the processor
         return True
 
     monkeypatch.setattr(driver["run"], "exchange", None)
-    monkeypatch.setattr(driver["run"], "STUCK_AFTER", 0.2)
+    monkeypatch.setattr(driver["run"], "STUCK_AFTER", 1.0)
     assert outcome(driver, waits) == "survived"
 
 

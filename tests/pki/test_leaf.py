@@ -92,6 +92,14 @@ def test_t60_one_flipped_byte_is_refused(issuer: KeyPair) -> None:
             verify(issuer, altered)
 
 
+def test_t60_a_signature_that_is_not_whole_bytes_is_refused(issuer: KeyPair) -> None:
+    """One bit is said to be none of its own; it is zero, as in every second signature, so that nothing else changes."""
+    whole = next(made for made in iter(lambda: signed(issuer), None) if not made[-1] & 1)
+    at = len(whole) - len(x509.load_der_x509_certificate(whole).signature) - 1
+    with pytest.raises(PkiError, match="unknown authority"):
+        verify(issuer, whole[:at] + b"\1" + whole[at + 1 :])
+
+
 NAMES = Names(("server", "*.example.org"), (ip_address("127.0.0.1"), ip_address("::1"), ip_address("10.1.2.3")))
 
 

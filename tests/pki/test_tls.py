@@ -73,7 +73,7 @@ async def serving(context: ssl.SSLContext, talk: Conversation = echo) -> AsyncIt
         finally:
             writer.close()
 
-    server = await asyncio.start_server(guarded, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=5)
+    server = await asyncio.start_server(guarded, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=60)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -274,7 +274,9 @@ async def test_exporter_gives_both_ends_the_same_secret() -> None:
 
     async with serving(server(), talk) as port:
         await asyncio.to_thread(other_end, port)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while len(found) < 2:
+                await asyncio.sleep(0.01)
     assert len(found) == 2
     assert found[0] == found[1]
     assert len(found[0]) == 32

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ from tacit.pki import KeyPair, issue_self_signed
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import load_openvino
 from tacit.serving.repository import ModelConfig, Repository
+
+PATIENCE = 300  # seconds that a busy machine may take; no test waits for them
 
 
 class Events(list[tuple[str, Mapping[str, object]]]):
@@ -49,6 +52,13 @@ def make_repository(events: Events) -> Any:
         repository.close()
 
 
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory of the test's own: what others make and sweep in `/dev/shm` meanwhile is not in it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="test-") as name:
+        yield Path(name)
+
+
 Serving = Callable[[Sequence[str], Mapping[str, str]], Any]
 
 
@@ -72,10 +82,9 @@ def serving(tmp_path: Path) -> Serving:
         ]
         task = asyncio.ensure_future(program.serve(parse_flags(given), environ))
         try:
-            for _ in range(500):
-                if port_file.exists() or task.done():
-                    break
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(PATIENCE):
+                while not port_file.exists() and not task.done():
+                    await asyncio.sleep(0.01)
             if task.done():
                 task.result()
             yield json.loads(port_file.read_text())
@@ -84,7 +93,7 @@ def serving(tmp_path: Path) -> Serving:
             await asyncio.gather(task, return_exceptions=True)
             for thread in threading.enumerate():
                 if thread.name == "storage":
-                    thread.join(10)
+                    thread.join(PATIENCE)
 
     return start
 

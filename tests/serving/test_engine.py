@@ -1,6 +1,7 @@
 """OpenVINO on tiny models of every kind that it reads."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -184,10 +185,26 @@ def test_t46_a_model_that_needs_a_path_is_refused_where_that_would_be_a_disk(tmp
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_t46_staged_files_are_gone_once_the_model_is_read() -> None:
-    before = set(os.listdir("/dev/shm"))
-    load({"saved_model.pb": models.saved_model()})
-    assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("tacit-")}
+def test_t46_staged_files_are_gone_once_the_model_is_read(memory: Path) -> None:
+    load({"saved_model.pb": models.saved_model()}, memory)
+    assert not list(memory.iterdir())
+
+
+def test_t46_a_model_that_a_killed_process_was_reading_is_gone_with_the_next_one(memory: Path) -> None:
+    script = (
+        "import os, pathlib, signal, sys; sys.path.insert(0, 'tests')\n"
+        "from fakes import models\n"
+        "from tacit.serving.bundle import MemoryBundle\n"
+        "from tacit.serving.engines.staging import staged\n"
+        f"with staged(MemoryBundle({{'saved_model.pb': models.saved_model()}}), pathlib.Path('{memory}')):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = memory.iterdir()
+    assert (left / "saved_model.pb").exists()
+    load({"saved_model.pb": models.saved_model()}, memory)
+    assert not list(memory.iterdir())
 
 
 def test_the_engine_brings_no_telemetry() -> None:

@@ -410,6 +410,6 @@ async def test_an_inference_is_not_waited_for_beyond_the_time_of_a_request() -> 
     models = FakeModels(Stuck(served.name, served.version, served.signatures, echo))
     rest = OipRest(Plane(models), max_inflated=1 << 20, timeout=0.05)
     body = json.dumps(question([1.0], [1])).encode()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         response = await rest.handle(HttpRequest("POST", f"{MODEL}/infer", "", {}, body, None))
     assert response.status == 504

@@ -89,4 +89,4 @@ async def test_a_run_is_not_waited_for_beyond_the_deadline() -> None:
     with pytest.raises(RequestError, match="before the model answered") as refused:
         await predict(stuck, deadline=begin + 0.1)
     assert (refused.value.status, stuck.asked.done()) == (Status.DEADLINE_EXCEEDED, False)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60

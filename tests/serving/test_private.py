@@ -1,17 +1,13 @@
 """The folder in memory that activation made: removed by the process that it was made for, and nothing else ever."""
 
 import os
-import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tacit.errors import FileInputError
 from tacit.programs.model_server.private import remove_private_folder
-
-MEMORY = Path("/dev/shm")
 
 
 def make(parent: Path, *, process: int | None = None, mode: int = 0o700) -> Path:
@@ -24,10 +20,8 @@ def make(parent: Path, *, process: int | None = None, mode: int = 0o700) -> Path
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    made = make(MEMORY)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+def folder(memory: Path) -> Path:
+    return make(memory)
 
 
 @pytest.mark.parametrize(("variable", "place"), [("TACIT_KEY_DIR", "keys"), ("HOME", "home")])
@@ -37,12 +31,13 @@ def test_the_processs_own_folder_goes_with_it(folder: Path, variable: str, place
 
 
 @pytest.mark.parametrize(
-    "named", ["/etc", "/etc/keys", "/", "", "keys", "/dev/shm", "/dev/shm/keys", "/dev/shm/../../etc/keys"]
+    "named", ["/etc", "/etc/keys", "/", "", "keys", "{memory}", "{memory}/keys", "{memory}/../../../etc/keys"]
 )
-def test_t46_a_hostile_environment_removes_nothing(named: str) -> None:
-    before = sorted(Path("/etc").iterdir()), sorted(MEMORY.iterdir())
+def test_t46_a_hostile_environment_removes_nothing(memory: Path, folder: Path, named: str) -> None:
+    named = named.format(memory=memory)
+    before = sorted(Path("/etc").iterdir()), sorted(memory.rglob("*"))
     assert not remove_private_folder({"TACIT_KEY_DIR": named, "HOME": named})
-    assert (sorted(Path("/etc").iterdir()), sorted(MEMORY.iterdir())) == before
+    assert (sorted(Path("/etc").iterdir()), sorted(memory.rglob("*"))) == before
 
 
 def test_another_processs_folder_stays(folder: Path) -> None:
@@ -56,14 +51,11 @@ def test_a_folder_that_others_may_enter_is_not_the_one_that_was_made(folder: Pat
     assert folder.exists()
 
 
-def test_a_link_is_not_followed(folder: Path) -> None:
-    link = MEMORY / f"tacit-{uuid.uuid4()}-{os.getpid()}-x2"
+def test_a_link_is_not_followed(memory: Path, folder: Path) -> None:
+    link = memory / f"tacit-{uuid.uuid4()}-{os.getpid()}-x2"
     link.symlink_to(folder)
-    try:
-        assert not remove_private_folder({"TACIT_KEY_DIR": str(link / "keys")})
-        assert (folder / "keys" / "m").exists()
-    finally:
-        link.unlink()
+    assert not remove_private_folder({"TACIT_KEY_DIR": str(link / "keys")})
+    assert (folder / "keys" / "m").exists()
 
 
 def test_a_folder_on_a_disk_is_not_the_one_that_was_made(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

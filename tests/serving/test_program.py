@@ -70,15 +70,15 @@ def message(rows: np.ndarray = ROWS) -> bytes:
 
 async def predict(channel: grpc.aio.Channel, body: bytes) -> np.ndarray:
     call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
-    for _ in range(200):
-        try:
-            response = PredictResponse.FromString(await call(body))
-            return parse_tensor(response.outputs["y"]).array
-        except grpc.aio.AioRpcError as exc:
-            if exc.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            await asyncio.sleep(0.05)  # still loading
-    raise AssertionError("the model did not become available")
+    async with asyncio.timeout(300):
+        while True:
+            try:
+                response = PredictResponse.FromString(await call(body))
+                return parse_tensor(response.outputs["y"]).array
+            except grpc.aio.AioRpcError as exc:
+                if exc.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                await asyncio.sleep(0.05)  # still loading
 
 
 edges = pytest.mark.parametrize("edge", ["tacit", "grpcio"])
@@ -317,9 +317,11 @@ async def test_t57_who_asks_for_evidence_is_counted_as_for_anything_else(
         trusted = ssl.create_default_context(cadata=server_identity.certificate_pem.decode())
         async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
             address = f"https://localhost:{ports['rest']}{EVIDENCE_PATH}"
-            answers = [await client.get(address) for _ in range(6)]
-    assert answers[0].status_code == 400  # it names no nonce
-    assert any(answer.status_code == 429 and "--max_client_rate" in answer.text for answer in answers)
+            assert (await client.get(address)).status_code == 400  # it names no nonce
+            async with asyncio.timeout(300):
+                while (answer := await client.get(address)).status_code != 429:  # a busy machine asks less often
+                    assert answer.status_code == 400
+    assert "--max_client_rate" in answer.text
 
 
 async def test_grpcio_is_refused_where_clients_are_known_by_certificates_that_it_would_not_see(
@@ -350,7 +352,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         env={**os.environ, **(environ or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
 
@@ -421,7 +423,7 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
             events.append(json.loads(line))
             if events[-1]["event"] == "ready":
                 process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(180) == 0
     names = [event["event"] for event in events]
     assert names == ["trust", "isolation", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
@@ -430,9 +432,10 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
 def start_in_private_folder(flags: Sequence[str]) -> tuple[subprocess.Popen[str], Path]:
     """The program with the folder in memory that premain would have made for this very process."""
     script = (
-        "import os, pathlib, sys, uuid\n"
-        "made = pathlib.Path('/dev/shm', f'tacit-{uuid.uuid4()}-{os.getpid()}-test')\n"
-        "made.mkdir(mode=0o700); (made / 'keys').mkdir(mode=0o700); (made / 'keys' / 'm').write_bytes(bytes(32))\n"
+        "import os, pathlib, uuid\n"
+        "from tacit.marble.place import make_memory_folder\n"  # locked: who sweeps there meanwhile leaves it
+        "made = make_memory_folder(pathlib.Path('/dev/shm'), str(uuid.uuid4()))\n"
+        "(made / 'keys' / 'm').write_bytes(bytes(32))\n"
         "os.environ['TACIT_KEY_DIR'] = str(made / 'keys')\n"
         "print(made, flush=True)\n"
         "from tacit.programs.serve import main; main()"
@@ -453,7 +456,7 @@ def test_t46_the_keys_of_activation_go_with_the_program(plain: Path) -> None:
             if json.loads(line)["event"] == "listening":
                 assert (folder / "keys" / "m").exists()
                 process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(180) == 0
     assert not folder.exists()
 
 
@@ -466,7 +469,7 @@ def test_ports_that_cannot_be_written_down_are_one_clear_line(plain: Path, tmp_p
 
 def test_t46_the_keys_of_activation_go_with_a_start_that_is_refused() -> None:
     process, folder = start_in_private_folder(["--model_nam=m"])
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=60)
     assert (process.returncode, folder.name.startswith("tacit-"), folder.exists()) == (2, True, False), told
 
 
@@ -497,7 +500,7 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
         "load, server._DRAIN, loads = server.load_engine, 0.2, []\n"
         "def slow(bundle, options):\n"
         "    loads.append(bundle)\n"
-        "    if len(loads) > 1: time.sleep(60)\n"
+        "    if len(loads) > 1: time.sleep(600)\n"
         "    return load(bundle, options)\n"
         "server.load_engine = slow\n"
         "main()"
@@ -516,7 +519,7 @@ def test_sigterm_is_not_held_up_by_a_call_that_loads_a_model(tmp_path: Path, pla
                 client.post(f"{url}/load", timeout=0.5)
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(20) == 0
+            assert process.wait(180) == 0
         finally:
             process.kill()
 

@@ -259,7 +259,7 @@ def test_requests_are_answered_all_through_a_reload(
         while not stop.is_set():
             try:
                 served = serves.find(Selector("first"))
-                served.submit("serving_default", {"x": row}, ("y",)).result(10)
+                served.submit("serving_default", {"x": row}, ("y",)).result(60)
                 found.append(served.version)
             except QueueClosedError:  # between the two steps: whoever serves looks again
                 continue
@@ -379,14 +379,12 @@ async def test_a_model_listed_twice_and_a_foreign_configuration_are_refused(
 async def test_a_call_whose_deadline_passes_is_told_so_and_its_models_come_all_the_same(
     tmp_path: Path, serves: Repository, reloader: Reloader
 ) -> None:
-    with pytest.raises(RequestError) as refused:
-        await call(reloader, serves, request(entry("second", put(tmp_path / "second", 1))), deadline=0.0001)
+    with serves._busy, pytest.raises(RequestError) as refused:  # so that it is not done before
+        await call(reloader, serves, request(entry("second", put(tmp_path / "second", 1))), deadline=0.01)
     assert refused.value.status is Status.DEADLINE_EXCEEDED
-    for _ in range(200):
-        if serves.names() == ("second",):
-            break
-        await asyncio.sleep(0.02)
-    assert available(serves, "second") == [1]
+    async with asyncio.timeout(60):
+        while available(serves, "second") != [1]:
+            await asyncio.sleep(0.02)
 
 
 async def test_t47_a_reload_is_off_under_a_manifest_but_for_a_client_that_it_names(
@@ -421,10 +419,9 @@ async def test_a_call_that_is_cancelled_goes_on_and_its_failure_is_told(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    for _ in range(200):
-        if events.named("config-failed"):
-            break
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while not events.named("config-failed"):
+            await asyncio.sleep(0.02)
     del task
     gc.collect()
     assert "did not become available" in str(events.named("config-failed")[0]["error"])
@@ -437,11 +434,11 @@ def test_the_end_waits_neither_for_a_call_that_loads_nor_for_its_lock(serves: Re
     def work() -> None:
         with serves._busy:
             begun.set()
-            end.wait(20)
+            end.wait(600)
 
     async def ask() -> None:
         start_managing(work)
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 60)
 
     began = time.monotonic()
     asyncio.run(ask())
@@ -451,7 +448,7 @@ def test_the_end_waits_neither_for_a_call_that_loads_nor_for_its_lock(serves: Re
     end.set()
     thread.join()
     assert thread.daemon
-    assert took < 10
+    assert took < 60
     assert available(serves, "first") == [1]
 
 
@@ -505,7 +502,7 @@ def test_a_file_that_changes_is_put_into_force_and_a_bad_one_is_told_once(
     follower.start()
 
     def wait_for(event: str, count: int) -> None:
-        for _ in range(300):
+        for _ in range(3000):
             if len(events.named(event)) >= count:
                 return
             stop.wait(0.02)

@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.tensorflow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         "TACIT_TENSORFLOW_PYTHON" not in os.environ,
         reason="TACIT_TENSORFLOW_PYTHON names no interpreter; `make tensorflow` makes one",
@@ -79,14 +79,14 @@ def ports(base: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, int]
         subprocess.Popen([sys.executable, "-c", program, *flags], stderr=log) as server,
     ):
         try:
-            for _ in range(600):
+            for _ in range(1200):
                 if (base / "log").read_text().count("model-available") == len(NAMES) - 1:
                     break
                 time.sleep(0.1)
             yield json.loads((base / "ports.json").read_text())
         finally:
             server.terminate()
-            assert server.wait(30) == 0
+            assert server.wait(100) == 0
 
 
 def test_tensorflow_servings_own_stubs_get_its_own_answers(base: Path, ports: dict[str, int]) -> None:
@@ -107,7 +107,7 @@ def test_a_bad_configuration_file_is_told_of_in_the_originals_words(tmp_path: Pa
         [sys.executable, "-c", program, f"--model_config_file={config}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode != 0

@@ -48,7 +48,7 @@ def start(program: str, folder: Path, arguments: list[str], environ: dict[str, s
     with said.open("wb") as log:
         running = subprocess.Popen(command, cwd=folder, env=env, stderr=log, stdout=log)
         try:
-            for _ in range(600):
+            for _ in range(1800):
                 if re.search(rb'mesh API listening|PreMain. .* starting |"event": "ready"', said.read_bytes()):
                     break
                 try:
@@ -88,7 +88,7 @@ def unlisted(told: list[str], section: str, places: dict[str, Path]) -> set[str]
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_t59_the_coordinator_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) -> None:
     platform = make_platform_folder(tmp_path / "platform")
     environ = {f"EDG_COORDINATOR_{kind}_ADDR": "127.0.0.1:0" for kind in ("CLIENT", "MESH")}
@@ -100,7 +100,7 @@ def test_t59_the_coordinator_opens_what_the_page_lists_and_nothing_else(tmp_path
     assert unlisted(told, "tacit-coordinator", places) == set()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_t59_premain_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) -> None:
     from tacit.evidence.issue import load_package_info
 
@@ -132,7 +132,7 @@ def test_t59_premain_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) 
     assert unlisted(told, "tacit-premain", places) == set()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_t59_an_attested_model_server_opens_what_the_page_lists_and_nothing_else(tmp_path: Path) -> None:
     source, keys, key = tmp_path / "source", tmp_path / "private" / "keys", bytes(range(32))
     for folder in (source, keys):

@@ -3,8 +3,8 @@
 import io
 import os
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,18 +127,19 @@ def test_several_threads_read_one_capsule_at_once(large: tuple[bytes, bytes]) ->
 
 def test_one_refused_chunk_stops_the_other_thread(large: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     capsule = read_capsule(io.BytesIO(large[1]), KEY)
-    refused, opened = threading.Event(), []
+    refused, told, opened = threading.Event(), threading.Event(), list[int]()
 
     def open_chunk(_self: object, _number: int, chunk: int, _sealed: object, _target: object) -> bytes:
         if chunk == 0:
             refused.set()
             raise CapsuleChunkError("altered")
-        assert refused.wait(5)
-        time.sleep(0.05)  # until the refusal was told
+        assert refused.wait(60)
+        assert told.wait(60)  # before it goes on
         opened.append(chunk)
         return bytes(16)
 
     monkeypatch.setattr(Capsule, "_open_chunk", open_chunk)
+    monkeypatch.setattr("tacit.vault.capsule.threading", SimpleNamespace(Event=lambda: told))
     with pytest.raises(CapsuleChunkError, match="altered"):
         capsule.read("large")
     assert len(opened) <= 1

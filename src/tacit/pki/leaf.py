@@ -102,6 +102,9 @@ def verify_leaf(der: bytes, *, issuer: x509.Certificate, now: datetime) -> LeafI
         leaf = parse_certificate_der(der)
         leaf.verify_directly_issued_by(issuer)
         extensions = leaf.extensions
+        # The library takes one that lacks a bit for whole, so that two certificates would say the same.
+        if der[-len(leaf.signature) - 1]:
+            raise PkiError("a signature that is not whole bytes")
     except (*CERTIFICATE_ERRORS, InvalidSignature, PkiError) as exc:
         raise PkiError("x509: certificate signed by unknown authority") from exc
     if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:

@@ -16,7 +16,7 @@ def opened(file):
 
     def attest():
         return attest_coordinator(
-            told["host"], trust, now=now, nonce=bytes(32), platform=Path(told["platform"]), timeout=20
+            told["host"], trust, now=now, nonce=bytes(32), platform=Path(told["platform"]), timeout=60
         )
 
     first = attest()

@@ -53,7 +53,7 @@ def refused(call, request, code):
 
 
 for version in (None, 1, 0):
-    response = predictions.Predict(question(version=version), timeout=10)
+    response = predictions.Predict(question(version=version), timeout=60)
     np.testing.assert_allclose(tf.make_ndarray(response.outputs["y"]), EXPECTED, rtol=1e-5)
     assert response.model_spec.version.value == 1
 filtered = question()

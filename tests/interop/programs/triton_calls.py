@@ -138,13 +138,13 @@ def callbacks(client):
     for _ in range(8):
         client.async_infer("m", [given(ROWS, "FP32")], lambda result, error: found.put((result, error)))
     for _ in range(8):
-        result, error = found.get(timeout=10)
+        result, error = found.get(timeout=60)
         assert error is None, error
         np.testing.assert_allclose(result.as_numpy("y"), EXPECTED, rtol=1e-5)
     client.start_stream(lambda result, error: found.put((result, error)))
     for name in ("m", "no", "m"):
         client.async_stream_infer(name, [given(ROWS, "FP32")], enable_empty_final_response=True)
-    kinds = [found.get(timeout=10)[1] is None for _ in range(3)]
+    kinds = [found.get(timeout=60)[1] is None for _ in range(3)]
     client.stop_stream()
     assert kinds == [True, False, True], kinds
 

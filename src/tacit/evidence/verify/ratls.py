@@ -92,6 +92,9 @@ def _parse_certificate(der: bytes) -> x509.Certificate:
             raise ValueError("its key is neither on P-256 nor on P-384")
         certificate.verify_directly_issued_by(certificate)
         _ = certificate.extensions
+        # The library takes one that lacks a bit for whole, so that two certificates would say the same.
+        if der[-len(certificate.signature) - 1]:
+            raise ValueError("its signature is not whole bytes")
     except (InvalidSignature, *FOREIGN_ERRORS) as exc:
         raise EvidenceFormatError(f"not an RA-TLS certificate: {exc or 'its signature is not of its own key'}") from exc
     return certificate

@@ -1,7 +1,11 @@
-"""A model in memory for a reader that wants a path: a private folder on a tmpfs, gone right after reading."""
+"""A model in memory for a reader that wants a path: a private folder on a tmpfs, gone right after reading.
+
+A process that is killed meanwhile leaves it there. So it has the process in its name, and the next one removes it.
+"""
 
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +14,10 @@ from pathlib import Path
 
 from tacit.serving.bundle import Bundle, check_name
 from tacit.vault import require_tmpfs
+
+WORKERS = "tacit-worker-"  # then the number of the process that it belongs to, and a word of chance
+_MODELS = "tacit-model-"  # the same
+_OWNED = re.compile(rf"(?:{WORKERS}|{_MODELS})(\d+)-.+")
 
 
 @contextmanager
@@ -23,7 +31,8 @@ def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
     require_tmpfs(tmpfs)
     for name in bundle.names:
         check_name(name)
-    folder = Path(tempfile.mkdtemp(prefix="tacit-", dir=tmpfs))
+    sweep(tmpfs)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_MODELS}{os.getpid()}-", dir=tmpfs))
     try:
         for name in bundle.names:
             target = folder / name
@@ -35,6 +44,20 @@ def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(tmpfs: Path) -> None:
+    """Remove what processes that were killed left there, plaintext perhaps."""
+    for found in tmpfs.glob("tacit-*-*"):
+        owned = _OWNED.fullmatch(found.name)
+        try:
+            if owned is None or found.is_symlink() or found.lstat().st_uid != os.geteuid():
+                continue
+            os.kill(int(owned[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(found, ignore_errors=True)
+        except OSError:
+            continue  # somebody else's, or gone meanwhile
 
 
 def _fill(descriptor: int, bundle: Bundle, name: str) -> None:

@@ -18,13 +18,13 @@ from tacit.errors import EngineCrashedError, ModelFormatError, PlaintextError, R
 from tacit.graph.signature import Signature
 from tacit.serving.bundle import Bundle
 from tacit.serving.engines.interface import EngineOptions
+from tacit.serving.engines.staging import WORKERS, sweep
 from tacit.serving.loading import messages
 from tacit.serving.loading.line import Line
 from tacit.serving.loading.memory import SharedMemory
 from tacit.serving.loading.starting import Started
 from tacit.wire.tensor import Tensor
 
-_STAGING = "tacit-worker-"  # then the server's process, and a word of chance
 _LOADING = 900.0  # seconds that a worker may take to load a model; others wait for that
 _PATIENCE = 5.0  # seconds for a worker that said nothing more to have ended
 _ENDED = "the process that runs the model was ended, because the model is unloaded"
@@ -168,8 +168,8 @@ class Worker:
     def _own_staging(self, staging: Path) -> Path:
         """A folder of this worker's below `staging`: one that dies leaves what it wrote there, and we remove it."""
         try:
-            _sweep(staging)
-            self._staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=staging))
+            sweep(staging)
+            self._staging = Path(tempfile.mkdtemp(prefix=f"{WORKERS}{os.getpid()}-", dir=staging))
         except OSError:
             return staging  # the engine says what is wrong with it, if it needs one
         return self._staging
@@ -178,20 +178,6 @@ class Worker:
         if self._staging is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-
-
-def _sweep(staging: Path) -> None:
-    """Remove what servers that were killed left there, plaintext perhaps."""
-    for found in staging.glob(f"{_STAGING}*-*"):
-        owner = found.name.removeprefix(_STAGING).partition("-")[0]
-        if not owner.isdigit() or found.is_symlink() or found.lstat().st_uid != os.geteuid():
-            continue
-        try:
-            os.kill(int(owner), 0)
-        except ProcessLookupError:
-            shutil.rmtree(found, ignore_errors=True)
-        except OSError:
-            continue  # somebody else's
 
 
 def _fill(contents: SharedMemory, bundle: Bundle) -> tuple[list[messages.Place], int]:
