@@ -27,7 +27,7 @@ set -- --rm --name "${TACIT_CONTAINER:-tacit-$what}" --replace --network host --
 for name in $(env | sed -n 's/^\(EDG_[A-Z_]*\|TACIT_[A-Z_]*\|OE_SIMULATION\)=.*/\1/p'); do
     case $name in
         TACIT_PLATFORM | TACIT_IMAGE | TACIT_CONTAINER | EDG_COORDINATOR_SEAL_DIR | EDG_MARBLE_UUID_FILE) ;;
-        TACIT_COORDINATOR_PACKAGE | TACIT_COORDINATOR_CERTIFICATE)
+        TACIT_COORDINATOR_PACKAGE | TACIT_COORDINATOR_CERTIFICATE | TACIT_COLLATERAL_BUNDLE | EDG_STARTUP_MANIFEST)
             eval "file=\$$name"
             [ -f "$file" ] || fail "$name is $file, and there is no such file"
             set -- "$@" --volume "$(realpath "$file"):/etc/$name:ro" --env "$name=/etc/$name" ;;

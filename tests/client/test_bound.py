@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fakes.connections import lose_connections
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW, FakeTee
 from tacit.client.address import Address, parse_address
@@ -124,7 +125,7 @@ def test_each_connection_of_a_client_is_attested_by_itself(
             "/api/v2/quote", "/api/v2/status", "/api/v2/status",
         ]  # fmt: skip
         nonces = {path for _, path, _ in coordinator.requests if "nonce" in path}
-        client.close()
+        lose_connections(client)
         client.status()
     nonces |= {path for _, path, _ in coordinator.requests if "nonce" in path}
     assert len(nonces) == 2, "a nonce of its own for each"

@@ -161,6 +161,60 @@ def model(server: FakeServer, mesh: Mesh) -> Iterator[Model]:
 # ---- gRPC
 
 
+class Failed(grpc.RpcError):
+    """A call that failed with these words of grpcio's."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+
+@pytest.mark.parametrize(
+    ("details", "kind", "said"),
+    [
+        (
+            "errors resolving a.b:1: [address lookup failed for a.b:1: Domain name not found]",
+            UnreachableError,
+            "nobody",
+        ),
+        ("errors resolving tls.example:1: [address lookup failed]", UnreachableError, "nobody"),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: Tls handshake failed: CERTIFICATE_VERIFY_FAILED: "
+            "certificate is not yet valid: OK",
+            TlsError,
+            "is not valid at this time; set the clock",
+        ),
+        ("model 'ssl-scanner' is being loaded", RequestError, "model 'ssl-scanner' is being loaded"),
+    ],
+)
+def test_what_keeps_a_call_from_its_server_is_told_as_what_it_is(
+    details: str, kind: type[TacitError], said: str
+) -> None:
+    error = grpc_error(Address("a.b", 1), Failed(grpc.StatusCode.UNAVAILABLE, details), 5)
+    assert type(error) is kind
+    assert said in str(error)
+
+
+def test_an_answer_of_another_protocol_is_the_servers_mistake(model: Model, server: FakeServer) -> None:
+    server.answers[PREDICT] = lambda raw, context: b"\xff\xff"
+    with pytest.raises(PeerError, match=r"localhost:\d+ answers with something else than this protocol has"):
+        model.predict([[1, 2]])
+
+
+def test_a_signature_that_was_not_there_is_asked_for_again(model: Model, server: FakeServer) -> None:
+    known = server.answers[METADATA]
+    server.answers[METADATA] = lambda raw, context: metadata({"other": (["x"], ["y"])})
+    with pytest.raises(InputError, match="has no signature 'serving_default'; it has: other"):
+        model.predict([[1, 2]])
+    server.answers[METADATA] = known
+    assert model.predict([[1, 2]]).tolist() == [[2, 4]]
+
+
 def test_an_array_goes_in_and_an_array_comes_out(model: Model) -> None:
     answer = model.predict(np.array([[1, 2]], np.float32))
     assert answer.dtype == np.float32

@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import tacit
+from fakes.connections import lose_connections
 from fakes.coordinator import FakeCoordinator
 from fakes.tee import NOW, FakeTee
 from fakes.tls_server import Server, running, server_leaf
@@ -94,7 +95,7 @@ def test_each_connection_of_a_server_is_attested_by_itself(place: Place) -> None
         client.status("m")
         serve_with(place.server, FakeTee(measurement=b"\xee" * 32))
         client.status("m")  # the connection that was attested
-        client.close()
+        lose_connections(client)
         with pytest.raises(MeasurementError):
             client.status("m")
     assert place.server.calls == 2
@@ -203,7 +204,7 @@ def test_a_rotation_costs_an_attested_client_no_request(place: Place, trust: Tru
         place.coordinator.intermediate = issue_intermediate(place.coordinator.root, ("localhost",), now=NOW)
         place.server.shown = leaf_of(place)
         client.status("m")  # the connection from before
-        client.close()
+        lose_connections(client)
         assert client.status("m")[0].state == "AVAILABLE"
     assert place.server.calls == 3
 

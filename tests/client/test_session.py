@@ -30,6 +30,7 @@ from tacit.errors import (
     CollateralAbsentError,
     EvidenceFormatError,
     EvidenceSignatureError,
+    FileInputError,
     InputError,
     InRecoveryError,
     NotSetError,
@@ -318,7 +319,7 @@ def failing(
 
 SAYS_NOTHING = (
     *(UnreachableError, PeerError, TlsError, CollateralAbsentError, NotSetError, InRecoveryError),
-    *(EvidenceFormatError, EvidenceSignatureError, UntrustedRootError),
+    *(EvidenceFormatError, EvidenceSignatureError, UntrustedRootError, FileInputError),
 )
 
 

@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import stat
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -275,3 +278,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_the_file_reads_as_json(store: TrustStore) -> None:
     assert json.loads(store.path.read_text())["hosts"][HOST]["tee"] == "simulated"
+
+
+def test_a_disk_without_room_is_told_with_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TrustStore(tmp_path)
+    store.store_expectation(HOST, EXPECTATION)
+    before = (tmp_path / "trust.json").read_bytes()
+
+    def full(**_: object) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.raises(
+        FileInputError, match=r"cannot write .*trust.json: No space left on device; give another folder by"
+    ):
+        store.pin_manifest(HOST, b"\1" * 32)
+    assert (tmp_path / "trust.json").read_bytes() == before

@@ -34,19 +34,20 @@ from tacit.programs.coordinator import parse_names, read_config
 PROGRAM = Path(sys.executable).parent / "tacit-coordinator"
 
 
-@pytest.mark.parametrize("name", ["coordinator", "premain", "serve"])
-def test_ctrl_c_while_a_program_is_still_being_imported_is_one_line(name: str) -> None:
+@pytest.mark.parametrize("name", ["coordinator", "premain", "serve", "injector"])
+@pytest.mark.parametrize(("sent", "line"), [("SIGINT", "Interrupted."), ("SIGTERM", "Ended by SIGTERM.")])
+def test_a_signal_while_a_program_is_still_being_imported_is_one_line(name: str, sent: str, line: str) -> None:
     script = (
         "import importlib, signal, sys\n"
         "class Interrupt:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'tacit.errors': signal.raise_signal(signal.SIGINT)\n"
+        f"        if name == 'tacit.errors': signal.raise_signal(signal.{sent})\n"
         "sys.meta_path.insert(0, Interrupt())\n"
         f"sys.argv = ['/somewhere/tacit-{name}']\n"
         f"importlib.import_module('tacit.programs.{name}')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+    assert (done.returncode, done.stderr) == (128 + signal.Signals[sent], f"{line}\n")
 
 
 @pytest.mark.parametrize("text", ["a b,,!", "a b", "!", "", ",", "-a", "a..b", "a" * 64, "coordinator:4433"])

@@ -32,6 +32,8 @@ def parse_address(text: str, *, default_port: int) -> Address:
     Raises:
         InputError: not a host with an optional port (a scheme such as `https://` included).
     """
+    if not isinstance(text, str):  # a variable of the environment that is not set, say
+        raise InputError(f"{text!r} is not an address: expected HOST or HOST:PORT")
     if "://" in text or "/" in text:
         raise InputError(f"{text!r} is not an address: give HOST or HOST:PORT, without a scheme or path")
     host, port_text = _split(text)

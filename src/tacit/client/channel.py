@@ -6,19 +6,24 @@ other for the two questions that it asks.
 """
 
 import contextlib
+import io
+import math
+import os
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
+from weakref import WeakSet
 
 from tacit.client.address import Address
-from tacit.errors import PeerError, TlsError, UnreachableError
+from tacit.errors import InputError, PeerError, TlsError, UnreachableError, UsageError
 
 MAX_ANSWER = 64 << 20  # bytes; the largest honest answer is a manifest of a few MB or a tensor in JSON
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -76,16 +81,54 @@ def way_to(address: Address) -> Address:
     return next((one.way for one in reversed(opened) if one.address == address), address)
 
 
+class Forked(Protocol):
+    """What must not go on in a child process as it was."""
+
+    def begin_anew(self) -> None:
+        """In the child, before anything else runs there: leave the parent what is the parent's."""
+
+
+_forked: WeakSet[Forked] = WeakSet()
+
+
+def begin_anew_in_child(one: Forked) -> None:
+    """Have `one` told, as long as it lives, when this process is the child of a fork.
+
+    Two processes that go on with one TLS connection use the same nonces for different texts, and then nothing is secret.
+    """
+    _forked.add(one)
+
+
+def _begin_anew() -> None:
+    for one in list(_forked):
+        one.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+def check_timeout(seconds: object) -> float:
+    """Seconds to wait for an answer. Raises: InputError, for what is no time to wait."""
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise InputError(f"a timeout of {seconds!r} is none: expected seconds, above 0")
+    return float(seconds)
+
+
 class HttpsChannel:
-    """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection."""
+    """Requests to one server over TLS, connections kept. Several threads may use it: each call has its connection.
+
+    `timeout` is seconds until an answer begins, and for each MiB of it: one that comes drop by drop keeps nobody for ever.
+    """
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, *, timeout: float = 30.0) -> None:
         self._address = address
         self._tls = tls
         self._base = f"{'http' if tls is None else 'https'}://{address}"
-        self._connect_timeout = min(timeout, CONNECT_TIMEOUT)
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
+        self._connect_timeout = min(self._timeout, CONNECT_TIMEOUT)
         self._idle: list[HTTPConnection] = []
+        self._closed = False
+        begin_anew_in_child(self)
 
     def url(self, path: str) -> str:
         """The whole address of `path`, for messages."""
@@ -103,21 +146,27 @@ class HttpsChannel:
         """What the server answers, whatever its status.
 
         Raises:
+            UsageError: it was closed.
             UnreachableError: no connection, or no answer in time.
             TlsError: the certificate or its name does not fit, or TLS fails otherwise.
             PeerError: the answer is no HTTP, or too large.
         """
+        if self._closed:
+            raise UsageError(f"the way to {self._address} was closed, and sends nothing more; open another")
         url = self.url(path)
         connection = self._reuse() or self._connect()
         kept = False
         try:
             # First, for the server may end the connection with its answer.
             certificate, exporter = _certificate(connection), _exporter(connection)
+            connection.sock.settimeout(self._timeout)
             target = quote(path, safe=_PATH_SIGNS) + (f"?{urlencode(query)}" if query else "")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has heard all
                 connection.request(method, target, body, {"User-Agent": "tacit", **(headers or {})})
+            pace = _Pace(self._timeout)
+            connection.response_class = partial(_PacedResponse, pace=pace)  # type: ignore[assignment]  # it makes one
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, _read(response, url), certificate, exporter)
+            answer = Answer(response.status, response.reason, _read(response, url, pace), certificate, exporter)
             kept = not response.will_close
         except TimeoutError as exc:
             raise UnreachableError(f"{method} {url}: no answer within {self._timeout:.0f} s") from exc
@@ -130,15 +179,22 @@ class HttpsChannel:
         else:
             return answer
         finally:
-            if kept:
+            if kept and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.close()
 
     def close(self) -> None:
-        """End the connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """End the connections; nothing more is sent."""
+        self._closed = True
+        while (connection := self._take()) is not None:
+            connection.close()
+
+    def begin_anew(self) -> None:
+        """In a child process: the connections are the parent's, which is told nothing of their end here."""
+        while (connection := self._take()) is not None:
+            sock = connection.sock
+            getattr(sock, "leave", sock.close)()
 
     def __enter__(self) -> Self:
         return self
@@ -150,12 +206,18 @@ class HttpsChannel:
 
     def _reuse(self) -> HTTPConnection | None:
         """A kept connection that the server has not ended meanwhile."""
-        while self._idle:
-            connection = self._idle.pop()
+        while (connection := self._take()) is not None:
             if connection.sock is not None and not _has_word(connection.sock):
                 return connection
             connection.close()
         return None
+
+    def _take(self) -> HTTPConnection | None:
+        """A kept connection, for whoever asks first."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connect(self) -> HTTPConnection:
         """A new connection, its handshake done. Raises: UnreachableError, TlsError."""
@@ -214,10 +276,55 @@ def _has_word(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _read(response: HTTPResponse, url: str) -> bytes:
+class _Pace:
+    """When the next part of an answer has to be there."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on."""
+        self._until = time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """Seconds. Raises: TimeoutError."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+class _PacedResponse(HTTPResponse):
+    """A response that is read at a pace; a socket's own timeout counts from byte to byte."""
+
+    def __init__(self, sock: Any, *words: Any, pace: _Pace, **named: Any) -> None:
+        super().__init__(sock, *words, **named)
+        self.fp = io.BufferedReader(_PacedReader(sock, self.fp, pace))
+
+
+class _PacedReader(io.RawIOBase):
+    def __init__(self, sock: Any, below: io.BufferedReader, pace: _Pace) -> None:
+        self._sock, self._below, self._pace = sock, below, pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._pace.left())
+        return self._below.readinto1(buffer)
+
+    def close(self) -> None:
+        self._below.close()
+        super().close()
+
+
+def _read(response: HTTPResponse, url: str, pace: _Pace) -> bytes:
     """The body, read only as far as an honest answer goes: memory is not the server's to spend."""
     parts, size = [], 0
+    pace.begin()
     while part := response.read(_PIECE):
+        pace.begin()
         size += len(part)
         if size > MAX_ANSWER:
             raise PeerError(f"{url} answered with more than {MAX_ANSWER >> 20} MiB; nothing of it was used")
@@ -243,6 +350,10 @@ def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:
             return TlsError(
                 f"the certificate of {address} does not name it ({exc.verify_message}); connect by a name that it has, "
                 f"or start it with EDG_COORDINATOR_DNS_NAMES={address.host} (a server: EDG_MARBLE_DNS_NAMES)"
+            )
+        if "expired" in exc.verify_message or "not yet valid" in exc.verify_message:
+            return TlsError(
+                f"the certificate of {address} is not valid at this time ({exc.verify_message}); set the clock, here or there"
             )
         return TlsError(
             f"the certificate of {address} does not lead to the attested root ({exc.verify_message}): "

@@ -327,16 +327,18 @@ class TrustStore:
             os.close(lock)
 
     def _write(self, raw: bytes) -> None:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE_NAME}.", dir=self._folder)  # 0600
+        temporary = ""
         try:
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE_NAME}.", dir=self._folder)  # 0600
             with os.fdopen(descriptor, "wb") as file:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(self._path)
         except OSError as exc:
-            Path(temporary).unlink(missing_ok=True)
-            raise FileInputError(f"cannot write {self._path}: {exc.strerror}") from exc
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+            raise FileInputError(f"cannot write {self._path}: {exc.strerror}; {self._move}") from exc
 
 
 # ---- the checks

@@ -5,6 +5,7 @@ what the host set (LD_PRELOAD, PYTHONPATH, SSL_CERT_FILE, proxies) cannot reach 
 model keys, which come as files below `/tacit/keys/`, go into memory wherever it is, never to that path.
 """
 
+import ipaddress
 import re
 import uuid as uuids
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ _KEPT = {
     "TERM": re.compile(r"[A-Za-z0-9_.+-]+"),
     "TZ": re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*"),
 }
+_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -95,6 +97,10 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     """
     if not environ.get("EDG_MARBLE_TYPE"):
         raise UsageError("environment variable not set: EDG_MARBLE_TYPE")
+    if not _is_utf8(environ["EDG_MARBLE_TYPE"]):
+        raise UsageError(
+            f"EDG_MARBLE_TYPE is {environ['EDG_MARBLE_TYPE']!r}, and no manifest has such a name: expected UTF-8"
+        )
     folder = Path(environ.get("EDG_CWD") or folder)
     names = environ.get("EDG_MARBLE_DNS_NAMES") or "localhost"
     uuid_file = folder / (environ.get("EDG_MARBLE_UUID_FILE") or environ.get("EDG_UUID_FILE") or "uuid")
@@ -106,7 +112,7 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         coordinator_api=environ.get("TACIT_COORDINATOR_API") or None,
         trust_folder=folder / trust_folder,
         marble_type=environ["EDG_MARBLE_TYPE"],
-        names=tuple(name.strip() for name in names.split(",") if name.strip()),
+        names=_parse_names(names),
         uuid_file=uuid_file,
         decrypt_model=environ.get(DECRYPT_VARIABLE) == "1",
         encrypted_model=Path(environ.get(MODEL_VARIABLE) or ENCRYPTED_MODEL),
@@ -276,6 +282,31 @@ def open_encrypted(argv: tuple[str, ...], model: Path, key: Path) -> tuple[str, 
     form = "capsule" if model.suffix == ".capsule" else "ctr"
     # The last of several equal flags counts.
     return (*argv, f"--model_base_path={model}", f"--model_format={form}", f"--model_key_file={key}")
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it is text, and no bytes that the system could not read as such."""
+    return text.isascii() or not any("\udc80" <= sign <= "\udcff" for sign in text)
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    """Names and addresses for the certificate. Raises: UsageError."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = next((name for name in names if not (_NAME.fullmatch(name) or _is_address(name))), None)
+    if wrong is not None or not names:
+        raise UsageError(
+            f"EDG_MARBLE_DNS_NAMES is {text!r}, and {wrong or text!r} is neither a DNS name nor an IP address; expected names "
+            "with commas between"
+        )
+    return names
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_seconds(text: str) -> float:

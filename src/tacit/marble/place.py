@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from cryptography import x509
+
 from tacit.errors import FileInputError, InputError, ManifestError, PlaintextError
 from tacit.manifest.codec import parse_package
 from tacit.manifest.model import Package
 from tacit.marble.activate import DEVICE_PATH, is_cut_uuid, parse_uuid
 from tacit.marble.write import KEY_FOLDERS, check_links, make_folders, store_file
+from tacit.pki.keys import CERTIFICATE_ERRORS
 from tacit.vault import decrypt_ctr, open_capsule, parse_key, require_tmpfs
 
 Say = Callable[[str], None]
@@ -42,7 +45,7 @@ def load_or_store_uuid(path: Path, new: str, say: Say) -> tuple[str, bool]:
         with path.open("rb") as file:
             text = file.read(_MAX_UUID_FILE).decode("utf-8", "replace")
     except FileNotFoundError:
-        store_file(path, new.encode())
+        _store_uuid(path, new)
         return new, False
     except OSError as exc:
         raise FileInputError(
@@ -50,7 +53,7 @@ def load_or_store_uuid(path: Path, new: str, say: Say) -> tuple[str, bool]:
         ) from exc
     if is_cut_uuid(text):
         say(f"warning: {path} holds {len(text.strip())} of an id's 36 characters; a new id takes its place")
-        store_file(path, new.encode())
+        _store_uuid(path, new)
         return new, False
     try:
         return parse_uuid(text), True
@@ -61,16 +64,29 @@ def load_or_store_uuid(path: Path, new: str, say: Say) -> tuple[str, bool]:
         ) from exc
 
 
+def _store_uuid(path: Path, new: str) -> None:
+    """Raises: FileInputError."""
+    try:
+        store_file(path, new.encode())
+    except FileInputError as exc:
+        raise FileInputError(
+            f"{exc}; the marble's id is kept there, and EDG_MARBLE_UUID_FILE names another file"
+        ) from exc
+
+
 def load_certificates(path: Path) -> bytes:
     """The certificates (PEM) in a file. Raises: FileInputError."""
+    source = "TACIT_COORDINATOR_CERTIFICATE names it, and `tacit certificate intermediate` writes it"
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_CERTIFICATES)
+            raw = file.read(_MAX_CERTIFICATES)
     except OSError as exc:
-        raise FileInputError(
-            f"cannot read {path}: {exc.strerror}; TACIT_COORDINATOR_CERTIFICATE names it, and "
-            "`tacit certificate intermediate` writes it"
-        ) from exc
+        raise FileInputError(f"cannot read {path}: {exc.strerror}; {source}") from exc
+    try:
+        x509.load_pem_x509_certificates(raw)
+    except CERTIFICATE_ERRORS as exc:
+        raise FileInputError(f"{path} holds no certificate in PEM that can be read; {source}") from exc
+    return raw
 
 
 def load_package(path: Path) -> Package:
@@ -115,6 +131,12 @@ def make_memory_folder(parent: Path, uuid: str) -> Path:
         raise FileInputError(
             f"cannot make a folder in {parent}: {exc.strerror}; TACIT_MEMORY_DIR names another tmpfs"
         ) from exc
+
+
+def remove_memory_folder(folder: Path | None) -> None:
+    """For a command that will not be started: its keys do not stay behind. None is no folder."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

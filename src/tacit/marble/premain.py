@@ -54,6 +54,7 @@ from tacit.marble.place import (
     decrypt_model,
     load_or_store_uuid,
     make_memory_folder,
+    remove_memory_folder,
     require_memory_for_model,
     store_files,
     wait_for_file,
@@ -70,6 +71,7 @@ ATTEMPT_SECONDS = 30.0  # for one call; an activation takes milliseconds
 SHORTEST_ATTEMPT = 1.0  # seconds; the last attempt is not cut off before it could have succeeded
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
 WRONG_STATE = "cannot accept marbles in current state"  # MarbleRun's words for one without a manifest, or in recovery
+_MAX_REFUSAL = 1000  # characters of what somebody else says
 KEY_FILE = Path("model_key")  # where the demo's manifest puts the model's key, in base64
 OWN_SERVER = "tacit-serve"
 REPLACED_SERVER = "tensorflow_model_server"
@@ -82,6 +84,8 @@ class Launch:
     program: str
     argv: tuple[str, ...]
     environment: Mapping[bytes, bytes] = field(repr=False)
+    memory: Path | None = None
+    """The folder with the marble's keys, if there is one."""
 
 
 class _RawCodec(CodecBase):
@@ -134,24 +138,26 @@ def prepare(
     tee = appraised_tee(UNATTESTED if issuer is None else str(issuer.tee), activation)
     say(f"activated as {settings.marble_type}, {tee.upper()}")
     chosen = choose_command(activation, command, tee=tee)
-    # (4)
-    memory = settings.memory
-    if activation.keys or tee != UNATTESTED:
-        memory = make_memory_folder(settings.memory, uuid)
-    for model, key in activation.keys.items():
-        store_key(memory / "keys" / model, key)
-    store_files(activation.files, say)
-    environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
-    program, argv = _find_program(chosen, environment, programs, say)
-    encrypted = choose_encrypted(settings, activation, tee=tee)
-    if encrypted is not None:
-        argv = _provide_model(encrypted, program, argv, say)  # (5)
-    elif settings.decrypt_model:
+    made = make_memory_folder(settings.memory, uuid) if activation.keys or tee != UNATTESTED else None
+    memory = settings.memory if made is None else made
+    try:
+        for model, key in activation.keys.items():  # (4)
+            store_key(memory / "keys" / model, key)
+        store_files(activation.files, say)
+        environment = compose_environment(activation, inherited, tee=tee, programs=programs, memory=memory)
+        program, argv = _find_program(chosen, environment, programs, say)
+        encrypted = choose_encrypted(settings, activation, tee=tee)
+        if encrypted is not None:
+            argv = _provide_model(encrypted, program, argv, say)  # (5)
+    except BaseException:  # the end by a signal too
+        remove_memory_folder(made)
+        raise
+    if encrypted is None and settings.decrypt_model:
         say(
             f"warning: {DECRYPT_VARIABLE} of this environment is passed over: an attested server's model is the manifest's "
             "choice; set it in the marble's Env"
         )
-    return Launch(program, argv, environment)
+    return Launch(program, argv, environment, made)
 
 
 def _activate(
@@ -257,12 +263,14 @@ def fetch_activation(
 
 async def _call(address: Address, request: bytes, tls: ssl.SSLContext, *, seconds: float) -> bytes:
     """One attempt. Raises: NotYet, ActivationError, TlsError."""
+    # What a connection's end meets in asyncio is told by the call that waits for it, and not with a traceback beside it.
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     channel = Channel(address.host, address.port, ssl=tls, codec=_RawCodec())
     try:
         method = UnaryUnaryMethod[Any, Any](channel, "/rpc.Marble/Activate", bytes, bytes)
         return bytes(await method(request, timeout=seconds))
     except GRPCError as exc:
-        message = exc.message or exc.status.name
+        message = (exc.message or exc.status.name)[:_MAX_REFUSAL]
         if exc.status is Status.UNAVAILABLE or (exc.status, message) == (Status.FAILED_PRECONDITION, WRONG_STATE):
             raise NotYet(f"the coordinator at {address} answers: {message}") from exc
         raise ActivationError(f"the coordinator at {address} refuses: {message}") from exc
@@ -277,6 +285,11 @@ async def _call(address: Address, request: bytes, tls: ssl.SSLContext, *, second
     except (OSError, StreamTerminatedError, ProtocolError) as exc:
         detail = getattr(exc, "strerror", None) or str(exc)
         raise NotYet(f"no coordinator answers at {address} ({detail})") from exc
+    except Exception as exc:  # grpclib lets through whatever an answer that is none provokes, of any class
+        detail = f"{type(exc).__name__} {exc}".strip()[:_MAX_REFUSAL]
+        raise NotYet(
+            f"{address} answers with what is no activation ({detail}); is a coordinator's mesh port there?"
+        ) from exc
     finally:
         await _end(channel)
 
@@ -302,7 +315,8 @@ def _find_program(
         argv = (OWN_SERVER, *argv[1:])
         found = str(programs / OWN_SERVER)
     if found is None:
-        raise ActivationError(f"cannot start {argv[0]!r}: no such program in {path or 'an empty PATH'}")
+        why = "it is not there, or no program" if "/" in argv[0] else f"no such program in {path or 'an empty PATH'}"
+        raise ActivationError(f"cannot start {argv[0]!r}, as the manifest or the command line has it: {why}")
     return found, argv
 
 

@@ -28,17 +28,19 @@ In a real TEE, found by what is there, it makes that TEE's evidence, and ends wh
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from tacit.errors import PlatformError, TacitError
+from tacit.errors import FileInputError, PlatformError, TacitError
 from tacit.evidence import Tee, TrustAnchor
 from tacit.evidence.anchor import MAKERS
 from tacit.evidence.claims import Issuer
 from tacit.marble.activate import parse_settings
+from tacit.marble.place import remove_memory_folder
 from tacit.marble.premain import Launch, prepare
 from tacit.marble.recognise import load_recognition
 from tacit.programs.memory import keep_memory_private
@@ -56,7 +58,7 @@ def run(command: Sequence[str]) -> int:
         return 0
     keep_memory_private()
     try:
-        settings = parse_settings(os.environ, Path.cwd())
+        settings = parse_settings(os.environ, working_folder())
         issuer = load_issuer()
         launch = prepare(
             settings,
@@ -77,6 +79,16 @@ def run(command: Sequence[str]) -> int:
         say("interrupted")
         return 130
     return 1
+
+
+def working_folder() -> Path:
+    """Raises: FileInputError, where it was removed."""
+    try:
+        return Path.cwd()
+    except OSError as exc:
+        raise FileInputError(
+            f"the folder that this was started in cannot be told ({exc.strerror}); start it in another"
+        ) from exc
 
 
 def load_issuer() -> Issuer | None:
@@ -111,6 +123,8 @@ def load_coordinator_anchor(tee: Tee) -> TrustAnchor:
 
 def say(line: str) -> None:
     """One line for the log, as MarbleRun's premain marks its own."""
+    # The other end's words may be in it, and nothing of theirs is to look like a line of ours, or to steer a terminal.
+    line = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line)
     now = datetime.now(UTC)
     as_json = os.environ.get("EDG_LOG_FORMAT", "").lower() == "json"
     shown = render_json(line, now) if as_json else f"[PreMain] {now.astimezone():%Y/%m/%d %H:%M:%S} {line}"
@@ -125,7 +139,10 @@ def render_json(line: str, now: datetime) -> str:
 
 def start(launch: Launch) -> NoReturn:
     """Become the command. Raises: TacitError, if the system refuses to start it."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored stays so in the command
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(launch.program, launch.argv, launch.environment)  # noqa: S606  # no shell is wanted
     except OSError as exc:
+        remove_memory_folder(launch.memory)
         raise TacitError(f"cannot start {launch.program}: {exc.strerror}") from exc

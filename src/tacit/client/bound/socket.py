@@ -36,6 +36,8 @@ class TlsSocket:
         if server_name is not None:
             self._tls.set_tlsext_host_name(server_name.encode("idna"))
         self._tls.set_connect_state()
+        self._readers = 0
+        self._closing = False
 
     def do_handshake(self) -> None:
         """Raises: ssl.SSLError, OSError."""
@@ -98,17 +100,33 @@ class TlsSocket:
         return True
 
     def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
-        """What answers are read from."""
+        """What answers are read from; as long as one is open the connection is, as with Python's own sockets."""
+        self._readers += 1
         return io.BufferedReader(_Reader(self))
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, once its last answer has been read."""
+        self._closing = True
+        if not self._readers:
+            self._end()
+
+    def reader_closed(self) -> None:
+        """One of `makefile` is done with."""
+        self._readers -= 1
+        if self._closing and not self._readers:
+            self._end()
+
+    def _end(self) -> None:
         try:
             self._tls.shutdown()
         except SSL.Error:
             pass  # the other end has left, or was never there
         finally:
             self._sock.close()
+
+    def leave(self) -> None:
+        """Give up this process's part of it; the connection goes on in another."""
+        self._sock.close()
 
     def _run(self, action: Callable[[], _T]) -> _T:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
@@ -145,6 +163,11 @@ class _Reader(io.RawIOBase):
         data = self._sock.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._sock.reader_closed()
 
 
 class BoundConnection(HTTPConnection):

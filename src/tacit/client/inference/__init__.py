@@ -6,7 +6,15 @@ the two over gRPC, `grpc` the connections for them, by threads and by asyncio; `
 
 from tacit.client.inference.grpc import AsyncServingClient, ServingClient
 from tacit.client.inference.rest import RestServingClient
-from tacit.client.inference.values import Credential, Prediction, Signature, TensorSpec, VersionStatus, fit_to
+from tacit.client.inference.values import (
+    Credential,
+    Prediction,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+    fit_to,
+    make_array,
+)
 
 __all__ = [
     "AsyncServingClient",
@@ -18,4 +26,5 @@ __all__ = [
     "TensorSpec",
     "VersionStatus",
     "fit_to",
+    "make_array",
 ]

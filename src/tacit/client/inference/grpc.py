@@ -11,11 +11,11 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from tacit.client.address import GRPC_PORT, Address, parse_address
-from tacit.client.channel import way_to
+from tacit.client.channel import check_timeout, way_to
 from tacit.client.inference.language import Language, Question
 from tacit.client.inference.tensorflow import TENSORFLOW_SERVING
 from tacit.client.inference.values import Array, Credential, Prediction, Signature, VersionStatus
-from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError
+from tacit.errors import InputError, PeerError, RequestError, Status, TacitError, TlsError, UnreachableError, UsageError
 
 _T = TypeVar("_T")
 OPTIONS = (
@@ -24,8 +24,9 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.primary_user_agent", "tacit"),
 )
-_NOBODY = ("failed to connect", "dns", "resolution", "errors resolving", "socket closed")  # gRPC's words, in lower case
+_NOBODY = ("failed to connect", "dns", "resolution", "resolving", "socket closed")  # gRPC's words, in lower case
 _NO_GRPC = "Received http2 header with status"  # gRPC's words for an answer of HTTP alone
+_UNREADABLE = "Exception deserializing response!"  # grpcio's words
 _Metadata = tuple[tuple[str, str], ...]
 
 
@@ -34,6 +35,7 @@ class ServingClient:
 
     _metadata: _Metadata = ()
     _language: Language = TENSORFLOW_SERVING
+    _closed = False
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class ServingClient:
     def _start(self, address: Address, channel: grpc.Channel, timeout: float) -> None:
         self._address = address
         self._channel = channel
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
 
     def predict(
         self,
@@ -91,6 +93,8 @@ class ServingClient:
 
     def ask(self, question: Question[_T]) -> _T:
         """The answer to any question. Raises: as `predict`."""
+        if self._closed:
+            raise UsageError(f"the connection to {self._address} was closed; open another session, or model")
         call = self._channel.unary_unary(question.method, type(question.request).SerializeToString, question.answer)
         try:
             answer = call(question.request, timeout=self._timeout, metadata=self._metadata)
@@ -100,6 +104,7 @@ class ServingClient:
 
     def close(self) -> None:
         """End the connections."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -122,7 +127,7 @@ class AsyncServingClient:
         language: Language = TENSORFLOW_SERVING,
     ) -> None:
         self._address = parse_address(address, default_port=GRPC_PORT)
-        self._channel, self._timeout = channel, timeout
+        self._channel, self._timeout = channel, check_timeout(timeout)
         self._metadata, self._language = bearer(credential), language
 
     async def predict(
@@ -187,30 +192,33 @@ def bearer(credential: Credential | None) -> _Metadata:
 def grpc_error(address: Address, exc: grpc.RpcError, timeout: float) -> TacitError:
     """What a failed call means: the way to the server, or the server's own refusal."""
     code, details = exc.code(), exc.details() or ""
-    on_the_way = _way_error(address, details) if code is grpc.StatusCode.UNAVAILABLE else None
-    if on_the_way is not None:
-        return on_the_way
+    if code is grpc.StatusCode.UNAVAILABLE and (found := _way_error(address, details)) is not None:
+        return found
     if details.startswith(_NO_GRPC):
         return PeerError(f"{address} speaks HTTP and no gRPC; give the port of the server's gRPC ({details[:200]})")
+    if code is grpc.StatusCode.INTERNAL and details == _UNREADABLE:
+        return PeerError(f"{address} answers with something else than this protocol has; is it such a server?")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError(Status.DEADLINE_EXCEEDED, f"{address}: no answer within {timeout:.0f} s")
     return RequestError(Status(code.value[0]), details)
 
 
 def _way_error(address: Address, details: str) -> TacitError | None:
-    """What stood in the way to the server, where gRPC's words tell it."""
+    """What kept a call from reaching its server, by grpcio's words; None where the server itself cannot."""
     lower = details.lower()
     if "hostname verification check failed" in lower or "not in peer certificate" in lower:
         return TlsError(
             f"the certificate of {address} does not name it; connect by a name that it has, "
             f"or start the server with EDG_MARBLE_DNS_NAMES={address.host}"
         )
+    if "certificate is not yet valid" in lower or "certificate has expired" in lower:
+        return TlsError(f"the certificate of {address} is not valid at this time; set the clock, here or there")
     if "certificate_verify_failed" in lower:
         return TlsError(
             f"the certificate of {address} does not lead to the attested coordinator: it is another server, "
             "or the manifest was updated since; connect to the coordinator again"
         )
-    if "ssl" in lower or "tls" in lower:
+    if any(sign in lower for sign in ("handshake", "ssl_error", "tsi_", "alpn")):
         return TlsError(f"TLS with {address} failed; does that port speak TLS? ({details[:200]})")
     if any(sign in lower for sign in _NOBODY):
         return UnreachableError(

@@ -10,10 +10,33 @@ import numpy as np
 
 from tacit.client.address import REST_PORT, parse_address
 from tacit.client.channel import HttpsChannel
-from tacit.client.inference.values import Array, Prediction, VersionStatus
+from tacit.client.inference.values import (
+    Array,
+    Prediction,
+    VersionStatus,
+    check_name,
+    check_version,
+    output_of,
+    tensor_of,
+)
 from tacit.errors import InputError, PeerError, RequestError, Status
 from tacit.pki.tls import client_context
 from tacit.wire.rest import JSON_ERRORS
+from tacit.wire.tensor import DT_STRING
+
+
+class _State(msgspec.Struct):
+    error_message: str = ""
+
+
+class _Version(msgspec.Struct):
+    version: str | int
+    state: str
+    status: _State
+
+
+class _Versions(msgspec.Struct):
+    versions: list[_Version] = msgspec.field(name="model_version_status", default_factory=list)
 
 
 class RestServingClient:
@@ -37,22 +60,32 @@ class RestServingClient:
 
         Raises: as `ServingClient.predict`.
         """
+        for name in inputs:
+            check_name(name, "an input")
+        check_name(signature_name, "a signature")
+        check_version(version)
         values = {name: _json_value(name, array) for name, array in inputs.items()}
         body = {"inputs": values} | ({"signature_name": signature_name} if signature_name else {})
-        path = f"/v1/models/{model}" + ("" if version is None else f"/versions/{version}")
+        path = _path(model) + ("" if version is None else f"/versions/{version}")
         answer = self._call("POST", f"{path}:predict", msgspec.json.encode(body))
         found = answer.get("outputs")
-        if isinstance(found, dict):
-            return Prediction({name: np.asarray(value) for name, value in found.items()}, version)
-        return Prediction({"output": np.asarray(found)}, version)
+        named = found if isinstance(found, dict) else {"output": found}
+        try:
+            return Prediction({name: np.asarray(value) for name, value in named.items()}, version)
+        except (ValueError, OverflowError) as exc:
+            raise PeerError(f"{self._channel.url(path)} answers with an output that is none: {exc}") from exc
 
     def status(self, model: str) -> tuple[VersionStatus, ...]:
         """The model's versions, highest first. Raises: RequestError, ConnectError."""
-        answer = self._call("GET", f"/v1/models/{model}", None)
-        return tuple(
-            VersionStatus(int(found["version"]), found["state"], found["status"]["error_message"])
-            for found in answer.get("model_version_status", ())
-        )
+        path = _path(model)
+        answer = self._call("GET", path, None)
+        try:
+            return tuple(
+                VersionStatus(int(one.version), one.state, one.status.error_message)
+                for one in msgspec.convert(answer, _Versions).versions
+            )
+        except (msgspec.ValidationError, ValueError) as exc:
+            raise PeerError(f"{self._channel.url(path)} answers with versions that are none: {exc}") from exc
 
     def close(self) -> None:
         """End the connections."""
@@ -92,15 +125,24 @@ _HTTP_STATUS = {
 }
 
 
+def _path(model: str) -> str:
+    """Of this model, and nothing that stands above or below it. Raises: InputError."""
+    check_name(model, "a model")
+    if not model or "/" in model or model in (".", ".."):
+        raise InputError(f"{model!r} is no name of a model that an address could hold")
+    return f"/v1/models/{model}"
+
+
 def _json_value(name: str, array: Array) -> Any:
     """Nested lists; bytes become the protocol's base64 objects. Raises: InputError."""
-    array = np.asarray(array)
+    tensor = tensor_of(name, array)
+    if tensor.dtype == DT_STRING:
+        return _base64_objects(np.asarray(array).tolist())  # as it was given: what was text stays text
+    array = output_of(tensor)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"input {name!r} holds infinities or NaN, which JSON cannot; use gRPC")
     if array.dtype.kind == "c":
         raise InputError(f"input {name!r} is complex, which JSON cannot hold; use gRPC")
-    if array.dtype.kind in "SO":
-        return _base64_objects(array.tolist())
     return array.tolist()
 
 

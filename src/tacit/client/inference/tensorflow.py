@@ -9,8 +9,19 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from tacit.client.inference.language import Question
-from tacit.client.inference.values import Array, Prediction, Signature, TensorSpec, VersionStatus, tensor_of
-from tacit.errors import PeerError
+from tacit.client.inference.values import (
+    Array,
+    Prediction,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+    check_name,
+    check_size,
+    check_version,
+    output_of,
+    tensor_of,
+)
+from tacit.errors import PeerError, RequestError
 from tacit.wire.pb import serving_pb2
 from tacit.wire.tensor import encode_tensor, parse_tensor
 
@@ -30,19 +41,26 @@ class TensorFlowServing:
         outputs: Sequence[str],
     ) -> Question[Prediction]:
         """Raises: InputError."""
+        for output in outputs:
+            check_name(output, "an output")
         request = serving_pb2.PredictRequest(output_filter=outputs)
         _fill_spec(request.model_spec, model, version, signature_name)
+        check_size(inputs)
         for name, array in inputs.items():
+            check_name(name, "an input")
             encode_tensor(tensor_of(name, array), request.inputs[name], as_content=True)
 
-        def read(answer: serving_pb2.PredictResponse, _: str) -> Prediction:
-            found = {name: parse_tensor(proto).array for name, proto in answer.outputs.items()}
+        def read(answer: serving_pb2.PredictResponse, at: str) -> Prediction:
+            try:
+                found = {name: output_of(parse_tensor(proto)) for name, proto in answer.outputs.items()}
+            except RequestError as exc:
+                raise PeerError(f"{at} answers with an output that is none: {exc}") from exc
             return Prediction(found, answer.model_spec.version.value if answer.model_spec.HasField("version") else None)
 
         return Question(_SERVICE + "Predict", request, serving_pb2.PredictResponse.FromString, read)
 
     def signatures(self, model: str, version: int | None) -> Question[Mapping[str, Signature]]:
-        """All that the model has."""
+        """All that the model has. Raises: InputError."""
         request = serving_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         _fill_spec(request.model_spec, model, version)
 
@@ -60,7 +78,7 @@ class TensorFlowServing:
         return Question(_SERVICE + "GetModelMetadata", request, serving_pb2.GetModelMetadataResponse.FromString, read)
 
     def status(self, model: str, version: int | None) -> Question[tuple[VersionStatus, ...]]:
-        """Of every version, or of one."""
+        """Of every version, or of one. Raises: InputError."""
         request = serving_pb2.GetModelStatusRequest()
         _fill_spec(request.model_spec, model, version)
 
@@ -88,6 +106,10 @@ def _specs(found: Mapping[str, Any]) -> Mapping[str, TensorSpec]:
 
 
 def _fill_spec(spec: serving_pb2.ModelSpec, model: str, version: int | None, signature_name: str = "") -> None:
+    """Raises: InputError."""
+    check_name(model, "a model")
+    check_name(signature_name, "a signature")
+    check_version(version)
     spec.name = model
     spec.signature_name = signature_name
     if version is not None:

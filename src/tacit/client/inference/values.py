@@ -1,5 +1,6 @@
 """What predictions are made of, whichever protocol carries them: arrays, signatures, versions, and who asks."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from tacit.errors import InputError
 from tacit.pki.keys import KeyPair
-from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor, type_name
+from tacit.wire.tensor import DT_BFLOAT16, DT_STRING, ELEMENT_TYPES, Tensor, float32_of_bfloat16, type_name
 
 Array = NDArray[Any]
 
@@ -17,6 +18,8 @@ Array = NDArray[Any]
 _TYPE_OF_DTYPE = {
     kind.memory: number for number, kind in reversed(ELEMENT_TYPES.items()) if not kind.name.startswith(("q", "bfloat"))
 }
+
+_MAX_SIZE = (1 << 31) - (1 << 20)  # bytes; protobuf's limit, less what stands around the values
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +75,118 @@ def fit_to(spec: TensorSpec, name: str, value: object) -> Array:
         InputError: no array, or one whose values would change their meaning.
     """
     declared = ELEMENT_TYPES.get(spec.dtype)
-    try:
-        array = np.asarray(value)
-    except ValueError as exc:
-        raise InputError(f"input {name!r} is no array: {exc}") from exc
-    if declared is None or declared.memory == array.dtype or spec.dtype == DT_STRING:
+    if spec.dtype == DT_STRING and not isinstance(value, np.ndarray):
+        return make_array(name, value, dtype=np.dtype(object))  # an array of bytes drops the zeros at their ends
+    array = make_array(name, value)
+    if declared is None or spec.dtype in (DT_STRING, _number_of(array)):
         return array
-    if not isinstance(value, np.ndarray) and array.dtype.kind in "iufb" and declared.memory.kind in "iuf":
-        converted = array.astype(declared.memory)
-        if declared.memory.kind == "f" or np.array_equal(converted, array):
-            return converted
-    if np.can_cast(array.dtype, declared.memory, casting="same_kind"):
-        return array.astype(declared.memory)
-    raise InputError(f"input {name!r} is {array.dtype}, and the model takes {type_name(spec.dtype)}; convert it first")
+    # Bits that stand for another type's numbers (bfloat16 in 16 bits) are no numbers that could be converted to.
+    is_plain = _TYPE_OF_DTYPE.get(declared.memory) == spec.dtype
+    listed = not isinstance(value, np.ndarray) and array.dtype.kind in "iufb" and declared.memory.kind in "iuf"
+    if is_plain and (listed or np.can_cast(array.dtype, declared.memory, casting="same_kind")):
+        return _convert(name, array, spec.dtype)
+    how = " (to ml_dtypes.bfloat16)" if spec.dtype == DT_BFLOAT16 else ""
+    raise InputError(
+        f"input {name!r} is {array.dtype}, and the model takes {type_name(spec.dtype)}; convert it first{how}"
+    )
+
+
+def make_array(name: str, value: object, *, dtype: np.dtype[Any] | None = None) -> Array:
+    """`value` as numpy sees it. Raises: InputError."""
+    try:
+        return np.asarray(value, dtype)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise InputError(f"input {name!r} is no array: {exc}") from exc
 
 
 def tensor_of(name: str, array: Array) -> Tensor:
     """A tensor of the type that the array has. Raises: InputError."""
     array = np.asarray(array)
     if array.dtype.kind in "USO":
-        try:
-            flat = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
-        except UnicodeEncodeError as exc:
-            raise InputError(
-                f"input {name!r} holds text with half a character (a lone surrogate); mend the text"
-            ) from exc
-        if not all(isinstance(item, bytes) for item in flat):
-            raise InputError(f"input {name!r} holds Python objects; expected numbers, strings or bytes")
-        strings = np.empty(len(flat), dtype=object)
-        strings[:] = flat
-        return Tensor(DT_STRING, strings.reshape(array.shape))
-    number = _TYPE_OF_DTYPE.get(array.dtype.newbyteorder("<"))
+        return _strings_of(name, array)
+    number = _number_of(array)
     if number is None:
         raise InputError(f"input {name!r} is {array.dtype}, which no tensor can hold")
-    return Tensor(number, array)
+    return Tensor(number, array.view(np.uint16) if number == DT_BFLOAT16 else array)
+
+
+def output_of(tensor: Tensor) -> Array:
+    """An output as numbers that numpy knows: bfloat16, which is held as bits, becomes float32, which has all its values."""
+    return float32_of_bfloat16(tensor.array) if tensor.dtype == DT_BFLOAT16 else tensor.array
+
+
+def check_size(inputs: Mapping[str, Array]) -> None:
+    """Refuse what no message can carry, before memory is taken for it. Raises: InputError."""
+    size = sum(np.asarray(array).nbytes for array in inputs.values())
+    if size > _MAX_SIZE:
+        raise InputError(
+            f"the inputs take {size >> 20} MiB, and a message of gRPC carries {_MAX_SIZE >> 20} at most; ask for parts of the batch"
+        )
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuse a name that no message can carry. Raises: InputError."""
+    if not isinstance(name, str) or not _is_utf8(name):
+        raise InputError(f"{name!r} is no name of {what}: expected text")
+
+
+def check_version(version: object) -> None:
+    """Refuse what is no number of a version; None is any. Raises: InputError."""
+    if version is None:
+        return
+    try:
+        number = operator.index(version)  # type: ignore[arg-type]  # whatever it is
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 63:
+        raise InputError(f"{version!r} is no version of a model: expected a whole number from 0")
+
+
+def _number_of(array: Array) -> int | None:
+    """TensorFlow's number for the type of an array; bfloat16 is a type of its own that ml_dtypes brings."""
+    if array.dtype.name == "bfloat16":
+        return DT_BFLOAT16
+    return _TYPE_OF_DTYPE.get(array.dtype.newbyteorder("<"))
+
+
+def _convert(name: str, array: Array, number: int) -> Array:
+    """The same values in another type. Raises: InputError, where it cannot hold them all."""
+    target = ELEMENT_TYPES[number].memory
+    with np.errstate(all="ignore"):  # what goes wrong is looked for here
+        converted = array.astype(target)
+    if np.can_cast(array.dtype, target) or not array.size:
+        return converted
+    if target.kind in "fc":
+        kept = bool((np.isfinite(converted) | ~np.isfinite(array)).all())
+    else:
+        lowest, highest, limits = array.min(), array.max(), np.iinfo(target)
+        # By Python's numbers, which compare exactly whatever their types.
+        kept = limits.min <= lowest.item() <= highest.item() <= limits.max and bool((converted == array).all())
+    if not kept:
+        raise InputError(
+            f"input {name!r} holds values that {type_name(number)}, which the model takes, cannot hold: they would become "
+            "other ones"
+        )
+    return converted
+
+
+def _strings_of(name: str, array: Array) -> Tensor:
+    flat = array.ravel().tolist()
+    if not all(isinstance(item, bytes | str) for item in flat):
+        raise InputError(f"input {name!r} holds Python objects; expected numbers, strings or bytes")
+    if not all(_is_utf8(item) for item in flat if isinstance(item, str)):
+        raise InputError(
+            f"input {name!r} holds text that UTF-8 does not have (half a character, a lone surrogate); give its bytes"
+        )
+    strings = np.empty(len(flat), dtype=object)
+    strings[:] = [item.encode() if isinstance(item, str) else item for item in flat]
+    return Tensor(DT_STRING, strings.reshape(array.shape))
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether UTF-8 has it: half of a surrogate pair, as file names may bring it, it does not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Generator
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -20,12 +21,26 @@ class AttestedAioChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpcio has 
     """A channel to one server, for stubs of any service. A unary call that meets a new chain is made again on it.
 
     Unary calls ask for the coordinator's attestation in a thread. A stream has to begin at once: where the attestation
-    has grown too old (`max_age`, twice), the loop waits for the new one.
+    has grown too old (`max_age`, twice), the loop waits for the new one. gRPC's connections are of the loop that made
+    them, so each loop gets its own.
     """
 
     def __init__(self, renewal: Renewal, address: str, *, credential: Credential | None = None) -> None:
         self._renewal = renewal
-        self._inner = Current(renewal, partial(_open_channel, address, credential))
+        self._open = partial(_open_channel, address, credential)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Current[Any]] = WeakKeyDictionary()
+        self._closed = False
+
+    @property
+    def _inner(self) -> Current[Any]:
+        """The channels of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        found = self._loops.get(loop)
+        if found is None:
+            found = self._loops[loop] = Current(self._renewal, self._open)
+            if self._closed:
+                found.finish()
+        return found
 
     def unary_unary(self, *words: Any, **named: Any) -> Any:
         """As gRPC's."""
@@ -63,9 +78,13 @@ class AttestedAioChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpcio has 
         await self._inner.now()[1].channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
-        """End the connections."""
-        for inner in self._inner.all():
-            await inner.close(grace)
+        """End the connections; those of a loop that has ended ended with it."""
+        self._closed = True
+        running = asyncio.get_running_loop()
+        for loop, inners in list(self._loops.items()):
+            for inner in inners.finish():
+                if loop is running:
+                    await inner.close(grace)
 
     async def __aenter__(self) -> "AttestedAioChannel":
         return self
@@ -83,6 +102,8 @@ class _Call:
         self._renewal, self._inner, self._method, self._request = renewal, inner, method, request
         self._made: Any = None
         self._work = asyncio.ensure_future(self._run())
+        # Whoever asks for the code alone need not ask for the error too.
+        self._work.add_done_callback(lambda work: work.cancelled() or work.exception())
 
     async def _run(self) -> Any:
         # gRPC's channels are made in the loop that uses them, so only the attestation goes into a thread.
@@ -123,23 +144,28 @@ class _Call:
 
     async def code(self) -> Any:
         """As gRPC's, of the call that was made last."""
-        return await (await self._ended()).code()
+        made = await self._ended()
+        return grpc.StatusCode.CANCELLED if made is None else await made.code()
 
     async def details(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).details()
+        made = await self._ended()
+        return "cancelled before it was made" if made is None else await made.details()
 
     async def initial_metadata(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).initial_metadata()
+        made = await self._ended()
+        return grpc.aio.Metadata() if made is None else await made.initial_metadata()
 
     async def trailing_metadata(self) -> Any:
         """As gRPC's, likewise."""
-        return await (await self._ended()).trailing_metadata()
+        made = await self._ended()
+        return grpc.aio.Metadata() if made is None else await made.trailing_metadata()
 
     async def _ended(self) -> Any:
+        """GRPC's call that was made last; None where this one was cancelled before. Raises: TacitError."""
         await asyncio.wait([self._work])
-        if self._made is None:
+        if self._made is None and not self._work.cancelled():
             self._work.result()  # what kept it from being made
         return self._made
 

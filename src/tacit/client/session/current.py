@@ -4,8 +4,10 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
+from tacit.client.channel import begin_anew_in_child
 from tacit.client.connect import AttestedCoordinator
 from tacit.client.session.renewal import Renewal
+from tacit.errors import UsageError
 
 _T = TypeVar("_T")
 
@@ -17,10 +19,20 @@ class Current(Generic[_T]):
         self._renewal, self._make = renewal, make
         self._made: list[tuple[bytes, _T]] = []
         self._old: list[_T] = []
+        self._parents: list[_T] = []
+        self._closed = False
         self._lock = Lock()
+        begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """In a child process: what was made is the parent's to use and to end, and nobody here holds the lock."""
+        self._lock = Lock()
+        self._parents += [*self._old, *(one for _, one in self._made)]
+        self._made, self._old = [], []
 
     def now(self) -> tuple[AttestedCoordinator, _T]:
         """The coordinator, and what was made for its servers. Raises: TacitError."""
+        self._check_open()
         used = self._renewal.current()
         return used, self.of(used)
 
@@ -30,8 +42,9 @@ class Current(Generic[_T]):
         return None if found.intermediate_pem == used.intermediate_pem else self.of(found)
 
     def of(self, used: AttestedCoordinator) -> _T:
-        """What is made for these servers."""
+        """What is made for these servers. Raises: UsageError, where it was closed."""
         with self._lock:
+            self._check_open()
             for chain, one in self._made:
                 if chain == used.intermediate_pem:
                     return one
@@ -41,10 +54,20 @@ class Current(Generic[_T]):
                 self._old.append(self._made.pop(0)[1])
             return made
 
+    def finish(self) -> list[_T]:
+        """Everything that was made, to be closed; nothing more will be."""
+        with self._lock:
+            self._closed = True
+            return [*self._old, *(one for _, one in self._made)]
+
     def all(self) -> list[_T]:
-        """Everything that was made, to be closed."""
+        """Everything that was made."""
         with self._lock:
             return [*self._old, *(one for _, one in self._made)]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this session, model or channel was closed, and sends nothing more; open another")
 
 
 def refused_certificate(error: BaseException | None) -> bool:

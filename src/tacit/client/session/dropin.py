@@ -73,7 +73,7 @@ class AttestedChannel(grpc.Channel):  # type: ignore[misc]  # grpcio has no type
 
     def close(self) -> None:
         """End the connections."""
-        for inner in self._inner.all():
+        for inner in self._inner.finish():
             inner.close()
 
     def __enter__(self) -> "AttestedChannel":

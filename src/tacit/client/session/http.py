@@ -35,7 +35,7 @@ class HttpTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """End the connections."""
-        for inner in self._inner.all():
+        for inner in self._inner.finish():
             inner.close()
 
 
@@ -63,7 +63,7 @@ class AsyncHttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """End the connections."""
-        for inner in self._inner.all():
+        for inner in self._inner.finish():
             await inner.aclose()
 
 

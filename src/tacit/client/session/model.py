@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from tacit.client.inference import AsyncServingClient, Credential, ServingClient, Signature, fit_to
+from tacit.client.inference import AsyncServingClient, Credential, ServingClient, Signature, fit_to, make_array
 from tacit.client.inference.language import Language
 from tacit.client.session.current import Current
 from tacit.client.session.renewal import Renewal
@@ -41,7 +40,7 @@ class Servers:
 
     def close(self) -> None:
         """End the connections."""
-        for client in self._clients.all():
+        for client in self._clients.finish():
             client.close()
 
 
@@ -83,7 +82,7 @@ class _Asked:
         arrays: dict[str, NDArray[Any]] = {}
         for name, value in named.items():
             spec = signature.inputs.get(name)
-            arrays[name] = fit_to(spec, name, value) if spec is not None else np.asarray(value)
+            arrays[name] = make_array(name, value) if spec is None else fit_to(spec, name, value)
         return arrays
 
     def _name_input(self, signature: Signature, value: Any) -> Mapping[str, Any]:
@@ -131,8 +130,8 @@ class Model(_Asked):
         return _outputs(inputs, found.outputs)
 
     def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
-        """Inputs and outputs, asked once and kept. Raises: InputError, RequestError, ConnectError."""
-        if self._signatures is None:
+        """Inputs and outputs, kept once they are known. Raises: InputError, RequestError, ConnectError."""
+        if self._signatures is None or name not in self._signatures:
             try:
                 self._signatures = self._call(lambda client: client.signatures(self.name, version=self.version))
             except RequestError as exc:
@@ -164,7 +163,7 @@ class AsyncModel(_Asked):
 
     async def signature(self, name: str = DEFAULT_SIGNATURE) -> Signature:
         """As `Model.signature`."""
-        if self._signatures is None:
+        if self._signatures is None or name not in self._signatures:
             try:
                 self._signatures = await self._client.signatures(self.name, version=self.version)
             except RequestError as exc:

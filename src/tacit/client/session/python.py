@@ -15,6 +15,7 @@ import json
 import os
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tacit.client.address import COORDINATOR_PORT, GRPC_PORT, Address, parse_address
+from tacit.client.channel import check_timeout
 from tacit.client.connect import (
     ACCEPTS_MARBLES,
     NONCE_SIZE,
@@ -47,7 +49,7 @@ from tacit.client.trust import (
     check_expectation,
     default_trust_folder,
 )
-from tacit.errors import InputError, NotSetError
+from tacit.errors import InputError, NotSetError, UsageError
 from tacit.evidence import Tee
 from tacit.evidence.anchor import MAKERS
 from tacit.manifest.codec import parse_package
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from tacit.client.session.http import AsyncHttpTransport, HttpTransport
 
 Protocol = Literal["tensorflow-serving", "open-inference"]
-_LANGUAGES: dict[Protocol, Language] = {"tensorflow-serving": TENSORFLOW_SERVING, "open-inference": OPEN_INFERENCE}
+_LANGUAGES: dict[str, Language] = {"tensorflow-serving": TENSORFLOW_SERVING, "open-inference": OPEN_INFERENCE}
 MAX_AGE = timedelta(hours=1)
 """After which a session attests its coordinator again."""
 
@@ -67,12 +69,12 @@ MAX_AGE = timedelta(hours=1)
 def connect(
     host: str,
     *,
-    manifest: Literal["pinned"] | Path | bytes | None = "pinned",
-    package: Path | Mapping[str, Any] | None = None,
-    signers: Sequence[Path | bytes] = (),
-    signatures: Path | None = None,
-    config: Path | None = None,
-    platform: Path | None = None,
+    manifest: Literal["pinned"] | Path | str | bytes | None = "pinned",
+    package: Path | str | Mapping[str, Any] | None = None,
+    signers: Sequence[Path | str | bytes] = (),
+    signatures: Path | str | None = None,
+    config: Path | str | None = None,
+    platform: Path | str | None = None,
     timeout: float = 30.0,
     max_age: timedelta = MAX_AGE,
 ) -> "Session":
@@ -91,7 +93,8 @@ def connect(
     its manifest likes, and `Session.manifest_pinned` is False. One that is pinned is compared all the same.
 
     Raises:
-        InputError: a file that is not there, a package that would allow anything, or signers beside a manifest.
+        InputError: a file that is not there, a package that would allow anything, signers beside a manifest, or a
+            value that is none of its kind.
         PkiError: a signer's file holds no key.
         NotTrustedError: nothing says what to expect (`tacit trust HOST` does), or no manifest is pinned
             (`tacit manifest verify FILE HOST` does that).
@@ -102,10 +105,14 @@ def connect(
         NotSetError: it has no manifest in force, so no server to vouch for.
         ConnectError: nobody answers, or TLS fails.
     """
+    check_timeout(timeout)
+    if not isinstance(max_age, timedelta) or max_age <= timedelta():
+        raise InputError(f"max_age is {max_age!r}; expected a timedelta above 0, such as timedelta(hours=1)")
     address = str(parse_address(host, default_port=COORDINATOR_PORT))
+    platform, signatures = _path(platform), _path(signatures)
     memory: Memory
     if package is None:
-        memory = TrustStore(config if config is not None else default_trust_folder(os.environ))
+        memory = TrustStore(_path(config) or default_trust_folder(os.environ))
     else:
         memory = Recollection(expectation_of(package, platform))
     held = None if manifest in ("pinned", None) else fingerprint(_bytes_of(manifest))
@@ -134,11 +141,14 @@ def connect(
     return Session(first, Renewal(first, attest, max_age=max_age, clock=_now))
 
 
-def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = None) -> Expectation:
+def expectation_of(package: Path | str | Mapping[str, Any], platform: Path | None = None) -> Expectation:
     """What to expect of a coordinator that is this program. Raises: InputError, ManifestError, PlatformError."""
     from tacit.client.bound.collateral import own_platform
 
-    raw = _bytes_of(package) if isinstance(package, Path) else json.dumps(dict(package)).encode()
+    try:
+        raw = _bytes_of(package) if isinstance(package, Path | str) else json.dumps(dict(package)).encode()
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"the package is neither a file nor what stands in one: {exc}") from exc
     found = parse_package(raw)
     if found.tee is not None and found.tee not in tuple(Tee):
         raise InputError(
@@ -155,9 +165,11 @@ def expectation_of(package: Path | Mapping[str, Any], platform: Path | None = No
 
 
 def _signers_of(
-    signers: Sequence[Path | bytes], signatures: Path | None, manifest: Path | bytes | str | None
+    signers: Sequence[Path | str | bytes], signatures: Path | None, manifest: Path | bytes | str | None
 ) -> tuple[bytes, ...]:
     """Their public keys, DER. Raises: InputError, PkiError."""
+    if isinstance(signers, Path | str | bytes):
+        raise InputError("`signers` are several, or one in a list: signers=[...]")
     if not signers and signatures is None:
         return ()
     if manifest != "pinned":
@@ -165,6 +177,16 @@ def _signers_of(
     if not signers or signatures is None:
         raise InputError("`signers` say who signs manifests, and `signatures` where that lies: give both")
     return tuple(parse_signer(_bytes_of(one)) for one in signers)
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _language(protocol: str) -> Language:
+    if protocol not in _LANGUAGES:
+        raise InputError(f"{protocol!r} is no protocol that is spoken here; expected one of {', '.join(_LANGUAGES)}")
+    return _LANGUAGES[protocol]
 
 
 def _bytes_of(given: object) -> bytes:
@@ -188,14 +210,22 @@ class Session:
     """
 
     def __init__(self, coordinator: AttestedCoordinator, renewal: Renewal | None = None) -> None:
-        self._renewal = renewal or Renewal(coordinator, lambda: coordinator, max_age=timedelta.max / 4, clock=_now)
+        self._kept = renewal or Renewal(coordinator, lambda: coordinator, max_age=timedelta.max / 4, clock=_now)
+        self._closed = False
         self._models: list[Model] = []
         self._channels: list[Any] = []
 
     @property
+    def _renewal(self) -> Renewal:
+        """What every way to a server begins with. Raises: UsageError, where the session was closed."""
+        if self._closed:
+            raise UsageError(f"the session with {self.coordinator.host} was closed; open another with tacit.connect")
+        return self._kept
+
+    @property
     def coordinator(self) -> AttestedCoordinator:
         """As it was last attested."""
-        return self._renewal.last
+        return self._kept.last
 
     def http_transport(self) -> "HttpTransport":
         """For `httpx.Client`: requests to servers that the coordinator vouches for. Needs httpx."""
@@ -301,7 +331,7 @@ class Session:
         and KServe's `open-inference` alone.
         """
         at = address or self._default_address()
-        client = Servers(self._renewal, at, timeout, credential, _LANGUAGES[protocol])
+        client = Servers(self._renewal, at, timeout, credential, _language(protocol))
         model = Model(name, client, address=at, tee=self.tee, version=version)
         self._models.append(model)
         return model
@@ -318,7 +348,7 @@ class Session:
     ) -> "AsyncModel":
         """The same for asyncio: `await model.predict(...)`. Whoever asked for it closes it, or uses `async with`."""
         at = address or self._default_address()
-        client = async_servers(self._renewal, at, timeout, credential, _LANGUAGES[protocol])
+        client = async_servers(self._renewal, at, timeout, credential, _language(protocol))
         return AsyncModel(name, client, address=at, tee=self.tee, version=version)
 
     def _default_address(self) -> str:
@@ -338,9 +368,11 @@ class Session:
         return RestServingClient.from_channel(channel)
 
     def close(self) -> None:
-        """End the connections of all models and channels."""
-        for one in (*self._models, *self._channels):
-            one.close()
+        """End the connections of all models and channels; the session opens no more."""
+        self._closed = True
+        with ExitStack() as closing:  # each of them, whatever becomes of the others
+            for one in (*self._models, *self._channels):
+                closing.callback(one.close)
         self._models.clear()
         self._channels.clear()
 

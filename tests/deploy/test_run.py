@@ -1,0 +1,52 @@
+"""What `deploy/images/run.sh` starts, told by a program in podman's place that says what it was given."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "deploy" / "images" / "run.sh"
+SHOWS = '#!/bin/sh\n[ "$1" = run ] || exit 0\nfor word in "$@"; do echo "$word"; done\n'
+
+
+def run(folder: Path, what: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    shows = folder / "shows"
+    shows.write_text(SHOWS)
+    shows.chmod(0o700)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "CONTAINERS": str(shows),
+        "TACIT_UNATTESTED": "1",
+        **environ,
+    }
+    return subprocess.run([RUN, what], cwd=folder, env=env, capture_output=True, text=True, timeout=20, check=False)
+
+
+@pytest.mark.parametrize(
+    ("what", "variable"),
+    [
+        ("server", "TACIT_COORDINATOR_PACKAGE"),
+        ("server", "TACIT_COORDINATOR_CERTIFICATE"),
+        ("server", "TACIT_COLLATERAL_BUNDLE"),
+        ("coordinator", "TACIT_COLLATERAL_BUNDLE"),
+        ("coordinator", "EDG_STARTUP_MANIFEST"),
+    ],
+)
+def test_a_file_that_a_variable_names_is_there_inside(what: str, variable: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("{}")
+    words = run(tmp_path, what, **{variable: "a file"}).stdout.splitlines()
+    assert words[words.index(f"{tmp_path.resolve()}/a file:/etc/{variable}:ro") - 1] == "--volume"
+    assert words[words.index(f"{variable}=/etc/{variable}") - 1] == "--env"
+    gone = run(tmp_path, what, **{variable: "gone"})
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == f"Error: {variable} is gone, and there is no such file\n"
+
+
+def test_t22_values_stay_out_of_the_list_of_processes(tmp_path: Path) -> None:
+    done = run(tmp_path, "server", EDG_MARBLE_TYPE="canary-5e1d", TACIT_PCCS="https://canary-5e1d")
+    words = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert {"EDG_MARBLE_TYPE", "TACIT_PCCS", "TACIT_UNATTESTED"} <= set(words)
+    assert "canary-5e1d" not in done.stdout
