@@ -323,6 +323,28 @@ def test_t48_rapid_reset_ends_the_connection() -> None:
         taken += sum(isinstance(event, RequestReceived) for event in events)
     assert f.goaway(sent(connection)) == ErrorCode.ENHANCE_YOUR_CALM
     assert taken <= Rules().max_resets + 1
+    assert connection.closed
+
+
+def test_what_runs_is_answered_where_a_client_takes_too_many_others_back() -> None:
+    connection = opened()
+    connection.receive(f.headers(1, end=True))
+    events = []
+    for stream in range(3, 2 * Rules().max_resets + 7, 2):
+        events += connection.receive(f.headers(stream, end=True) + f.frame(f.RST_STREAM, 0, stream, b"\0\0\0\x08"))
+    told = sent(connection)
+    assert f.goaway(told) == ErrorCode.ENHANCE_YOUR_CALM
+    last = max(event.stream for event in events if isinstance(event, RequestReceived))
+    farewell = next(each for each in f.parse(told) if each.kind == f.GOAWAY)
+    assert int.from_bytes(farewell.payload[:4], "big") == last
+    assert not any(isinstance(event, StreamEnded) and event.stream == 1 for event in events)
+    assert (connection.leaving, connection.closed) == (True, False)
+    later = last + 100
+    assert not connection.receive(f.headers(later, end=True))
+    assert f.resets(sent(connection)) == {later: ErrorCode.REFUSED_STREAM}
+    connection.respond(1, HEAD, b"the answer", HEAD)
+    assert b"the answer" in sent(connection)
+    assert connection.streams == 0
 
 
 def test_t48_resets_that_the_server_is_made_to_send_are_counted_too() -> None:

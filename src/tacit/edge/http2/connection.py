@@ -534,9 +534,18 @@ class Connection:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that lead to nothing")
 
     def _annoy_by_reset(self) -> None:
+        """Take no further request of a client that takes so many back, and end the connection if that changes nothing.
+
+        What it waits for is still answered: a busy machine is slow to look at the clock, and deadlines that pass there
+        are requests taken back too.
+        """
         self._resets += 1
-        if self._resets > self._rules.max_resets:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many requests that were taken back")
+        why = "too many requests that were taken back"
+        if self._resets > 2 * self._rules.max_resets:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, why)
+        if self._resets > self._rules.max_resets and not self.leaving:
+            self._out.put(frames.encode_goaway(self._last, ErrorCode.ENHANCE_YOUR_CALM, why))
+            self.leaving, self.parting = True, False
 
     def _fail(self, fault: ConnectionFault) -> None:
         self.closed = self.leaving = True

@@ -15,5 +15,7 @@ class Rules:
     max_continuations: int = 16  # frames of one header block: more is a flood (CVE-2024-27316)
     # What a client may do that costs us something and leads to nothing, before its connection ends. Each answer that is
     # sent takes back one, and each look of the clock all of them.
-    max_resets: int = 200  # requests that it takes back (CVE-2023-44487), or that we have to refuse
+    # Requests that it takes back (CVE-2023-44487), or that we have to refuse: then no further one is taken, and at twice as
+    # many the connection ends.
+    max_resets: int = 200
     max_idle_frames: int = 1000  # PING, SETTINGS, PRIORITY, empty DATA and the like (CVE-2019-9512, -9515, -9518)
