@@ -211,11 +211,14 @@ def test_sigterm_ends_the_wait_for_a_model(folder: Path, memory: Path) -> None:
             running.kill()
 
 
-def test_a_command_starts_with_no_signal_ignored(folder: Path) -> None:
+def test_a_command_starts_with_no_signal_ignored_that_python_does(folder: Path) -> None:
     """Python ignores SIGPIPE, and a command that inherits that writes for ever into a pipe that nobody reads."""
     with mesh(lambda *_: Parameters(argv=["sh", "-c", "grep SigIgn /proc/self/status"])) as port:
         done = run_premain(folder, port)
-    assert done.stdout.split() == ["SigIgn:", "0" * 16]
+    word, ignored = done.stdout.split()
+    # Not more is asked: what started these tests may ignore others, which are its to hand on.
+    ours = sum(1 << (each - 1) for each in (signal.SIGPIPE, signal.SIGXFSZ))
+    assert (word, int(ignored, 16) & ours) == ("SigIgn:", 0)
 
 
 def test_a_folder_that_was_removed_is_told(folder: Path) -> None:
