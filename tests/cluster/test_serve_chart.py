@@ -291,9 +291,13 @@ def test_a_server_waits_for_its_model_and_is_ready_once_it_was_copied_and_warmed
 
 def test_a_model_is_pushed_through_the_same_pod(served: Served) -> None:
     file = served.home.folder / "other.capsule"
-    file.write_bytes(np.random.default_rng(1).bytes(5 << 20))
+    source = served.home.folder / "other"
+    source.mkdir()
+    (source / "model.onnx").write_bytes(np.random.default_rng(1).bytes(5 << 20))  # nobody opens it
+    seal_folder(source, file, KEY, name="other", version=1)
+    size = file.stat().st_size
     command = [str(PROGRAMS / "tacit"), "model", "push", str(file), "--kube", "-n", served.home.name]
-    for word in ("verified in the pod; 5242880 bytes\n", "5242880 bytes were there already"):
+    for word in (f"verified in the pod; {size} bytes\n", f"{size} bytes were there already"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert f"Pushed {file} to {served.home.name}/tf-server:/encrypted/other.capsule" in done.stdout

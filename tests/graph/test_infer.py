@@ -137,3 +137,13 @@ def test_a_name_that_is_no_type_is_refused(name: str) -> None:
 @pytest.mark.parametrize(("dtype", "name"), [(1, "float32"), (11, "DT_QINT8"), (999, "type 999")])
 def test_a_type_is_shown_by_its_shortest_known_name(dtype: int, name: str) -> None:
     assert dtype_name(dtype) == name
+
+
+def test_nodes_that_double_the_ways_to_a_shape_leave_it_unknown() -> None:
+    def doubled(times: int) -> TensorSpec:
+        nodes = [placeholder("n0", (2, 3))]
+        nodes += [node(f"n{at + 1}", "Add", f"n{at}", f"n{at}", T=FLOAT) for at in range(times)]
+        return spec_of(f"n{times}", *nodes)
+
+    assert doubled(8).shape == (2, 3)
+    assert doubled(31).shape is None  # two thousand million ways

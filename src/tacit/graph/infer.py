@@ -5,6 +5,7 @@ Source: the operations' definitions in TensorFlow (`tensorflow/core/ops`), publi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tacit.errors import ModelFormatError
 from tacit.graph.graphdef import Graph, split_reference
@@ -17,7 +18,17 @@ Shape = tuple[int, ...] | None
 
 # How far back from a tensor a shape is looked for. A frozen head is a handful of nodes; this also ends cycles.
 MAX_DEPTH = 32
+MAX_LOOKS = 10_000  # nodes that one shape is asked of: where each has two inputs, a few dozen make ways without end
 MAX_RANK = 254  # TensorFlow's own limit on a tensor's dimensions
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How far back from the tensor a look has come, and how many looks are left to all of them together."""
+
+    depth: int
+    left: list[int]
+
 
 # NumPy's and Python's names for TensorFlow's numbers, beside the numbers' own (DT_FLOAT).
 _NUMPY_NAMES = {
@@ -108,7 +119,7 @@ def tensor_spec(graph: Graph, reference: str, *, dtype: int | None = None) -> Te
         raise ModelFormatError(
             f"the graph does not say the element type of {reference} ({node.op}); give it with --dtypes"
         )
-    return TensorSpec(f"{name}:{number}", known, _shape(graph, node, number, 0))
+    return TensorSpec(f"{name}:{number}", known, _shape(graph, node, number, _Look(0, [MAX_LOOKS])))
 
 
 def _dtype(node: tf.NodeDef, number: int) -> int | None:
@@ -123,14 +134,15 @@ def _dtype(node: tf.NodeDef, number: int) -> int | None:
     return _DEFAULT_DTYPES.get(node.op)
 
 
-def _shape(graph: Graph, node: tf.NodeDef, number: int, depth: int) -> Shape:
-    if depth > MAX_DEPTH:
+def _shape(graph: Graph, node: tf.NodeDef, number: int, look: _Look) -> Shape:
+    if look.depth > MAX_DEPTH or not look.left[0]:
         return None
+    look.left[0] -= 1
     stated = _stated_shape(node, number)
     if stated is not None:
         return _sizes(stated)
     rule = _RULES.get(node.op) if number == 0 else None
-    return rule(graph, node, depth) if rule else None
+    return rule(graph, node, look) if rule else None
 
 
 def _stated_shape(node: tf.NodeDef, number: int) -> tf.TensorShapeProto | None:
@@ -147,12 +159,12 @@ def _sizes(shape: tf.TensorShapeProto) -> Shape:
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else -1 for dim in shape.dim)
 
 
-def _input_shape(graph: Graph, node: tf.NodeDef, index: int, depth: int) -> Shape:
+def _input_shape(graph: Graph, node: tf.NodeDef, index: int, look: _Look) -> Shape:
     if index >= len(node.input):
         return None
     name, number = split_reference(node.input[index])
     source = graph.nodes.get(name)
-    return None if source is None else _shape(graph, source, number, depth + 1)
+    return None if source is None else _shape(graph, source, number, _Look(look.depth + 1, look.left))
 
 
 def _input_numbers(graph: Graph, node: tf.NodeDef, index: int) -> tuple[int, ...] | None:
@@ -180,12 +192,12 @@ def _integers(tensor: tf.TensorProto) -> tuple[int, ...] | None:
     return tuple(typed + [typed[-1]] * (count - len(typed)))[:count]
 
 
-def _same_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
-    return _input_shape(graph, node, 0, depth)
+def _same_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
+    return _input_shape(graph, node, 0, look)
 
 
-def _matmul_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
-    left, right = _input_shape(graph, node, 0, depth), _input_shape(graph, node, 1, depth)
+def _matmul_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
+    left, right = _input_shape(graph, node, 0, look), _input_shape(graph, node, 1, look)
     rows = cols = -1
     if left is not None and len(left) == 2:
         rows = left[1] if node.attr["transpose_a"].b else left[0]
@@ -194,12 +206,12 @@ def _matmul_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
     return (rows, cols)
 
 
-def _reshape_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
+def _reshape_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
     return _input_numbers(graph, node, 1)
 
 
-def _reduce_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
-    shape, axes = _input_shape(graph, node, 0, depth), _input_numbers(graph, node, 1)
+def _reduce_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
+    shape, axes = _input_shape(graph, node, 0, look), _input_numbers(graph, node, 1)
     if shape is None or axes is None:
         return None
     gone = {axis % len(shape) for axis in axes} if shape else set()
@@ -208,8 +220,8 @@ def _reduce_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
     return tuple(size for at, size in enumerate(shape) if at not in gone)
 
 
-def _squeeze_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
-    shape = _input_shape(graph, node, 0, depth)
+def _squeeze_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
+    shape = _input_shape(graph, node, 0, look)
     axes = node.attr["squeeze_dims"].list.i
     if not shape or not axes:
         return None
@@ -217,8 +229,8 @@ def _squeeze_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
     return tuple(size for at, size in enumerate(shape) if at not in gone)
 
 
-def _broadcast_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
-    left, right = _input_shape(graph, node, 0, depth), _input_shape(graph, node, 1, depth)
+def _broadcast_shape(graph: Graph, node: tf.NodeDef, look: _Look) -> Shape:
+    left, right = _input_shape(graph, node, 0, look), _input_shape(graph, node, 1, look)
     if left is None or right is None:
         return None
     rank = max(len(left), len(right))
@@ -227,7 +239,7 @@ def _broadcast_shape(graph: Graph, node: tf.NodeDef, depth: int) -> Shape:
     return tuple(b if a == 1 else a if b == 1 else max(a, b) for a, b in pairs)
 
 
-_RULES: dict[str, Callable[[Graph, tf.NodeDef, int], Shape]] = {
+_RULES: dict[str, Callable[[Graph, tf.NodeDef, _Look], Shape]] = {
     "MatMul": _matmul_shape,
     "Reshape": _reshape_shape,
     "Squeeze": _squeeze_shape,
