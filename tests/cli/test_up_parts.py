@@ -297,7 +297,7 @@ def test_all_programs_end_when_the_block_is_left_in_the_opposite_order(tmp_path:
     with Programs(tmp_path / "logs") as programs:
         for name in ("a", "b"):
             program = programs.start(name, [*script(text), str(order), name], env=dict(os.environ))
-            program.wait_until(lambda program=program: program.says("up"), seconds=100)  # type: ignore[misc]
+            program.wait_until(lambda program=program: program.says("up"), seconds=100)  # type: ignore[misc]  # mypy infers no lambda with a default
     assert order.read_text() == "ba"
 
 

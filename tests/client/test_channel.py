@@ -155,4 +155,4 @@ def test_a_long_answer_may_take_longer_than_one_part_of_it(channel: str, tmp_pat
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), None, "1"])
 def test_a_timeout_that_is_no_time_to_wait_is_refused(seconds: object) -> None:
     with pytest.raises(InputError, match="a timeout of .* is none: expected seconds, above 0"):
-        HttpsChannel(NAME, None, timeout=seconds)  # type: ignore[arg-type]
+        HttpsChannel(NAME, None, timeout=seconds)  # type: ignore[arg-type]  # wrong types are what is refused

@@ -411,7 +411,7 @@ def test_text_with_half_a_character_is_refused() -> None:
     ],
 )
 def test_a_wrong_address_is_told_as_one(code: grpc.StatusCode, words: str, kind: type[TacitError], said: str) -> None:
-    class Failed(grpc.RpcError):  # type: ignore[misc]
+    class Failed(grpc.RpcError):  # type: ignore[misc]  # grpcio's stubs make it Any
         def code(self) -> grpc.StatusCode:
             return code
 

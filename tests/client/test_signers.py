@@ -153,7 +153,7 @@ def now_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def connect(coordinator: FakeCoordinator, trust: TrustStore, platform: Path, **named: object) -> tacit.Session:
-    return tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=60, **named)  # type: ignore[arg-type]
+    return tacit.connect(coordinator.host, config=trust.path.parent, platform=platform, timeout=60, **named)  # type: ignore[arg-type]  # named is of several types
 
 
 @pytest.mark.usefixtures("now_is_fixed")

@@ -77,7 +77,7 @@ def test_output_of_bfloat16_is_read_as_numbers() -> None:
     answer.raw_output_contents.append(np.array([0x3FC0, 0xC000], "<u2").tobytes())
     assert read(OPEN_INFERENCE, answer)["y"].tolist() == [1.5, -2]
     other = serving_pb2.PredictResponse()
-    other.outputs["y"].dtype = DT_BFLOAT16  # type: ignore[assignment]
+    other.outputs["y"].dtype = DT_BFLOAT16  # type: ignore[assignment]  # the stubs know enum members alone
     other.outputs["y"].tensor_shape.dim.add(size=1)
     other.outputs["y"].half_val.append(0x3FC0)
     assert read(TENSORFLOW_SERVING, other)["y"].tolist() == [1.5]
@@ -141,7 +141,7 @@ def read(language: Language, answer: Any) -> Any:
 )
 def test_an_output_that_is_no_tensor_is_the_servers_mistake(dtype: int, sizes: list[int], values: list[float]) -> None:
     answer = serving_pb2.PredictResponse()
-    answer.outputs["y"].dtype = dtype  # type: ignore[assignment]
+    answer.outputs["y"].dtype = dtype  # type: ignore[assignment]  # numbers that the enum lacks too
     for size in sizes:
         answer.outputs["y"].tensor_shape.dim.add(size=size)
     answer.outputs["y"].float_val.extend(values)
@@ -175,7 +175,7 @@ class Said:
 
 
 def rest(value: object) -> RestServingClient:
-    return RestServingClient.from_channel(Said(value))  # type: ignore[arg-type]
+    return RestServingClient.from_channel(Said(value))  # type: ignore[arg-type]  # a fake of the one method that is called
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Current(Generic[_T]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this session, model or channel was closed, and sends nothing more; open another")
+            raise UsageError("the session, model or channel was closed, and sends nothing more; open another")
 
 
 def refused_certificate(error: BaseException | None) -> bool:
