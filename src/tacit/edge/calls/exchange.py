@@ -8,11 +8,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from tacit.edge.calls import messages
-from tacit.edge.calls.prompt import begin
 from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
+from tacit.edge.prompt import Handle, begin
 from tacit.edge.service import Peer, Service, ascii_metadata, named
 from tacit.errors import RequestError, Status
 
@@ -44,7 +44,7 @@ class Exchange:
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         self._line, self.stream, self._request = line, stream, request
-        self._task: asyncio.Task[None] | None = None  # while it may be cancelled
+        self._task: Handle | None = None  # while it may be cancelled
         self._timer: asyncio.TimerHandle | None = None
         self.whole = False  # whether the body has come to its end
         self.done = False  # whether nothing more is done for it
