@@ -20,10 +20,8 @@ def count_rows(tensors: Tensors) -> int | None:
 
 def row_key(tensors: Tensors, *, pad: bool) -> Hashable:
     """What must be the same for two requests to be joined: the shapes of a row, or only their ranks where rows are padded."""
-    return tuple(
-        (alias, tensor.dtype, len(tensor.shape) if pad else tensor.shape[1:])
-        for alias, tensor in sorted(tensors.items())
-    )
+    keys = [(alias, tensor.dtype, len(tensor.shape) if pad else tensor.shape[1:]) for alias, tensor in tensors.items()]
+    return tuple(sorted(keys))
 
 
 def join(parts: Sequence[Tensors], size: int) -> dict[str, Tensor]:
