@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from fakes.served import FakeModels, FakeServed, example, half_plus_two
 from tacit.edge.calls.prompt import Handle, Pause, begin
 from tacit.errors import RequestError, Status
 from tacit.serving.batching import BatchRules, ModelQueue
+from tacit.serving.batching import queue as batching_queue
 from tacit.serving.batching.turn import Steady, Turn
 from tacit.serving.plane import Plane, Selector
 from tacit.wire.tensor import Tensor
@@ -22,11 +24,15 @@ class Doubler:
     def __init__(self) -> None:
         self.runs: list[list[float]] = []
         self.threads: set[str] = set()
+        self.pause = 0.0  # seconds
 
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
         array = inputs["x"].array
         self.runs.append(array.ravel().tolist())
         self.threads.add(threading.current_thread().name)
+        until = time.perf_counter() + self.pause
+        while time.perf_counter() < until:
+            pass
         if array.size and array.min() < 0:
             raise RequestError(Status.INVALID_ARGUMENT, "the model takes no negative numbers")
         return {"y": Tensor(1, array.sum() * np.ones(1, np.float32) if signature == "whole" else array * 2)}
@@ -237,6 +243,18 @@ async def test_who_waits_in_a_task_of_its_own_is_not_held() -> None:
     begin(asyncio.get_running_loop(), ask())
     assert len(held) == 1
     await asyncio.sleep(0.01)
+
+
+async def test_many_that_take_long_together_are_no_slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    monkeypatch.setattr(batching_queue, "_ATTEMPT_NS", 200_000)
+    asker.runner.pause = 0.001
+    for _ in range(10):
+        for value in range(16):
+            asker.ask(value)
+        await asyncio.sleep(0)
+    assert [len(run) for run in asker.runner.runs] == [16] * 10
 
 
 async def test_a_turn_is_looked_at_now_and_then() -> None:
