@@ -164,6 +164,8 @@ def test_a_probe_can_be_left_out() -> None:
         ("tacit", {"coordinator.extraEnv": [{"name": "A", "value": 1}]}, "at '/coordinator/extraEnv/0/value'"),
         ("tacit", {"coordinator.podAnnotations": {"a": 1}}, "at '/coordinator/podAnnotations/a'"),
         ("tacit", {"global": {"podLabels": {"a": 1}}}, "at '/global/podLabels/a'"),
+        ("tacit", {"coordinator.hostname": "a b"}, "at '/coordinator/hostname'"),
+        ("tacit", {"coordinator.hostname": "https://a.example.org"}, "at '/coordinator/hostname'"),
         ("tacit", {"dcap.pccsUrl": "pccs.example.org"}, "at '/dcap/pccsUrl'"),
         ("tacit", {"dcap.kdsUrl": "intel"}, "at '/dcap/kdsUrl'"),
         ("tacit", {"dcap.qcnlConfig": "PCCS_URL=https://x"}, "say the address in dcap.pccsUrl instead"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fakes.cluster import FakeCluster, a_deployment
-from tacit.cli.cluster.look import describe_nodes, describe_part
+from tacit.cli.cluster.look import describe_late, describe_nodes, describe_part
 from tacit.errors import (
     ClusterAccessError,
     ClusterConflictError,
@@ -26,7 +26,7 @@ from tacit.kube.forward import Target, find_pod, forwarded, parse_target
 from tacit.kube.hardware import choose_resource_key, describe_node, parse_resource_key
 from tacit.kube.helm import CHART, Helm, Release, chart_folder
 from tacit.kube.objects import POD, SERVICE
-from tacit.kube.readiness import Part, current_pods, describe_claim, describe_deployment
+from tacit.kube.readiness import Part, Trouble, current_pods, describe_claim, describe_deployment
 
 NFD = "feature.node.kubernetes.io"
 
@@ -188,6 +188,13 @@ def test_a_part_is_told_as_marbleruns_check_tells_it() -> None:
     assert describe_part(Part("Deployment", "marble-injector", 1, 2)) == "marble-injector pods ready: 1/2"
     missing = Part("Deployment", "marble-injector", 0, 1, is_installed=False)
     assert describe_part(missing) == "marble-injector is not installed on this cluster"
+    late = describe_late(Part("Deployment", "marble-injector", 1, 2), 60)
+    assert late == "deployment marble-injector was not ready after 60 seconds (1/2 pods available)"
+
+
+def test_a_claim_without_a_volume_is_called_no_deployment() -> None:
+    late = describe_late(Part("PersistentVolumeClaim", "c", 0, 1, Trouble("no volume yet")), 60)
+    assert late == "PersistentVolumeClaim c was not ready after 60 seconds: no volume yet"
 
 
 # ---- the way through the cluster
@@ -317,6 +324,7 @@ async def test_a_release_is_read_from_its_history(tmp_path: Path, monkeypatch: p
             InstallError,
             "knows no Issuer of cert-manager.io/v1.*CRD",
         ),
+        ("Error: it is 3\n\nUse --debug flag to render out invalid YAML\n", InstallError, "^helm: it is 3$"),
         ("WARNING: x\nError: INSTALLATION FAILED: values don't\nmeet", InstallError, "^helm: values don't meet$"),
     ],
 )

@@ -21,6 +21,7 @@ _BESIDE = Path(__file__).parents[3] / "deploy" / "charts"  # in a checkout
 _PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"})
 _VERSION = re.compile(r"v([0-9]+)\.")
 _OLDEST = 3
+_ADVICE = "Use --debug flag to render out invalid YAML"  # an option of helm's, which nobody here can give
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _explain(text: str) -> ClusterAccessError | ClusterConflictError | ClusterRi
 def _line(text: str) -> str:
     """What is wrong, in one line: what follows the last `Error:`, without helm's own preface."""
     _, found, after = text.rpartition("Error: ")
-    line = " ".join((after if found else text).split())
+    line = " ".join((after if found else text).replace(_ADVICE, "").split())
     for preface in ("INSTALLATION FAILED: ", "UPGRADE FAILED: "):
         line = line.removeprefix(preface)
     return line[:700]

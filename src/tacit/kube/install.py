@@ -13,12 +13,14 @@ Each step finds what an interrupted one left, and goes on from there.
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
-from tacit.errors import ClusterConflictError, ClusterRightError, InstallError, PlatformError
+from tacit.errors import ClusterConflictError, ClusterRightError, InputError, InstallError, PlatformError
 from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform, render_platform
 from tacit.kube.hardware import choose_resource_key, describe_node, offers_resource, parse_resource_key
 from tacit.kube.helm import CHART, RELEASE, Release
@@ -63,6 +65,8 @@ _INJECTOR_RIGHTS: tuple[tuple[str, Kind], ...] = tuple(
     ("create", kind) for kind in (DISRUPTION_BUDGET, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, WEBHOOK)
 )
 _SETTLE = 1.0  # seconds between two looks
+# What the coordinator takes; what it does not would be said by its log alone.
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 class HelmLike(Protocol):
@@ -115,6 +119,12 @@ class Wish:
 
 def make_values(wish: Wish, key: str) -> dict[str, Any]:
     """The values of the chart that say what is wished; `key` is the resource that stands for the TEE. Raises: InputError."""
+    if wish.client_port == wish.mesh_port:
+        raise InputError(
+            f"the client API and the mesh API are both to have port {wish.mesh_port}; name another for one"
+        )
+    for domain in wish.domains:
+        _check_domain(domain)
     coordinator: dict[str, Any] = {
         "hostname": ",".join(wish.domains),
         "clientServerPort": wish.client_port,
@@ -138,6 +148,16 @@ def make_values(wish: Wish, key: str) -> dict[str, Any]:
     return values
 
 
+def _check_domain(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError:
+        if not _DNS_NAME.fullmatch(text):
+            raise InputError(
+                f'"{text}" is neither a name nor an address; expected such as coordinator.example.org or 10.0.0.1'
+            ) from None
+
+
 async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, watcher: Watcher) -> None:
     """Install, and see it come up.
 
@@ -148,14 +168,15 @@ async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, wat
     """
     watcher.step(f"Kubernetes {await cluster.version()}")
     await check_rights(cluster, wish)
-    key = wish.resource_key or choose_resource_key(await _nodes(cluster))
+    key = wish.resource_key or choose_resource_key(await _nodes(cluster) or [])
+    values = make_values(wish, key)
     if not wish.pretends:
         await check_hardware(cluster, key, watcher)
     await ensure_namespace(cluster, wish.namespace, watcher)
     await take_up(cluster, helm, wish.namespace, watcher)
     if wish.simulation:
         await ensure_platform(cluster, wish.namespace, wish.platform, watcher)
-    await helm.install(chart, make_values(wish, key), wish.more)
+    await helm.install(chart, values, wish.more)
     watcher.step(f"Chart {chart.name} installed as the release {RELEASE}")
     if wish.wait:
         await wait_until_ready(cluster, wish, watcher)
@@ -182,11 +203,11 @@ async def _namespace(cluster: Cluster, name: str) -> Object | None:
         return {}  # who may not look may still be at home in it
 
 
-async def _nodes(cluster: Cluster) -> list[Object]:
+async def _nodes(cluster: Cluster) -> list[Object] | None:
     try:
         return await cluster.find(NODE)
     except ClusterRightError:
-        return []  # some may install and not look at nodes
+        return None  # some may install and not look at nodes
 
 
 async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
@@ -194,7 +215,8 @@ async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
     name = parse_resource_key(key).key
     nodes = await _nodes(cluster)
     if not nodes:
-        watcher.step("Note: you may not list nodes, so whether one has the TEE is not known")
+        why = "you may not list nodes" if nodes is None else "the cluster has no node yet"
+        watcher.step(f"Note: {why}, so whether one has the TEE is not known")
         return
     able = [name_of(node) for node in nodes if offers_resource(node, name)]
     if able:
@@ -310,6 +332,8 @@ async def wait_until_ready(
     end = time() + wish.timeout
     while True:
         found = await look(cluster, wish.namespace, injection=wish.injection)
+        # All is made by now. What is not there was switched off with a value of the chart's.
+        found = [part for part in found if part.is_installed or part.name == COORDINATOR]
         watcher.parts(found)
         if all(part.is_ready for part in found):
             return
