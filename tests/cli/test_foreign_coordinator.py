@@ -58,6 +58,28 @@ def test_a_server_that_is_no_coordinator_is_told_from_one(foreign: FakeCoordinat
     assert "A coordinator's client API is on port 4433 unless" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "path", "data", "shown"),
+    [
+        ("status", "/status", {"code": 3, "message": "\x1b[2Jgood"}, r"3: \x1b[2Jgood"),
+        ("manifest log", "/update", {"updateLog": ['{"user":"\x9b2J\u202eé"}']}, r'{"user":"\u009b2J\u202eé"}'),
+        (
+            "manifest update get --missing",
+            "/update-manifest",
+            {"manifest": "", "message": "", "missingUsers": ["a\x1b[2J", "b"]},
+            r"the update: [a\x1b[2J b]",
+        ),
+    ],
+)
+def test_what_it_calls_things_steers_no_terminal(words: str, path: str, data: object, shown: str) -> None:
+    with FakeCoordinator(tee=None, marked=None) as foreign:
+        foreign.answers["GET", f"/api/v2{path}"] = 200, json.dumps({"status": "success", "data": data}).encode()
+        done = run_main(*words.split(), foreign.host, "-i")
+    assert done.code == 0, done.err
+    assert shown in done.out
+    assert not set("\x1b\x9b\u202e") & set(done.out)
+
+
 def test_it_is_trusted_as_unattested_only_by_that_name(foreign: FakeCoordinator) -> None:
     assert "tacit trust" in run_main("status", foreign.host).err
     assert run_main("trust", foreign.host, "--tee", "unattested").code == 0

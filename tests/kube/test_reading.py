@@ -192,6 +192,15 @@ def test_a_part_is_told_as_marbleruns_check_tells_it() -> None:
     assert late == "deployment marble-injector was not ready after 60 seconds (1/2 pods available)"
 
 
+def test_what_a_cluster_says_steers_no_terminal() -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": "no \x1b[2Jsecret\nError: x\x9b"}
+    pod = {"metadata": {"name": "p"}, "status": {"containerStatuses": [{"state": {"waiting": waiting}}]}}
+    deployment = {"metadata": {"name": "d"}, "spec": {"replicas": 1}}
+    trouble = describe_deployment(deployment, [pod]).trouble
+    assert trouble is not None
+    assert trouble.text == "its container cannot be made: no [2Jsecret Error: x"
+
+
 def test_a_claim_without_a_volume_is_called_no_deployment() -> None:
     late = describe_late(Part("PersistentVolumeClaim", "c", 0, 1, Trouble("no volume yet")), 60)
     assert late == "PersistentVolumeClaim c was not ready after 60 seconds: no volume yet"
