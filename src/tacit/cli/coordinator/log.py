@@ -75,12 +75,28 @@ def show(
         if output is not None:
             written = [line + b"\n" for line in lines]
             write_output(output, b"".join(written))
-            typer.echo(f"Log written to {output}; check it with: tacit log verify {output} {host}")
-            return
-        for line in lines:
-            text = line.decode() if form == "json" else _for_a_person(line)
-            if text:
-                typer.echo(text)
+            begin = f" --after {after}" if after else ""
+            typer.echo(f"Log written to {output}; check it with: tacit log verify {output} {host}{begin}")
+            last = written[-1]
+        else:
+            last = _print(lines, form)
+    _note_end(last, after)
+
+
+def _print(lines: Iterator[bytes], form: str) -> bytes:
+    """The last line, which is the mark."""
+    line = b""
+    for line in lines:
+        text = line.decode() if form == "json" else _for_a_person(line)
+        if text:
+            typer.echo(text)
+    return line
+
+
+def _note_end(mark: bytes, after: int) -> None:
+    entries = json.loads(mark)["mark"]["entries"]
+    if entries <= after:
+        typer.echo(f"The log has no entry after {after}: it ends at entry {entries}", err=True)
 
 
 @app.command()
@@ -93,24 +109,29 @@ def verify(
         Path | None, typer.Option("--root", help="The root certificate (PEM), in place of HOST:PORT.")
     ] = None,
     after: Annotated[int, typer.Option("--after", min=0, help="The export begins after this entry.")] = 0,
+    older: Annotated[bool, typer.Option("--older", help="It was made before this client saw the log last.")] = False,
     output: FormatOption = "text",
 ) -> None:
     """Check an export: nothing is missing, moved or altered, and the coordinator's root key signed its end.
 
-    Works without the coordinator. What this client remembers of it must be in the log too.
+    Works without the coordinator. What this client remembers of it must be in the log too; of an export that was made
+    earlier `--older` says so, and then an end that was cut off cannot be told.
 
     Example: tacit log verify log.jsonl localhost:4433
     """
     check_format(output)
     certificate = _root(host, root)
     seen = open_store().load_sighting(certificate.public_bytes(Encoding.DER))
-    verified = verify_export(_lines(file), certificate, after=after, seen=None if seen is None else seen.log)
+    log = None if seen is None or older else seen.log
+    verified = verify_export(_lines(file), certificate, after=after, seen=log)
     first = verified.begins.number + 1
     if output == "json":
         typer.echo(json.dumps({"first": first, "last": verified.ends.number, "epoch": verified.epoch}))
     else:
         typer.echo(f"Entries {first} to {verified.ends.number} are whole and signed, with state {verified.epoch}")
-    if seen is None or seen.log is None:
+    if older:
+        typer.echo("Not compared with what was seen of this log, so an end that was cut off cannot be told", err=True)
+    elif log is None:
         typer.echo("Nothing was remembered of this coordinator, so a log that ends too early cannot be told", err=True)
 
 
