@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fakes.command_line import run_main
 from fakes.coordinator import FakeCoordinator
+from tacit.pki import issue_self_signed
 
 WARNING = "Warning: skipping quote verification\n"
 MANIFEST = '{"Packages": {"p": {"Debug": true}}, "Marbles": {"m": {"Package": "p"}}}'
@@ -78,6 +80,23 @@ def test_what_it_calls_things_steers_no_terminal(words: str, path: str, data: ob
     assert done.code == 0, done.err
     assert shown in done.out
     assert not set("\x1b\x9b\u202e") & set(done.out)
+
+
+ZEROS = "00" * 32
+MARK = {"entries": 3, "head": ZEROS, "epoch": 1, "stateHead": ZEROS, "signature": ""}
+
+
+@pytest.mark.parametrize("line", ["not JSON", "[1]", "3", "{}", '{"number": 1}', '{"begins": 3}', "[" * 5000])
+def test_a_line_that_is_no_entry_of_a_log_is_told(tmp_path: Path, line: str) -> None:
+    user = issue_self_signed([], common_name="u", now=datetime.now(UTC))
+    (tmp_path / "u.crt").write_bytes(user.certificate_pem)
+    (tmp_path / "u.key").write_bytes(user.key_pem)
+    with FakeCoordinator(tee=None, marked=None) as foreign:
+        page = {"status": "success", "data": {"after": 0, "head": ZEROS, "lines": [line], "mark": MARK}}
+        foreign.answers["GET", "/api/v2/log"] = 200, json.dumps(page).encode()
+        done = run_main("log", foreign.host, "-i", "-c", tmp_path / "u.crt", "-k", tmp_path / "u.key")
+    assert done.code == 1
+    assert "gave a line that is no entry of an audit log" in done.err
 
 
 def test_it_is_trusted_as_unattested_only_by_that_name(foreign: FakeCoordinator) -> None:

@@ -18,13 +18,14 @@ from tacit.cli.files import (
     OutputOption,
     check_format,
     load_key_pair,
+    printable,
     read_input,
     write_output,
 )
 from tacit.cli.trust import HostArgument, InsecureOption, open_store, reach, while_doing
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.log import export_log, verify_export
-from tacit.errors import FileInputError, InputError, NotTrustedError
+from tacit.errors import FileInputError, InputError, NotTrustedError, PeerError
 
 _ABOUT = ("number", "time", "event", "salt")
 
@@ -162,14 +163,20 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _for_a_person(line: bytes) -> str:
-    """One entry as a line of text; nothing for the mark."""
-    said: dict[str, Any] = json.loads(line)
-    if "mark" in said:
-        return ""
-    if "begins" in said:
-        return f"(entries up to {said['begins']['after']} are not here)"
-    details = " ".join(f"{name}={_shown(value)}" for name, value in said.items() if name not in _ABOUT)
-    return f"{said['number']:>6}  {said['time']}  {said['event']}  {details}".rstrip()
+    """One entry as a line of text; nothing for the mark. Raises: PeerError."""
+    try:
+        said: dict[str, Any] = json.loads(line)
+        if "mark" in said:
+            return ""
+        if "begins" in said:
+            return f"(entries up to {said['begins']['after']} are not here)"
+        details = " ".join(f"{name}={_shown(value)}" for name, value in said.items() if name not in _ABOUT)
+        return printable(f"{said['number']:>6}  {said['time']}  {said['event']}  {details}".rstrip())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise PeerError(
+            f"the coordinator gave a line that is no entry of an audit log ({printable(line.decode()[:60])}); expected JSON "
+            "with number, time and event. Is it a coordinator of tacit's?"
+        ) from exc
 
 
 def _shown(value: object) -> str:
