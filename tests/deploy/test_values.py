@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -119,6 +120,14 @@ def test_what_marbleruns_chart_has_and_needs_nothing_here_is_taken() -> None:
     assert policies == {"coordinator": "Always", "marble-injector": "Never"}
 
 
+def test_the_schema_takes_values_without_the_defaults() -> None:
+    """MarbleRun's command line holds the schema against what it gives, and nothing else."""
+    schema = json.loads((CHARTS / "tacit" / "values.schema.json").read_text())
+    jsonschema.validate(
+        {"coordinator": {"hostname": "a.example.org", "resources": {"limits": None}}, "dcap": None}, schema
+    )
+
+
 def test_the_address_in_a_configuration_of_intels_library_counts(tmp_path: Path) -> None:
     """`marblerun install --dcap-qcnl-config-file` sets it, and nothing beside it."""
     (tmp_path / "qcnl").write_text(QCNL)
@@ -151,9 +160,9 @@ def test_a_probe_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("chart", "mistake", "said"),
     [
-        ("tacit", {"image": None}, "missing property 'image'"),
-        ("tacit", {"coordinator.metrics": None}, "missing property 'metrics'"),
-        ("tacit", {"global": None}, "missing property 'global'"),
+        ("tacit", {"image": None}, "image is null"),
+        ("tacit", {"coordinator.metrics": None}, "coordinator.metrics is null"),
+        ("tacit", {"global": None}, "global is null"),
         ("tacit", {"image": {"tag": 1.10}}, "at '/image/tag': got number"),
         ("tacit", {"coordinator.replicas": 2}, "at '/coordinator/replicas': value must be 1"),
         ("tacit", {"coordinator.hash": "sha256:00"}, "take repository, version and hash out"),

@@ -49,8 +49,21 @@ address in it, and lines of comments.
 {{- end -}}
 {{- end }}
 
-{{/* What MarbleRun's chart has and this one has not; with what to say instead. */}}
+{{/*
+What no chart can be made of, and what MarbleRun's chart has and this one has not; with what to say instead. It is not the
+schema that asks for sections: MarbleRun's command line holds it against the values that it gives alone.
+*/}}
 {{- define "tacit.refuse" -}}
+{{- range $name := list "image" "coordinator" "marbleInjector" "networkPolicy" "global" -}}
+{{- if not (kindIs "map" (get $.Values $name)) }}
+{{- fail (printf "%s is null, and has to be a section; take it out of your values" $name) }}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "metrics" "probes" -}}
+{{- if not (kindIs "map" (get $.Values.coordinator $name)) }}
+{{- fail (printf "coordinator.%s is null, and has to be a section; take it out of your values" $name) }}
+{{- end -}}
+{{- end -}}
 {{- range $part := list "coordinator" "marbleInjector" -}}
 {{- $values := get $.Values $part -}}
 {{- range $name := list "repository" "version" "hash" -}}
