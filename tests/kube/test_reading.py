@@ -333,6 +333,11 @@ async def test_a_release_is_read_from_its_history(tmp_path: Path, monkeypatch: p
             InstallError,
             "knows no Issuer of cert-manager.io/v1.*CRD",
         ),
+        (
+            'Error: UPGRADE FAILED: PersistentVolumeClaim "c" is invalid: spec: Forbidden: spec is immutable after creation',
+            InstallError,
+            "give the storageClass and storageSize that it was made with.*`tacit uninstall`",
+        ),
         ("Error: it is 3\n\nUse --debug flag to render out invalid YAML\n", InstallError, "^helm: it is 3$"),
         ("WARNING: x\nError: INSTALLATION FAILED: values don't\nmeet", InstallError, "^helm: values don't meet$"),
     ],
