@@ -16,6 +16,7 @@ import httptools
 from tacit.edge.http import BODILESS, answer, fields_of, split_target
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
+from tacit.edge.prompt import Handle, begin
 from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -50,7 +51,7 @@ class Http1:
         self._parser = httptools.HttpRequestParser(self)
         self._repeating = False  # whether the parser reads a head that it read before, without its Upgrade
         self._orders: deque[_Order] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._task: Handle | None = None
         self._ends = self._leaving = self._reading_paused = False
         self._head = 0  # bytes of the current head that the parser has told us
         self._arrived = 0  # bytes that came without the parser telling anything of use
@@ -87,6 +88,8 @@ class Http1:
             self._refuse(exc.status, str(exc))
         except httptools.HttpParserError as exc:
             self._refuse(*_told(exc))
+        if self._orders and self._task is None:
+            self._task = begin(self._loop, self._answer())
 
     def pause(self) -> None:
         """The socket takes nothing more for now."""
@@ -222,7 +225,7 @@ class Http1:
         if self._headers.get("expect", "").lower() == "100-continue":
             if self._too_large:
                 raise self._body_too_large()
-            if self._task is None:
+            if self._task is None and not self._orders:
                 self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -264,11 +267,10 @@ class Http1:
                 method, path, query, self._headers, self._body.take(), self._peer.certificate, self._peer.exporter
             )
         old = self._parser.get_http_version() == "1.0"
+        behind = self._task is not None or bool(self._orders)
         self._orders.append(_Order(request, refusal, method == "HEAD", keep, old, self._held))
         self._held = 0
-        if self._task is None:
-            self._task = self._loop.create_task(self._answer())
-        elif not self._reading_paused:
+        if behind and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
 
@@ -333,8 +335,6 @@ class Http1:
         self._body.drop()
         refusal = self._service.refuse(status, text)
         self._orders.append(_Order(None, refusal, bodiless=False, keep=False, old=False, held=0))
-        if self._task is None:
-            self._task = self._loop.create_task(self._answer())
 
     def _count(self, size: int) -> None:
         self._head += size

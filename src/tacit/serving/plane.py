@@ -14,14 +14,14 @@ server's status and leading words, since clients match on them.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from tacit.errors import RequestError, Status
-from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
+from tacit.graph.signature import SERVING_DEFAULT, Signature
 from tacit.serving.batching import QueueClosedError, Statistics
 from tacit.serving.callers import Caller, Callers
 from tacit.wire.tensor import Tensor, type_name
@@ -90,6 +90,14 @@ class Served(Protocol):
         """The outputs, once the engine gets to it before `deadline`. Raises: QueueClosedError, RequestError.
 
         `client` is what who asks is known by, for batches that are not to mix clients.
+        """
+
+    def hold(
+        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
+    ) -> Awaitable[dict[str, Tensor] | None] | None:
+        """The outputs at the end of this turn of the loop, None in it where the request is to be asked by `submit`.
+
+        None instead of it for whoever had better `attempt`. `client` as for `submit`.
         """
 
     def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor] | None:
@@ -237,10 +245,11 @@ class Plane:
             RequestError: wrong types, a shape that the model refuses, a queue that is full, or a deadline that passed.
         """
         check_types(served.signatures[signature_key], inputs)  # (7)
-        result = served.attempt(signature_key, inputs, outputs)  # (8)
+        caller = selector.caller  # (8)
+        client = (caller.certificate or caller.token or None) if caller else None
+        held = served.hold(signature_key, inputs, outputs, client=client)
+        result = served.attempt(signature_key, inputs, outputs) if held is None else await held
         if result is None:
-            caller = selector.caller
-            client = (caller.certificate or caller.token or None) if caller else None
             try:
                 waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)
             except QueueClosedError:
@@ -310,15 +319,15 @@ async def _outcome(waiting: Future[dict[str, Tensor]], deadline: float | None) -
     return found.result()
 
 
-def check_aliases(signature: Signature, sent: Iterable[str]) -> None:
+def check_aliases(signature: Signature, sent: Mapping[str, object]) -> None:
     """Refuse inputs that are too many, too few or of other names than the signature's; defaults may be left out.
 
     Raises:
         RequestError: INVALID_ARGUMENT.
     """
-    given, wanted = set(sent), set(signature.inputs)
-    if given == wanted:
+    if sent.keys() == signature.inputs.keys():
         return
+    given, wanted = set(sent), set(signature.inputs)
     if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
         raise RequestError(
             Status.INVALID_ARGUMENT,
@@ -369,14 +378,15 @@ def check_types(signature: Signature, inputs: Mapping[str, Tensor]) -> None:
     Raises:
         RequestError: INVALID_ARGUMENT.
     """
-    for position, alias in enumerate(sorted(inputs)):
-        spec: TensorSpec = signature.inputs[alias]
-        if inputs[alias].dtype != spec.dtype:
-            raise RequestError(
-                Status.INVALID_ARGUMENT,
-                f"Expects arg[{position}] to be {type_name(spec.dtype)} but {type_name(inputs[alias].dtype)} "
-                f"is provided (input {alias})",
-            )
+    specs = signature.inputs
+    wrong = [alias for alias, tensor in inputs.items() if tensor.dtype != specs[alias].dtype]
+    if wrong:
+        first = min(wrong)
+        raise RequestError(
+            Status.INVALID_ARGUMENT,
+            f"Expects arg[{sorted(inputs).index(first)}] to be {type_name(specs[first].dtype)} but "
+            f"{type_name(inputs[first].dtype)} is provided (input {first})",
+        )
 
 
 def _braces(names: Iterable[str]) -> str:

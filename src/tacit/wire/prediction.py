@@ -4,6 +4,7 @@ Its head is the same for each answer of a version, and so is that of a tensor of
 those are copied once, where a message would copy them three times.
 """
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from tacit.wire.pb.serving_pb2 import ModelSpec
 from tacit.wire.pb.tensorflow_pb2 import TensorProto
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, PACKED_TAGS, Tensor, encode_tensor, encode_varint
 
+_SMALL = 16 << 10  # bytes that are copied sooner than looked at
 MAX_MESSAGE = (1 << 31) - 1  # bytes; what is longer no library of protobuf's parses
 
 # Tags: field number and wire type 2 (bytes of a length that follows).
@@ -32,11 +34,7 @@ def encode_prediction(
     """
     parts: list[bytes | memoryview] = []
     for alias, tensor in outputs.items():
-        head, values = _tensor(tensor, as_content=as_content)
-        key = _key(alias)
-        size = len(head) + len(values)
-        length = encode_varint(size)
-        parts += (_OUTPUTS, encode_varint(len(key) + len(length) + size), key, length, head, values)
+        parts += _entry(alias, tensor, as_content=as_content)
     parts.append(_made_by(model, version, signature))
     # Looked at before the values are copied.
     if (whole := sum(map(len, parts))) > MAX_MESSAGE:
@@ -48,37 +46,41 @@ def encode_prediction(
     return b"".join(parts)
 
 
-def _tensor(tensor: Tensor, *, as_content: bool) -> tuple[bytes, bytes | memoryview]:
-    """A TensorProto in two pieces, of which the second is the values."""
-    kind = ELEMENT_TYPES[tensor.dtype]
-    tag = _CONTENT if as_content else PACKED_TAGS.get(kind.field)
-    if tensor.dtype == DT_STRING or tag is None:
+def _entry(alias: str, tensor: Tensor, *, as_content: bool) -> tuple[bytes, bytes | memoryview]:
+    """An entry of the map of outputs in two pieces, of which the second is the values."""
+    kind, shape = ELEMENT_TYPES[tensor.dtype], tensor.array.shape
+    if tensor.dtype == DT_STRING or (not as_content and kind.field not in PACKED_TAGS):
         message = TensorProto()
         encode_tensor(tensor, message)
-        return message.SerializeToString(), b""
+        raw = message.SerializeToString()
+        return _before(alias, len(raw)), raw
+    before = _before_values(alias, tensor.dtype, shape, as_content=as_content)
     array = np.ascontiguousarray(tensor.array, dtype=kind.memory)
-    head = _head(tensor.dtype, tensor.array.shape)
-    if not array.size:
-        return head, b""
-    return head + tag + encode_varint(array.nbytes), array.reshape(-1).view(np.uint8).data
+    if array.nbytes <= _SMALL:
+        return before, array.tobytes()
+    return before, array.reshape(-1).view(np.uint8).data
 
 
 @lru_cache(maxsize=256)
-def _head(dtype: int, shape: tuple[int, ...]) -> bytes:
-    """Type and shape."""
+def _before_values(alias: str, dtype: int, shape: tuple[int, ...], *, as_content: bool) -> bytes:
+    """All of an entry but the values: how many bytes those have follows from the shape."""
     message = TensorProto()
     message.dtype = dtype  # type: ignore[assignment]
     message.tensor_shape.SetInParent()
     for size in shape:
         message.tensor_shape.dim.add(size=size)
-    return message.SerializeToString()
+    head, kind = message.SerializeToString(), ELEMENT_TYPES[dtype]
+    values = math.prod(shape) * kind.memory.itemsize
+    if values:
+        head += (_CONTENT if as_content else PACKED_TAGS[kind.field]) + encode_varint(values)
+    return _before(alias, len(head) + values) + head
 
 
-@lru_cache(maxsize=256)
-def _key(alias: str) -> bytes:
-    """An entry's key, and the tag of its value."""
+def _before(alias: str, size: int) -> bytes:
+    """What stands before a tensor of so many bytes."""
     raw = alias.encode()
-    return _KEY + encode_varint(len(raw)) + raw + _VALUE
+    key = _KEY + encode_varint(len(raw)) + raw + _VALUE + encode_varint(size)
+    return _OUTPUTS + encode_varint(len(key) + size) + key
 
 
 @lru_cache(maxsize=256)

@@ -119,6 +119,11 @@ def parse_tensor(proto: TensorProto, *, fill_budget: int = FILL_BUDGET) -> Tenso
     return Tensor(proto.dtype, flat.reshape(shape))
 
 
+def read_content(message: bytes, begin: int, dtype: int, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of numbers whose values stand in a message from `begin` on; a view of them, and nothing is checked again."""
+    return Tensor(dtype, np.frombuffer(message, ELEMENT_TYPES[dtype].memory, math.prod(shape), begin).reshape(shape))
+
+
 def encode_tensor(tensor: Tensor, into: TensorProto, *, as_content: bool = False) -> None:
     """Write a tensor into an empty message: typed values, or `tensor_content` if asked (strings are always typed)."""
     kind = ELEMENT_TYPES[tensor.dtype]

@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from tacit.edge.calls import messages
-from tacit.edge.calls.prompt import begin
 from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
-from tacit.edge.service import Peer, Service, ascii_metadata, named
+from tacit.edge.prompt import Handle, begin
+from tacit.edge.service import Peer, Service, named
 from tacit.errors import RequestError, Status
 
 _SMALL = 16 << 10  # bytes of a message that is joined with its prefix rather than sent after it
@@ -44,7 +44,7 @@ class Exchange:
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         self._line, self.stream, self._request = line, stream, request
-        self._task: asyncio.Task[None] | None = None  # while it may be cancelled
+        self._task: Handle | None = None  # while it may be cancelled
         self._timer: asyncio.TimerHandle | None = None
         self.whole = False  # whether the body has come to its end
         self.done = False  # whether nothing more is done for it
@@ -138,9 +138,8 @@ class _GrpcExchange(Exchange):
 
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())
-        headers, peer = self._request.headers, self._line.peer
-        metadata = ascii_metadata(headers)
-        return GrpcCall(self._request.path, metadata, peer.certificate, left, peer.exporter, peer.address)
+        request, peer = self._request, self._line.peer
+        return GrpcCall(request.path, request.metadata, peer.certificate, left, peer.exporter, peer.address)
 
     def _fail(self, exc: BaseException) -> None:
         """Tell the caller how the handler failed."""

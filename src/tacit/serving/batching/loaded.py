@@ -53,6 +53,7 @@ class LoadedModel:
             quick=quick,
         )
         self.attempt = self._queue.attempt
+        self.hold = self._queue.hold
         self.submit = self._queue.submit
 
     @property

@@ -10,9 +10,11 @@ thread, and what arrives meanwhile waits in its queue. No timer delays a lone re
 (4) The engine runs the batch. Where it refuses, each request is run alone, so that nobody pays for another.
 (5) Each gets its rows.
 
-A model that answers faster than a thread wakes up is run by whoever asks, if nobody else runs it (`attempt`).
+A model that answers faster than a thread wakes up is run by whoever asks, if nobody else runs it (`attempt`); where
+requests are joined and come together, at the end of the event loop's turn in which they came (`hold`).
 """
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -21,14 +23,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from tacit.edge.prompt import Pause, may_pause
 from tacit.errors import RequestError, Status
 from tacit.serving.batching.rows import count_rows, join, row_key, stack, take_rows
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
+from tacit.serving.batching.turn import Steady, Turn
 from tacit.wire.tensor import Tensor
 
 ENGINE_THREAD = "engine"  # how the names of threads that run models begin
@@ -65,7 +69,7 @@ class _Waiting:
     by_rows: bool
     alike: Hashable
     since: int
-    future: Future[Outputs] = field(default_factory=Future)
+    future: Future[Outputs] | Pause[Outputs]
     taken: bool = False  # by who answers it: the engine's thread, who cancels it, or who gives the queue up
 
     def fits(self, other: "_Waiting") -> bool:
@@ -75,10 +79,12 @@ class _Waiting:
 
 def _is_small(inputs: Mapping[str, Tensor]) -> bool:
     """Whether one who asks may run them. An array of strings does not say how many bytes they have."""
-    arrays = [tensor.array for tensor in inputs.values()]
-    return (
-        not any(array.dtype.hasobject for array in arrays) and sum(array.nbytes for array in arrays) <= _ATTEMPT_BYTES
-    )
+    size = 0
+    for tensor in inputs.values():
+        if tensor.array.dtype.hasobject:
+            return False
+        size += tensor.array.nbytes
+    return size <= _ATTEMPT_BYTES
 
 
 def _fits(rows: int, rules: BatchRules) -> bool:
@@ -113,6 +119,9 @@ class ModelQueue:
         self._ahead: deque[_Waiting] = deque()  # what the engine's thread has received, and not taken yet
         self._gate = threading.Lock()
         self._running = threading.Lock()
+        self._turn, self._steady = Turn(self._run_turn), Steady()
+        self._least = 0  # rows that a run is filled up to at least
+        self._held: deque[_Waiting] = deque()  # what runs at the end of this turn of the loop
         self._waiting = self._rows = 0
         self._closed = self._ended = self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"{ENGINE_THREAD} {name}", daemon=True)
@@ -168,6 +177,24 @@ class ModelQueue:
         rows = count_rows(inputs)
         return not rows or _fits(rows, self._rules)
 
+    def hold(
+        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
+    ) -> Pause[Outputs] | None:
+        """The wait of a request for the end of this turn of the loop, where all that are alike run together.
+
+        It ends with the outputs, with the model's refusal, or with None: the request had better `submit`. None instead of
+        it where nothing is gained by waiting.
+        """
+        if self._rules is None or not self._quick or not may_pause() or signature not in self._joinable:
+            return None
+        if not self._turn.takes(asyncio.get_running_loop()) or self._waiting or not _is_small(inputs):
+            return None
+        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=Pause())
+        if item.alike is None or not _fits(item.rows, self._rules):
+            return None
+        self._held.append(item)
+        return item.future if isinstance(item.future, Pause) else None
+
     def submit(
         self,
         signature: str,
@@ -185,7 +212,8 @@ class ModelQueue:
             QueueClosedError: `close` was called before.
             RequestError: UNAVAILABLE, too many wait already; INVALID_ARGUMENT, more rows than a batch may have.
         """
-        item = self._enter(signature, inputs, outputs, deadline, client)
+        future: Future[Outputs] = Future()
+        item = self._enter(signature, inputs, outputs, deadline=deadline, client=client, future=future)
         with self._gate:
             if self._closed:
                 raise QueueClosedError
@@ -193,8 +221,8 @@ class ModelQueue:
             self._waiting += 1
             self._rows += item.rows
             self._items.put(item)
-        item.future.add_done_callback(self._leaver(item))
-        return item.future
+        future.add_done_callback(self._leaver(item))
+        return future
 
     def close(self, patience: float = -1) -> bool:
         """Take no more requests and run those that wait; whether the last one is done after `patience` seconds (-1: waits)."""
@@ -230,8 +258,10 @@ class ModelQueue:
         signature: str,
         inputs: Mapping[str, Tensor],
         outputs: Sequence[str],
+        *,
         deadline: float | None,
         client: bytes | None,
+        future: Future[Outputs] | Pause[Outputs],
     ) -> _Waiting:
         rules, rows, key = self._rules, count_rows(inputs), None
         by_rows = rules is not None and bool(rows) and signature in self._joinable
@@ -245,7 +275,7 @@ class ModelQueue:
             if rules.mix_clients or client:
                 whose = None if rules.mix_clients else client
                 key = (signature, tuple(outputs), whose, row_key(inputs, pad=rules.pad))
-        return _Waiting(signature, inputs, outputs, deadline, rows or 1, by_rows, key, time.perf_counter_ns())
+        return _Waiting(signature, inputs, outputs, deadline, rows or 1, by_rows, key, time.perf_counter_ns(), future)
 
     def _check_room(self, rows: int) -> None:
         rules = self._rules
@@ -284,6 +314,30 @@ class ModelQueue:
             self._waiting -= 1
             self._rows -= item.rows
             return True
+
+    # ---- the end of a turn
+
+    def _run_turn(self) -> None:
+        """Run what came in this turn of the loop, and let those who asked go on."""
+        held, self._held = self._held, deque()
+        batches, rules = list(held), self._rules
+        if rules is not None and self._running.acquire(blocking=False):
+            try:
+                while held and not self._closed and self._quick:
+                    batch = [held.popleft()]
+                    self._gather(held, batch, batch[0].rows, rules)
+                    live = [item for item in batch if self._is_wanted(item)]
+                    if live:
+                        self._least = self._steady.size_for(sum(item.rows for item in live), rules.largest)
+                        spent, begin = time.thread_time_ns() if self._slow else 0, time.perf_counter_ns()
+                        self._answer(live)
+                        self._judge(time.perf_counter_ns() - begin, spent)
+            finally:
+                self._least = 0
+                self._running.release()
+        for item in batches:
+            if isinstance(item.future, Pause):
+                item.future.go_on()
 
     # ---- the engine's thread
 
@@ -388,7 +442,7 @@ class ModelQueue:
         first, rules = items[0], self._rules
         rows = sum(item.rows for item in items)
         whole = len(items) == 1 and (first.signature not in self._joinable or not first.by_rows)
-        if rules is None or whole or (len(items) == 1 and _fits(rows, rules)):
+        if rules is None or whole or (len(items) == 1 and rows >= self._least and _fits(rows, rules)):
             return [self._call(first.signature, first.inputs, first.outputs, rows)]
         begin = time.perf_counter_ns()
         joined = join([item.inputs for item in items], rows) if len(items) > 1 else first.inputs
@@ -408,7 +462,7 @@ class ModelQueue:
         """One run of at most `rules.largest` rows, from `begin`, filled up to a size that is allowed."""
         count = min(rows - begin, rules.largest)
         part = take_rows(inputs, begin, begin + count)
-        size = rules.size_for(count)
+        size = rules.size_for(max(count, self._least))
         found = self._call(asked.signature, join([part], size) if size > count else part, asked.outputs, count)
         if count_rows(found) != size:
             # What is no answer by rows belongs to the request as a whole: it is run alone from now on.

@@ -9,7 +9,7 @@ Source: open-inference-protocol, inference_rest.md; Triton's extension_binary_da
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor
 
 MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated, whatever else is allowed
 HEADER = "inference-header-content-length"
+_REMEMBERED, _REMEMBERED_SIZE = 64, 1024  # texts, and the bytes of one
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
 
@@ -55,6 +56,51 @@ class _Input:
     shape: tuple[int, ...]
     data: Any
     raw: memoryview | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """What the JSON of a request says: inputs by name, with how many bytes of each stand behind it (None: its values are here)."""
+
+    inputs: Mapping[str, tuple[_Input, int | None]]
+    wanted: Sequence[Wanted]
+    timeout: int
+    form: Form
+
+    @classmethod
+    def of(cls, text: bytes) -> "_Asks":
+        """Read it. Raises: RequestError."""
+        document = parse_json(text)
+        if not isinstance(document, dict):
+            raise _refusal("the request is no JSON object")
+        parameters = _object(document, "parameters")
+        inputs = _read_inputs(document)
+        wanted, binary = _read_outputs(document)
+        timeout, found = microseconds(parameters.get("timeout")), document.get("id")
+        if found is not None and not isinstance(found, str):
+            raise _refusal("'id' is no text")
+        if found is not None and any("\ud800" <= sign <= "\udfff" for sign in found):
+            raise _refusal("'id' has half a character (a lone surrogate), which no answer can repeat")
+        form = Form(binary, otherwise=_flag(parameters, "binary_data_output") or False, id=found)
+        return cls(inputs, wanted, timeout, form)
+
+
+_known: dict[bytes, _Asks] = {}  # a client sends the same JSON again and again, and other bytes behind it
+
+
+def _read_head(text: bytes) -> _Asks:
+    """What the JSON of a request says. Raises: RequestError.
+
+    What holds no value of a tensor is remembered: values are nobody's to keep.
+    """
+    asks = _known.get(text)
+    if asks is None:
+        asks = _Asks.of(text)
+        if len(text) <= _REMEMBERED_SIZE and all(size is not None for _, size in asks.inputs.values()):
+            if len(_known) >= _REMEMBERED:
+                _known.clear()
+            _known[text] = asks
+    return asks
 
 
 def unpack(body: bytes, encoding: str, *, limit: int) -> bytes:
@@ -80,19 +126,9 @@ def read_question(
         if length > len(body):
             raise _refusal(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
     check_json_size(length, max_json)
-    document = parse_json(body[:length])
-    if not isinstance(document, dict):
-        raise _refusal("the request is no JSON object")
-    parameters = _object(document, "parameters")
-    inputs = _read_inputs(document, memoryview(body)[length:])
-    wanted, binary = _read_outputs(document)
-    asked = Question(selector, inputs, wanted, timeout=microseconds(parameters.get("timeout")))
-    found = document.get("id")
-    if found is not None and not isinstance(found, str):
-        raise _refusal("'id' is no text")
-    if found is not None and any("\ud800" <= sign <= "\udfff" for sign in found):
-        raise _refusal("'id' has half a character (a lone surrogate), which no answer can repeat")
-    return asked, Form(binary, otherwise=_flag(parameters, "binary_data_output") or False, id=found)
+    head, behind = body[:length], memoryview(body)[length:]
+    asks = _read_head(head)
+    return Question(selector, _with_bytes(asks.inputs, behind), asks.wanted, timeout=asks.timeout), asks.form
 
 
 def raw_question(selector: Selector, body: bytes, signature: Signature) -> tuple[Question[_Input], Form]:
@@ -171,8 +207,8 @@ def _encode(name: str, tensor: Tensor) -> bytes:
 # ---- the parts of a request
 
 
-def _read_inputs(document: Mapping[str, Any], behind: memoryview) -> dict[str, _Input]:
-    inputs: dict[str, _Input] = {}
+def _read_inputs(document: Mapping[str, Any]) -> dict[str, tuple[_Input, int | None]]:
+    inputs: dict[str, tuple[_Input, int | None]] = {}
     for entry in _list(document, "inputs", needed=True):
         name = _text(entry, "name", "an input")
         if name in inputs:
@@ -180,20 +216,31 @@ def _read_inputs(document: Mapping[str, Any], behind: memoryview) -> dict[str, _
         parameters = _object(entry, "parameters")
         if SHARED_MEMORY in parameters:
             raise refuse_shared_memory(name)
-        raw = None
+        size = None
         if "binary_data_size" in parameters:
             size = whole_number("binary_data_size", parameters["binary_data_size"])
             if "data" in entry:
                 raise _refusal(f"input '{name}' has both 'data' and 'binary_data_size'")
-            if size > len(behind):
-                raise _refusal(f"input '{name}' says {size} binary bytes, and {len(behind)} are left of the body")
-            raw, behind = behind[:size], behind[size:]
         elif not isinstance(entry.get("data"), list):
             raise _refusal(f"input '{name}' has no 'data', which is a list, and no 'binary_data_size'")
-        inputs[name] = _Input(_text(entry, "datatype", f"input '{name}'"), _shape(entry, name), entry.get("data"), raw)
+        given = _Input(_text(entry, "datatype", f"input '{name}'"), _shape(entry, name), entry.get("data"), None)
+        inputs[name] = given, size
+    return inputs
+
+
+def _with_bytes(inputs: Mapping[str, tuple[_Input, int | None]], behind: memoryview) -> dict[str, _Input]:
+    """The inputs with what stands behind the JSON, in its order. Raises: RequestError."""
+    found = {}
+    for name, (given, size) in inputs.items():
+        if size is None:
+            found[name] = given
+            continue
+        if size > len(behind):
+            raise _refusal(f"input '{name}' says {size} binary bytes, and {len(behind)} are left of the body")
+        found[name], behind = _Input(given.datatype, given.shape, None, behind[:size]), behind[size:]
     if behind:
         raise _refusal(f"the body has {len(behind)} bytes beyond its inputs")
-    return inputs
+    return found
 
 
 def _read_outputs(document: Mapping[str, Any]) -> tuple[list[Wanted], dict[str, bool]]:

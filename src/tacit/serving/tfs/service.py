@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -21,7 +22,8 @@ from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
 from tacit.wire.prediction import encode_prediction
-from tacit.wire.tensor import Tensor, encode_tensor, parse_tensor
+from tacit.wire.repeats import Repeats
+from tacit.wire.tensor import DT_BOOL, DT_STRING, Tensor, encode_tensor, parse_tensor, read_content
 
 _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
@@ -39,6 +41,23 @@ class GrpcOptions:
 
     as_content: bool = False
     check_methods: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a PredictRequest asks, but for its tensors and who sent it; and of what kind its one tensor of numbers is.
+
+    `alias` is empty where it has others than one such tensor, with its values as bytes.
+    """
+
+    model: str
+    version: int | None
+    label: str | None
+    signature: str
+    outputs: tuple[str, ...]
+    alias: str = ""
+    dtype: int = 0
+    shape: tuple[int, ...] = ()
 
 
 class TfsService:
@@ -60,6 +79,7 @@ class TfsService:
         self._inference = Inference(plane, check_methods=options.check_methods, meter=self._meter)
         # The examples of several tasks are those of one request, which are counted once.
         self._task = Inference(plane, check_methods=options.check_methods)
+        self._repeats = Repeats[_Asked]()
 
     def handlers(self) -> Mapping[str, GrpcHandler]:
         """One handler per method path."""
@@ -76,17 +96,27 @@ class TfsService:
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
         with Measured(self._meter, "Predict", "GRPC", deadline=call.deadline) as seen:
-            request = wire.PredictRequest()
-            read_message(request, message)
-            seen.model = request.model_spec.name
+            inputs: Mapping[str, Any]
+            repeated = self._repeats.find(message)
+            if repeated is not None:
+                asked, begin = repeated
+                inputs = {asked.alias: read_content(message, begin, asked.dtype, asked.shape)}
+                decode: Callable[[str, Any], Tensor] = _as_it_is
+            else:
+                request = wire.PredictRequest()
+                read_message(request, message)
+                asked, inputs, decode = _asked(request), request.inputs, decode_tensor
+            seen.model = asked.model
             prediction = await self._plane.predict(
-                _selector(request.model_spec, call),
-                request.model_spec.signature_name,
-                request.inputs,
-                decode=decode_tensor,
-                output_filter=request.output_filter,
+                Selector(asked.model, asked.version, asked.label, caller_of(call.peer_certificate, call.metadata)),
+                asked.signature,
+                inputs,
+                decode=decode,
+                output_filter=asked.outputs,
                 deadline=_deadline(call),
             )
+            if repeated is None and asked.alias:
+                self._repeats.remember(message, request.inputs[asked.alias].tensor_content, asked)
             made_by = prediction.model, prediction.version, prediction.signature
             return encode_prediction(*made_by, prediction.outputs, as_content=self._as_content)
 
@@ -233,6 +263,23 @@ def decode_tensor(alias: str, proto: tensorflow.TensorProto) -> Tensor:
         return parse_tensor(proto)
     except RequestError as exc:
         raise RequestError(exc.status, f"tensor parsing error: {alias}: {exc}") from exc
+
+
+def _asked(request: wire.PredictRequest) -> _Asked:
+    spec = request.model_spec
+    choice = spec.WhichOneof("version_choice")
+    version = spec.version.value if choice == "version" else None
+    label = spec.version_label if choice == "version_label" else None
+    asked = spec.name, version, label, spec.signature_name, tuple(request.output_filter)
+    if len(request.inputs) == 1:
+        ((alias, tensor),) = request.inputs.items()
+        if alias and tensor.tensor_content and tensor.dtype not in (DT_STRING, DT_BOOL):
+            return _Asked(*asked, alias, tensor.dtype, tuple([dim.size for dim in tensor.tensor_shape.dim]))
+    return _Asked(*asked)
+
+
+def _as_it_is(_alias: str, tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _selector(spec: wire.ModelSpec, call: GrpcCall) -> Selector:

@@ -1,0 +1,63 @@
+"""Requests that come in one turn of the event loop, for a model that is quicker than any queue: run together at its end.
+
+Holding a lone request back until then costs it more than it brings. So whether several come in a turn is looked at now
+and then, and while they do, they are held.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+_LOOK_EVERY = 16  # requests
+_ALONE_IN_A_ROW = 4  # turns with one request, and no more are held
+_EMPTY_IN_A_ROW = 64  # runs that need no quarter of the rows that they have, and the next have fewer
+
+
+class Turn:
+    """Whose requests are held; `end` is called at the end of a turn in which some were."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+        self._requests = 0  # that were not held
+        self._looks = False  # whether the next turn is looked at
+        self._came = 0  # in this turn, if it is being looked at
+        self._alone = 0
+        self._holds = False
+
+    def takes(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Count one more request; whether it is to be held until the end of this turn."""
+        if self._came:
+            self._came += 1
+        elif self._holds or self._looks:
+            self._looks, self._came = False, 1
+            loop.call_soon(self._over)
+        else:
+            self._requests += 1
+            if self._requests % _LOOK_EVERY == 0:
+                loop.call_soon(self._look)
+        return self._holds
+
+    def _look(self) -> None:
+        """The next request is the first of its turn, which this one may not have been."""
+        self._looks = True
+
+    def _over(self) -> None:
+        came, self._came = self._came, 0
+        held, self._alone = self._holds, self._alone + 1 if came == 1 else 0
+        self._holds = self._alone < _ALONE_IN_A_ROW if held else came > 1
+        if held:
+            self._end()
+
+
+class Steady:
+    """A number of rows that stays the same from run to run: an engine plans anew for each other one, which costs more."""
+
+    def __init__(self) -> None:
+        self._size = 1
+        self._empty = 0
+
+    def size_for(self, rows: int, most: int) -> int:
+        """What a run of so many rows is filled up to: `most` or less, a power of two where that is enough."""
+        self._empty = self._empty + 1 if rows * 4 < self._size else 0
+        if rows > self._size or self._empty >= _EMPTY_IN_A_ROW:
+            self._size, self._empty = 1 << (rows - 1).bit_length(), 0
+        return max(rows, min(self._size, most))
