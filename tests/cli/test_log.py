@@ -15,7 +15,7 @@ import pytest
 from fakes.command_line import Outcome, run_main
 from fakes.core import UUID
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
-from tacit.cli.coordinator.log import _for_a_person
+from tacit.cli.coordinator.log import _beginning, _for_a_person
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import issue_self_signed
 
@@ -137,7 +137,13 @@ def test_a_log_is_read_on_from_where_it_was_kept(place: Place) -> None:
 def test_what_an_export_says_of_checking_it_can_be_typed(place: Place) -> None:
     said = place.log("--after", "1", "-o", "on.jsonl").out
     command = said.partition("check it with: tacit ")[2].split()
+    assert command[-2:] == ["--after", "1"]
     assert run_main(*command).code == 0, said
+
+
+def test_where_older_entries_are_gone_checking_begins_after_them() -> None:
+    assert _beginning(b'{"begins":{"after":1500,"head":"00"}}\n') == " --after 1500"
+    assert _beginning(b'{"number":1}\n') == ""
 
 
 def test_after_the_end_there_is_a_line_that_says_so(place: Place) -> None:

@@ -76,12 +76,19 @@ def show(
         if output is not None:
             written = [line + b"\n" for line in lines]
             write_output(output, b"".join(written))
-            begin = f" --after {after}" if after else ""
-            typer.echo(f"Log written to {output}; check it with: tacit log verify {output} {host}{begin}")
+            typer.echo(
+                f"Log written to {output}; check it with: tacit log verify {output} {host}{_beginning(written[0])}"
+            )
             last = written[-1]
         else:
             last = _print(lines, form)
     _note_end(last, after)
+
+
+def _beginning(first: bytes) -> str:
+    """What `verify` has to be told where an export does not begin with the first entry."""
+    begins = json.loads(first).get("begins") if first.startswith(b'{"begins":') else None
+    return f" --after {begins['after']}" if begins else ""
 
 
 def _print(lines: Iterator[bytes], form: str) -> bytes:
