@@ -12,7 +12,7 @@ from fakes.cluster import FakeCluster, FakeHelm, Told, a_namespace
 from tacit.errors import ClusterRightError, InputError, InstallError
 from tacit.evidence.simulated.platform import generate_platform, refresh_platform, render_platform
 from tacit.kube.helm import Release
-from tacit.kube.install import Wish, install, make_values, platform_secret
+from tacit.kube.install import Wish, install, look, make_values, platform_secret
 from tacit.kube.objects import DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SIGNING_REQUEST, WEBHOOK
 from tacit.kube.places import Place, add_place, find_places, remove_place
 from tacit.kube.remove import remove
@@ -149,6 +149,25 @@ async def test_an_injector_that_a_value_switched_off_is_not_waited_for(cluster: 
     told = Told()
     await install(cluster, helm, CHART, Wish(unattested=True, more=("--set", "marbleInjector.start=false")), told)
     assert [part.name for part in told.seen[-1]] == ["coordinator-pv-claim", "marblerun-coordinator"]
+
+
+async def test_who_sees_deployments_and_nothing_else_hears_how_they_are(cluster: FakeCluster, helm: FakeHelm) -> None:
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    cluster.forbidden = {
+        ("get", "persistentvolumeclaims"),
+        *(("list", one) for one in ("pods", "events", "replicasets")),
+    }
+    assert [part.name for part in await look(cluster, "marblerun")] == ["marble-injector", "marblerun-coordinator"]
+
+
+async def test_who_may_not_look_at_namespaces_prepares_one_and_takes_all_away(
+    cluster: FakeCluster, helm: FakeHelm
+) -> None:
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    cluster.forbidden = {("get", "namespaces")}
+    assert any("SIMULATED" in line for line in await add_place(cluster, "default", owner="marblerun"))
+    await remove(cluster, helm, "marblerun", told := Told())
+    assert "Nothing is left of it" in list(told)
 
 
 async def test_whether_nodes_are_unseen_or_there_are_none_is_told_apart(cluster: FakeCluster, helm: FakeHelm) -> None:

@@ -14,11 +14,11 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tacit.errors import ClusterConflictError, ClusterRightError, InputError, InstallError, PlatformError
 from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform, render_platform
@@ -64,6 +64,7 @@ _RIGHTS: tuple[tuple[str, Kind], ...] = (
 _INJECTOR_RIGHTS: tuple[tuple[str, Kind], ...] = tuple(
     ("create", kind) for kind in (DISRUPTION_BUDGET, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, WEBHOOK)
 )
+_T = TypeVar("_T")
 _SETTLE = 1.0  # seconds between two looks
 # What the coordinator takes; what it does not would be said by its log alone.
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -185,7 +186,7 @@ async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, wat
 async def check_rights(cluster: Cluster, wish: Wish) -> None:
     """All that will be needed, asked before anything is made. Raises: ClusterRightError."""
     wanted = [*_RIGHTS, *(_INJECTOR_RIGHTS if wish.injection else ())]
-    if await _namespace(cluster, wish.namespace) is None:
+    if await find_namespace(cluster, wish.namespace) is None:
         wanted.insert(0, ("create", NAMESPACE))
     allowed = await asyncio.gather(*(cluster.may(verb, kind, namespace=wish.namespace) for verb, kind in wanted))
     missing = [f"{verb} {kind.plural}" for (verb, kind), ok in zip(wanted, allowed, strict=True) if not ok]
@@ -196,18 +197,20 @@ async def check_rights(cluster: Cluster, wish: Wish) -> None:
         )
 
 
-async def _namespace(cluster: Cluster, name: str) -> Object | None:
+async def find_namespace(cluster: Cluster, name: str) -> Object | None:
+    """A namespace, None where there is none; empty for whoever may not look, and may still be at home in it."""
+    return await _if_allowed(cluster.get(NAMESPACE, name), {})
+
+
+async def _if_allowed(asked: Awaitable[_T], otherwise: _T) -> _T:
     try:
-        return await cluster.get(NAMESPACE, name)
+        return await asked
     except ClusterRightError:
-        return {}  # who may not look may still be at home in it
+        return otherwise
 
 
 async def _nodes(cluster: Cluster) -> list[Object] | None:
-    try:
-        return await cluster.find(NODE)
-    except ClusterRightError:
-        return None  # some may install and not look at nodes
+    return await _if_allowed(cluster.find(NODE), None)  # some may install and not look at nodes
 
 
 async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
@@ -234,7 +237,7 @@ async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
 
 async def ensure_namespace(cluster: Cluster, name: str, watcher: Watcher) -> None:
     """The namespace, made if it is not there. Raises: InstallError."""
-    found = await _namespace(cluster, name)
+    found = await find_namespace(cluster, name)
     if found is None:
         value = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {MADE_BY: US}}}
         try:
@@ -358,10 +361,12 @@ def _why_not(parts: Sequence[Part], lost: Part | None, wish: Wish) -> str:
 async def look(cluster: Cluster, namespace: str, *, injection: bool = True) -> list[Part]:
     """How far the parts are that one waits for. Raises: ClusterError."""
     names = [INJECTOR, COORDINATOR] if injection else [COORDINATOR]
-    claim = await cluster.get(VOLUME_CLAIM, CLAIM, namespace=namespace)
     deployments = [await cluster.get(DEPLOYMENT, name, namespace=namespace) for name in names]
-    pods, events = await cluster.find(POD, namespace=namespace), await cluster.find(EVENT, namespace=namespace)
-    sets = await cluster.find(REPLICA_SET, namespace=namespace)
+    # What says why something is not ready; some may see Deployments and nothing else.
+    claim = await _if_allowed(cluster.get(VOLUME_CLAIM, CLAIM, namespace=namespace), None)
+    pods, events, sets = [
+        await _if_allowed(cluster.find(kind, namespace=namespace), []) for kind in (POD, EVENT, REPLICA_SET)
+    ]
     found: list[Part] = [] if claim is None else [describe_claim(claim, events)]
     for name, deployment in zip(names, deployments, strict=True):
         if deployment is None:
