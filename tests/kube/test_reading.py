@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -269,6 +270,30 @@ def test_the_way_is_open_for_a_block_and_its_failure_is_heard() -> None:
         yield cluster
 
     with pytest.raises(UnreachableError, match="RuntimeError"), forwarded(broken, Target("api", "marblerun", 1)):
+        pass
+
+
+def test_what_went_wrong_is_heard_however_slowly_the_way_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(asyncio.SelectorEventLoop):
+        is_ending = False
+
+        def close(self) -> None:
+            self.is_ending = True
+            time.sleep(0.1)
+            super().close()
+
+        def call_soon_threadsafe(self, *words: Any, **more: Any) -> asyncio.Handle:
+            if self.is_ending:
+                raise RuntimeError("Event loop is closed")
+            return super().call_soon_threadsafe(*words, **more)
+
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[FakeCluster]:
+        raise InstallError("nobody is there")
+        yield FakeCluster()
+
+    monkeypatch.setattr(asyncio, "new_event_loop", Slow)
+    with pytest.raises(InstallError, match="nobody is there"), forwarded(broken, Target("api", "marblerun", 1)):
         pass
 
 
