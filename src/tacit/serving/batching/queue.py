@@ -14,7 +14,6 @@ A model that answers faster than a thread wakes up is run by whoever asks, if no
 requests are joined and come together, at the end of the event loop's turn in which they came (`hold`).
 """
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -27,7 +26,6 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from tacit.edge.prompt import Pause, may_pause
 from tacit.errors import RequestError, Status
 from tacit.serving.batching.rows import count_rows, join, row_key, stack, take_rows
 from tacit.serving.batching.rules import BatchRules
@@ -57,6 +55,25 @@ class Runner(Protocol):
         """The outputs asked for."""
 
 
+class Pause(Protocol):
+    """The wait of who asks in the event loop's thread, and goes on there as soon as it is told to."""
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether an outcome is still wanted."""
+
+    def set_result(self, result: Outputs, /) -> None:
+        """The answer."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """The refusal."""
+
+    def go_on(self) -> None:
+        """The wait is over; without an outcome, the request had better `submit`."""
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class _Waiting:
     """A request in the queue. `alike` is None where it is never joined to another; `by_rows`: it may be cut, and filled."""
@@ -69,7 +86,7 @@ class _Waiting:
     by_rows: bool
     alike: Hashable
     since: int
-    future: Future[Outputs] | Pause[Outputs]
+    future: Future[Outputs] | Pause
     taken: bool = False  # by who answers it: the engine's thread, who cancels it, or who gives the queue up
 
     def fits(self, other: "_Waiting") -> bool:
@@ -122,6 +139,7 @@ class ModelQueue:
         self._turn, self._steady = Turn(self._run_turn), Steady()
         self._least = 0  # rows that a run is filled up to at least
         self._held: deque[_Waiting] = deque()  # what runs at the end of this turn of the loop
+        self._pauses: list[Pause] = []  # of who waits for that
         self._waiting = self._rows = 0
         self._closed = self._ended = self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"{ENGINE_THREAD} {name}", daemon=True)
@@ -178,22 +196,32 @@ class ModelQueue:
         return not rows or _fits(rows, self._rules)
 
     def hold(
-        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
-    ) -> Pause[Outputs] | None:
-        """The wait of a request for the end of this turn of the loop, where all that are alike run together.
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        pause: Pause,
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        client: bytes | None = None,
+    ) -> bool:
+        """Whether a request is run at the end of this turn of the loop, with all that are alike: `pause` ends then.
 
-        It ends with the outputs, with the model's refusal, or with None: the request had better `submit`. None instead of
-        it where nothing is gained by waiting.
+        It is not where nothing is gained by waiting. `soon` calls something at the end of the turn.
+
+        Raises:
+            RequestError: As `submit` does.
         """
-        if self._rules is None or not self._quick or not may_pause() or signature not in self._joinable:
-            return None
-        if not self._turn.takes(asyncio.get_running_loop()) or self._waiting or not _is_small(inputs):
-            return None
-        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=Pause())
+        if self._rules is None or not self._quick or signature not in self._joinable:
+            return False
+        if not self._turn.takes(soon) or self._waiting or not _is_small(inputs):
+            return False
+        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=pause)
         if item.alike is None or not _fits(item.rows, self._rules):
-            return None
+            return False
         self._held.append(item)
-        return item.future if isinstance(item.future, Pause) else None
+        self._pauses.append(pause)
+        return True
 
     def submit(
         self,
@@ -261,7 +289,7 @@ class ModelQueue:
         *,
         deadline: float | None,
         client: bytes | None,
-        future: Future[Outputs] | Pause[Outputs],
+        future: Future[Outputs] | Pause,
     ) -> _Waiting:
         rules, rows, key = self._rules, count_rows(inputs), None
         by_rows = rules is not None and bool(rows) and signature in self._joinable
@@ -319,8 +347,8 @@ class ModelQueue:
 
     def _run_turn(self) -> None:
         """Run what came in this turn of the loop, and let those who asked go on."""
-        held, self._held = self._held, deque()
-        batches, rules = list(held), self._rules
+        held, pauses, rules = self._held, self._pauses, self._rules
+        self._held, self._pauses = deque(), []
         if rules is not None and self._running.acquire(blocking=False):
             try:
                 while held and not self._closed and self._quick:
@@ -335,9 +363,8 @@ class ModelQueue:
             finally:
                 self._least = 0
                 self._running.release()
-        for item in batches:
-            if isinstance(item.future, Pause):
-                item.future.go_on()
+        for pause in pauses:
+            pause.go_on()
 
     # ---- the engine's thread
 
