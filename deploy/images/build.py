@@ -39,7 +39,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 VERSION = os.environ.get("TACIT_IMAGE_TAG") or tacit.__version__
 # The time that stands at every file and image; it says nothing, so that it changes nothing.
-EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "1767225600"))
+_GIVEN_EPOCH = os.environ.get("SOURCE_DATE_EPOCH") or "1767225600"
+if not (_GIVEN_EPOCH.isascii() and _GIVEN_EPOCH.isdigit()):
+    sys.exit(f'Error: SOURCE_DATE_EPOCH is "{_GIVEN_EPOCH}"; expected seconds since 1970')
+EPOCH = int(_GIVEN_EPOCH)
 _MEASURE = "from tacit.evidence.issue.program import load_inventory as l; print(l({!r}).measurement().hex())"
 
 
@@ -277,12 +280,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=cache, help="what is kept between builds")
     parser.add_argument("--base", type=Path, default=None, help="folder with a base.tar (and busybox) made elsewhere")
     options = parser.parse_args()
-    for program in ("buildah", "podman"):
-        if shutil.which(program) is None:
-            sys.exit(f"Error: no {program}; apt-get install --no-install-recommends buildah podman runc")
     unknown = set(options.names) - {one.name for one in IMAGES}
     if unknown:
         sys.exit(f"Error: no image {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in IMAGES)}")
+    if options.base is not None and not (options.base / "base.tar").is_file():
+        sys.exit(
+            f"Error: there is no base.tar in {options.base}, which --base names; make one with deploy/images/base.sh"
+        )
+    for program in ("buildah", "podman"):
+        if shutil.which(program) is None:
+            sys.exit(f"Error: no {program}; apt-get install --no-install-recommends buildah podman runc")
     images = [one for one in IMAGES if not options.names or one.name in options.names]
     builder = Builder(options.cache, options.out or options.cache / "out", options.base)
     for name, digest in build_all(builder, images).items():

@@ -24,7 +24,7 @@ set -- --rm --name "${TACIT_CONTAINER:-tacit-$what}" --replace --network host --
     --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
     --tmpfs /run/tacit:rw,mode=1777 --tmpfs /tmp:rw,mode=1777 "$@"
 # Values stay out of the list of processes.
-for name in $(env | sed -n 's/^\(EDG_[A-Z_]*\|TACIT_[A-Z_]*\|OE_SIMULATION\)=.*/\1/p'); do
+for name in $(env | sed -n 's/^\(EDG_[A-Z0-9_]*\|TACIT_[A-Z0-9_]*\|OE_SIMULATION\)=.*/\1/p'); do
     case $name in
         TACIT_PLATFORM | TACIT_IMAGE | TACIT_CONTAINER | EDG_COORDINATOR_SEAL_DIR | EDG_MARBLE_UUID_FILE) ;;
         TACIT_COORDINATOR_PACKAGE | TACIT_COORDINATOR_CERTIFICATE | TACIT_COLLATERAL_BUNDLE | EDG_STARTUP_MANIFEST)

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fakes.command_line import run_main
 from fakes.coordinator import FakeCoordinator
+from tacit.pki import issue_self_signed
 
 WARNING = "Warning: skipping quote verification\n"
 MANIFEST = '{"Packages": {"p": {"Debug": true}}, "Marbles": {"m": {"Package": "p"}}}'
@@ -56,6 +58,45 @@ def test_a_server_that_is_no_coordinator_is_told_from_one(foreign: FakeCoordinat
     foreign.answers = {("GET", path): (200, b"<html>") for path in ("/api/v2/status", "/status")}
     done = run_main("status", foreign.host, "-i")
     assert "A coordinator's client API is on port 4433 unless" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "data", "shown"),
+    [
+        ("status", "/status", {"code": 3, "message": "\x1b[2Jgood"}, r"3: \x1b[2Jgood"),
+        ("manifest log", "/update", {"updateLog": ['{"user":"\x9b2J\u202eé"}']}, r'{"user":"\u009b2J\u202eé"}'),
+        (
+            "manifest update get --missing",
+            "/update-manifest",
+            {"manifest": "", "message": "", "missingUsers": ["a\x1b[2J", "b"]},
+            r"the update: [a\x1b[2J b]",
+        ),
+    ],
+)
+def test_what_it_calls_things_steers_no_terminal(words: str, path: str, data: object, shown: str) -> None:
+    with FakeCoordinator(tee=None, marked=None) as foreign:
+        foreign.answers["GET", f"/api/v2{path}"] = 200, json.dumps({"status": "success", "data": data}).encode()
+        done = run_main(*words.split(), foreign.host, "-i")
+    assert done.code == 0, done.err
+    assert shown in done.out
+    assert not set("\x1b\x9b\u202e") & set(done.out)
+
+
+ZEROS = "00" * 32
+MARK = {"entries": 3, "head": ZEROS, "epoch": 1, "stateHead": ZEROS, "signature": ""}
+
+
+@pytest.mark.parametrize("line", ["not JSON", "[1]", "3", "{}", '{"number": 1}', '{"begins": 3}', "[" * 5000])
+def test_a_line_that_is_no_entry_of_a_log_is_told(tmp_path: Path, line: str) -> None:
+    user = issue_self_signed([], common_name="u", now=datetime.now(UTC))
+    (tmp_path / "u.crt").write_bytes(user.certificate_pem)
+    (tmp_path / "u.key").write_bytes(user.key_pem)
+    with FakeCoordinator(tee=None, marked=None) as foreign:
+        page = {"status": "success", "data": {"after": 0, "head": ZEROS, "lines": [line], "mark": MARK}}
+        foreign.answers["GET", "/api/v2/log"] = 200, json.dumps(page).encode()
+        done = run_main("log", foreign.host, "-i", "-c", tmp_path / "u.crt", "-k", tmp_path / "u.key")
+    assert done.code == 1
+    assert "gave a line that is no entry of an audit log" in done.err
 
 
 def test_it_is_trusted_as_unattested_only_by_that_name(foreign: FakeCoordinator) -> None:

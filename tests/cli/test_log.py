@@ -15,7 +15,7 @@ import pytest
 from fakes.command_line import Outcome, run_main
 from fakes.core import UUID
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
-from tacit.cli.coordinator.log import _for_a_person
+from tacit.cli.coordinator.log import _beginning, _for_a_person
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import issue_self_signed
 
@@ -132,6 +132,38 @@ def test_a_log_is_read_on_from_where_it_was_kept(place: Place) -> None:
     assert "Entries 3 to" in run_main("log", "verify", "later.jsonl", place.host, "--after", "2").out
     assert "give" not in run_main("log", "verify", "later.jsonl", place.host, "--after", "2").err
     assert "--after 2" in run_main("log", "verify", "later.jsonl", place.host).err
+
+
+def test_what_an_export_says_of_checking_it_can_be_typed(place: Place) -> None:
+    said = place.log("--after", "1", "-o", "on.jsonl").out
+    command = said.partition("check it with: tacit ")[2].split()
+    assert command[-2:] == ["--after", "1"]
+    assert run_main(*command).code == 0, said
+
+
+def test_where_older_entries_are_gone_checking_begins_after_them() -> None:
+    assert _beginning(b'{"begins":{"after":1500,"head":"00"}}\n') == " --after 1500"
+    assert _beginning(b'{"number":1}\n') == ""
+
+
+def test_after_the_end_there_is_a_line_that_says_so(place: Place) -> None:
+    for words in ((), ("-o", "none.jsonl")):
+        done = place.log("--after", "99999", *words)
+        assert done.code == 0
+        assert "The log has no entry after 99999: it ends at entry" in done.err
+    assert "no entry after" not in place.log().err
+
+
+def test_an_export_from_before_the_log_was_seen_last_is_checked_as_that(place: Place) -> None:
+    place.log("-o", "old.jsonl")
+    place.activate()
+    assert run_main("status", place.host).code == 0
+    refused = run_main("log", "verify", "old.jsonl", place.host)
+    assert refused.code == 1
+    assert "say so with --older" in refused.err
+    done = run_main("log", "verify", "old.jsonl", place.host, "--older")
+    assert done.out.startswith("Entries 1 to ")
+    assert "an end that was cut off cannot be told" in done.err
 
 
 def test_whose_log_it_is_has_to_be_said(place: Place) -> None:

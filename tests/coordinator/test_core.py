@@ -231,6 +231,15 @@ def test_t25_a_user_is_the_exact_certificate() -> None:
             core.authenticate(certificate)
 
 
+def test_a_user_whose_name_is_empty_is_a_user() -> None:
+    """As at MarbleRun, whose manifests need no name there."""
+    manifest = secret_manifest()
+    manifest["Users"][""] = manifest["Users"].pop("owner")
+    core = make_coordinator().core
+    core.set_manifest(encode(manifest))
+    assert core.authenticate(OWNER.certificate_der) == ""
+
+
 @pytest.mark.parametrize(
     "names", [["key"], ["shared", "key"], ["own"], ["nope"], ["shared\0"], ["SHARED"], ["%73hared"], ["shared/../key"]]
 )

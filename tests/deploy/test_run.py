@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,28 @@ def test_a_file_that_a_variable_names_is_there_inside(what: str, variable: str, 
     gone = run(tmp_path, what, **{variable: "gone"})
     assert (gone.returncode, gone.stdout) == (1, "")
     assert gone.stderr == f"Error: {variable} is gone, and there is no such file\n"
+
+
+def test_a_variable_with_a_digit_in_its_name_goes_along(tmp_path: Path) -> None:
+    """So that the coordinator refuses what it has not, in place of starting without it."""
+    assert "EDG_K8S_STATE_NAME" in run(tmp_path, "coordinator", EDG_K8S_STATE_NAME="s").stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "said"),
+    [
+        (["no-such-image"], {}, "no image no-such-image; there are tacit-coordinator"),
+        (["--base", "/nowhere"], {}, "no base.tar in /nowhere"),
+        ([], {"SOURCE_DATE_EPOCH": "today"}, 'SOURCE_DATE_EPOCH is "today"; expected seconds'),
+    ],
+)
+def test_what_no_image_can_be_built_of_is_one_line(words: list[str], environ: dict[str, str], said: str) -> None:
+    env = {"PATH": os.environ["PATH"], **environ}
+    command = [sys.executable, RUN.with_name("build.py"), *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_t22_values_stay_out_of_the_list_of_processes(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ class FakeHelm:
         self.held: Release | None = None
         self.values: Mapping[str, Any] = {}
         self.ready = True
+        self.injector = True
 
     async def release(self, name: str = RELEASE) -> Release | None:
         return self.held
@@ -136,7 +137,7 @@ class FakeHelm:
         self.values = values
         self.held = Release("tacit-0.1.0", "deployed", 1)
         self.cluster.put(VOLUME_CLAIM, {**named("coordinator-pv-claim"), "status": {"phase": "Bound"}}, self.namespace)
-        for deployment, replicas in (("marblerun-coordinator", 1), ("marble-injector", 2)):
+        for deployment, replicas in (("marblerun-coordinator", 1), ("marble-injector", 2))[: 1 + self.injector]:
             self.cluster.put(DEPLOYMENT, a_deployment(deployment, replicas, ready=self.ready), self.namespace)
         self.cluster.put(WEBHOOK, named(f"marble-injector-{self.namespace}"))
         self.cluster.put(CLUSTER_ROLE, named(f"marble-injector-{self.namespace}"))

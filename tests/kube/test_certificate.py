@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fakes.cluster import FakeCluster
 from tacit.errors import ClusterAccessError, ClusterConflictError, ClusterError, InstallError
@@ -103,6 +106,24 @@ async def test_it_is_renewed_after_two_thirds_and_the_old_one_stays_trusted(clus
     assert first not in bundle(cluster)
 
 
+def a_certificate_with_names_that_nobody_can_read() -> dict[str, Any]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, NOW, NOW + LIFETIME)
+    names = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x82\x7f")
+    certificate = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    held = {"tls.crt": certificate.public_bytes(Encoding.PEM), "tls.key": key_pem}
+    return {name: base64.b64encode(pem).decode() for name, pem in held.items()}
+
+
+async def test_a_certificate_with_names_that_nobody_can_read_is_made_anew(cluster: FakeCluster) -> None:
+    data = a_certificate_with_names_that_nobody_can_read()
+    cluster.put(SECRET, {"metadata": {"name": "certificate"}, "data": data}, "marblerun")
+    upkeep = Upkeep(cluster, PLACE, clock=Clock())
+    await upkeep.look()
+    assert bundle(cluster)[0] == leaf(upkeep)
+
+
 @pytest.mark.parametrize(
     "data", [{"tls.crt": "!", "tls.key": ""}, {"tls.crt": "QQ==", "tls.key": "QQ=="}, {"tls.crt": 3}]
 )
@@ -146,7 +167,9 @@ async def test_a_failure_is_logged_and_what_is_held_serves_on(
     await upkeep.look()
     held = upkeep.credentials()
     clock.now = NOW + LIFETIME * 0.9
-    failures = iter([ClusterAccessError("nobody answers"), ClusterConflictError("changed")])
+    failures = iter(
+        [ClusterAccessError("nobody answers"), ClusterConflictError("changed"), ValueError("a fault of ours")]
+    )
 
     def interfere(verb: str, name: str) -> None:
         error = next(failures, None)

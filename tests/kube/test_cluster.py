@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -148,6 +150,39 @@ async def test_a_kubeconfig_that_is_none_is_one_line(content: str | None, tmp_pa
             pass
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def unusable(folder: Path, change: Callable[[dict[str, Any]], object]) -> str:
+    """What is said of a kubeconfig after a change."""
+    config = yaml.safe_load((folder / "kubeconfig").read_text())
+    change(config)
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    with pytest.raises(ClusterAccessError) as caught:
+        async with KubernetesCluster(kubeconfig=folder / "kubeconfig"):
+            pass
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"), [("echo expired >&2; exit 1", r"\(expired\); log in anew"), ("exit 1", "says nothing of why")]
+)
+async def test_a_program_for_credentials_that_fails_is_told(api: Api, tmp_path: Path, script: str, words: str) -> None:
+    way = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh", "args": ["-c", script]}
+    said = await unusable(tmp_path, lambda config: config["users"][0].update(user={"exec": way}))
+    assert re.search(f"kubeconfig names for credentials fails .*{words}", said)
+    assert "\n" not in said
+
+
+async def test_what_a_kubeconfig_lacks_is_named(api: Api, tmp_path: Path) -> None:
+    assert "it lacks 'current-context'" in await unusable(tmp_path, lambda config: config.pop("current-context"))
+
+
+async def test_a_key_that_a_kubeconfig_names_and_that_is_gone_is_told(api: Api, tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+        config["users"][0]["user"] = {"client-certificate": "/gone.crt", "client-key": "/gone.key"}
+
+    assert "a file with a certificate or key that it names is not there" in await unusable(tmp_path, change)
 
 
 async def test_keys_of_the_kubeconfig_do_not_stay_behind(

@@ -93,6 +93,15 @@ def test_without_a_certificate_it_says_where_one_belongs(tmp_path: Path) -> None
         read_files(tmp_path / "tls.crt", tmp_path / "tls.key")()
 
 
+@pytest.mark.parametrize("damaged", ["tls.crt", "tls.key"])
+def test_files_that_hold_no_pair_are_named(damaged: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(tmp_path)
+    (tmp_path / damaged).write_bytes(b"nonsense")
+    assert run(words(tmp_path, "--addr", "127.0.0.1:0"), {}) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'tls.crt'} and its key {tmp_path / 'tls.key'} cannot be used: " in said
+
+
 async def test_the_door_serves_and_takes_a_new_certificate_when_the_files_change(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

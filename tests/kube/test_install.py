@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fakes.cluster import FakeCluster, FakeHelm, Told, a_namespace
-from tacit.errors import ClusterRightError, InstallError
+from tacit.errors import ClusterRightError, InputError, InstallError
 from tacit.evidence.simulated.platform import generate_platform, refresh_platform, render_platform
 from tacit.kube.helm import Release
-from tacit.kube.install import Wish, install, make_values, platform_secret
+from tacit.kube.install import Wish, install, look, make_values, platform_secret
 from tacit.kube.objects import DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SIGNING_REQUEST, WEBHOOK
 from tacit.kube.places import Place, add_place, find_places, remove_place
 from tacit.kube.remove import remove
@@ -121,6 +121,67 @@ async def test_rights_for_the_injector_are_not_asked_where_none_is_installed(
     cluster.forbidden = {("create", "clusterroles"), ("list", "nodes"), ("get", "namespaces")}
     await install(cluster, helm, CHART, Wish(unattested=True, injection=False, timeout=0), Told())
     assert helm.values["marbleInjector"]["start"] is False
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Wish(unattested=True, domains=("a.example.org", "a b")), '"a b" is neither a name nor an address'),
+        (Wish(unattested=True, domains=("https://a.example.org",)), "expected such as coordinator.example.org"),
+        (Wish(unattested=True, client_port=2001), "both to have port 2001"),
+    ],
+)
+async def test_what_the_coordinator_would_not_start_with_is_refused_before_anything_is_made(
+    cluster: FakeCluster, helm: FakeHelm, wish: Wish, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        await install(cluster, helm, CHART, wish, Told())
+    assert cluster.changes == []
+
+
+def test_names_and_addresses_are_domains_of_a_coordinator() -> None:
+    names = ("localhost", "*.example.org", "a_b.example.org.", "10.0.0.1", "fd00::1")
+    assert make_values(Wish(domains=names), "a.b/c")["coordinator"]["hostname"] == ",".join(names)
+
+
+async def test_an_injector_that_a_value_switched_off_is_not_waited_for(cluster: FakeCluster, helm: FakeHelm) -> None:
+    helm.injector = False
+    told = Told()
+    await install(cluster, helm, CHART, Wish(unattested=True, more=("--set", "marbleInjector.start=false")), told)
+    assert [part.name for part in told.seen[-1]] == ["coordinator-pv-claim", "marblerun-coordinator"]
+
+
+async def test_who_sees_deployments_and_nothing_else_hears_how_they_are(cluster: FakeCluster, helm: FakeHelm) -> None:
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    cluster.forbidden = {
+        ("get", "persistentvolumeclaims"),
+        *(("list", one) for one in ("pods", "events", "replicasets")),
+    }
+    assert [part.name for part in await look(cluster, "marblerun")] == ["marble-injector", "marblerun-coordinator"]
+
+
+async def test_who_may_not_look_at_namespaces_prepares_one_and_takes_all_away(
+    cluster: FakeCluster, helm: FakeHelm
+) -> None:
+    await install(cluster, helm, CHART, SIMULATED, Told())
+    cluster.forbidden = {("get", "namespaces")}
+    assert any("SIMULATED" in line for line in await add_place(cluster, "default", owner="marblerun"))
+    await remove(cluster, helm, "marblerun", told := Told())
+    assert "Nothing is left of it" in list(told)
+
+
+async def test_whether_nodes_are_unseen_or_there_are_none_is_told_apart(cluster: FakeCluster, helm: FakeHelm) -> None:
+    told = Told()
+    cluster.forbidden = {("list", "nodes")}
+    await install(cluster, helm, CHART, Wish(timeout=0), told)
+    cluster.forbidden = set()
+    del cluster.objects[NODE.name, "", "node-0"]
+    await install(cluster, helm, CHART, Wish(timeout=0), told)
+    notes = [line for line in told if line.startswith("Note")]
+    assert [note.partition(", so")[0] for note in notes] == [
+        "Note: you may not list nodes",
+        "Note: the cluster has no node yet",
+    ]
 
 
 async def test_without_a_node_that_has_sgx_nothing_is_made(cluster: FakeCluster, helm: FakeHelm) -> None:

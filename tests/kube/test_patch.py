@@ -116,7 +116,7 @@ def test_a_label_for_a_container_that_is_not_there_is_told_to_whoever_made_the_p
     pod = msgspec.convert(a_pod({"name": "one"}, marblecontainer="two"), Pod)
     patch = patch_pod(pod, namespace="shop", uid=UID, settings=SETTINGS)
     assert patch is not None
-    assert "no such container (one)" in patch.warnings[0]
+    assert "no such container (one): none was prepared" in patch.warnings[0]
     assert all("containers" not in operation["path"] for operation in patch.operations)
 
 

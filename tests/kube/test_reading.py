@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from fakes.cluster import FakeCluster, a_deployment
-from tacit.cli.cluster.look import describe_nodes, describe_part
+from tacit.cli.cluster.look import describe_late, describe_nodes, describe_part
 from tacit.errors import (
     ClusterAccessError,
     ClusterConflictError,
@@ -26,7 +27,7 @@ from tacit.kube.forward import Target, find_pod, forwarded, parse_target
 from tacit.kube.hardware import choose_resource_key, describe_node, parse_resource_key
 from tacit.kube.helm import CHART, Helm, Release, chart_folder
 from tacit.kube.objects import POD, SERVICE
-from tacit.kube.readiness import Part, current_pods, describe_claim, describe_deployment
+from tacit.kube.readiness import Part, Trouble, current_pods, describe_claim, describe_deployment
 
 NFD = "feature.node.kubernetes.io"
 
@@ -188,6 +189,22 @@ def test_a_part_is_told_as_marbleruns_check_tells_it() -> None:
     assert describe_part(Part("Deployment", "marble-injector", 1, 2)) == "marble-injector pods ready: 1/2"
     missing = Part("Deployment", "marble-injector", 0, 1, is_installed=False)
     assert describe_part(missing) == "marble-injector is not installed on this cluster"
+    late = describe_late(Part("Deployment", "marble-injector", 1, 2), 60)
+    assert late == "deployment marble-injector was not ready after 60 seconds (1/2 pods available)"
+
+
+def test_what_a_cluster_says_steers_no_terminal() -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": "no \x1b[2Jsecret\nError: x\x9b"}
+    pod = {"metadata": {"name": "p"}, "status": {"containerStatuses": [{"state": {"waiting": waiting}}]}}
+    deployment = {"metadata": {"name": "d"}, "spec": {"replicas": 1}}
+    trouble = describe_deployment(deployment, [pod]).trouble
+    assert trouble is not None
+    assert trouble.text == "its container cannot be made: no [2Jsecret Error: x"
+
+
+def test_a_claim_without_a_volume_is_called_no_deployment() -> None:
+    late = describe_late(Part("PersistentVolumeClaim", "c", 0, 1, Trouble("no volume yet")), 60)
+    assert late == "PersistentVolumeClaim c was not ready after 60 seconds: no volume yet"
 
 
 # ---- the way through the cluster
@@ -256,6 +273,30 @@ def test_the_way_is_open_for_a_block_and_its_failure_is_heard() -> None:
         pass
 
 
+def test_what_went_wrong_is_heard_however_slowly_the_way_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(asyncio.SelectorEventLoop):
+        is_ending = False
+
+        def close(self) -> None:
+            self.is_ending = True
+            time.sleep(0.1)
+            super().close()
+
+        def call_soon_threadsafe(self, *words: Any, **more: Any) -> asyncio.Handle:
+            if self.is_ending:
+                raise RuntimeError("Event loop is closed")
+            return super().call_soon_threadsafe(*words, **more)
+
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[FakeCluster]:
+        raise InstallError("nobody is there")
+        yield FakeCluster()
+
+    monkeypatch.setattr(asyncio, "new_event_loop", Slow)
+    with pytest.raises(InstallError, match="nobody is there"), forwarded(broken, Target("api", "marblerun", 1)):
+        pass
+
+
 # ---- helm
 
 
@@ -317,6 +358,12 @@ async def test_a_release_is_read_from_its_history(tmp_path: Path, monkeypatch: p
             InstallError,
             "knows no Issuer of cert-manager.io/v1.*CRD",
         ),
+        (
+            'Error: UPGRADE FAILED: PersistentVolumeClaim "c" is invalid: spec: Forbidden: spec is immutable after creation',
+            InstallError,
+            "give the storageClass and storageSize that it was made with.*`tacit uninstall`",
+        ),
+        ("Error: it is 3\n\nUse --debug flag to render out invalid YAML\n", InstallError, "^helm: it is 3$"),
         ("WARNING: x\nError: INSTALLATION FAILED: values don't\nmeet", InstallError, "^helm: values don't meet$"),
     ],
 )

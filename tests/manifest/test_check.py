@@ -262,6 +262,21 @@ def test_what_is_weak_is_warned_of(sections: dict[str, Any], words: str) -> None
     assert any(words in warning for warning in check(**sections))
 
 
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ({}, 1),
+        ({"AcceptedTCBStatuses": ["UpToDate"]}, 1),
+        ({"AcceptedTCBStatuses": ["NotRated"]}, 0),
+        ({"MinimumTCB": {"snp": 1}}, 0),
+    ],
+)
+def test_a_package_of_snp_that_no_evidence_fits_is_warned_of(more: dict[str, Any], warned: int) -> None:
+    server = {"TEE": "snp", "Measurements": {"MEASUREMENT": "ab" * 48}, **more}
+    warnings = check(Packages={"server": server})
+    assert len([one for one in warnings if "AMD rates no platforms" in one]) == warned
+
+
 def test_an_unused_debug_package_is_warned_of_once() -> None:
     server = {"UniqueID": UNIQUE_ID}
     warnings = check(Packages={"server": server, "spare": {"Debug": True}})

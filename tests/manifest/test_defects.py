@@ -38,6 +38,11 @@ def test_a_manifest_that_makes_sense_has_none() -> None:
         ({"Secrets": {"s": {"Type": "plain"}}}, "Secrets.s", "unsupported secret of type plain"),
         ({"Secrets": {"s": {"Type": "cert-ecdsa", "Size": 1}}}, "Secrets.s", "does not map to a supported curve"),
         ({"Secrets": {"s": {"Type": "cert-ed25519", "Size": 256}}}, "Secrets.s", "none is expected, got: 256"),
+        (
+            {"Secrets": {"s": {"Type": "symmetric-key", "Size": 65288}}},
+            "Secrets.s",
+            "secret s has 65288 bits; at most 65280 are derived for one marble",
+        ),
         ({"Secrets": {"s": {"Type": "symmetric-key", "Size": 2**63}}}, "Secrets.s", "invalid secret size: s"),
         ({"RecoveryKeys": {"k": "x"}}, "RecoveryKeys.k", "expected an RSA key as PEM"),
         ({"Config": {"SealMode": "x"}}, "Config", "unknown seal mode: x"),

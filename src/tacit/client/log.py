@@ -196,7 +196,8 @@ def _check_seen(seen: LogPosition | None, *, passed: bool, begins: LogPosition, 
         return
     if seen.number > ends.number:
         raise RollbackError(
-            f"the export ends at entry {ends.number}, and the log was seen at {seen.number} before: it is an older one"
+            f"the export ends at entry {ends.number}, and the log was seen at {seen.number}: it is an older one, or its end "
+            "was cut off. Export it anew; of one that was made before that, say so with --older"
         )
     raise RollbackError(
         f"the export tells another history than the one that was seen: entry {seen.number} had head "

@@ -27,12 +27,12 @@ def authenticate(manifest: Manifest | None, certificate: bytes | None) -> str:
     Raises:
         UnauthorizedError: there is no such user, no certificate or no manifest yet.
     """
-    found = ""
+    found = None
     for name, user in (manifest.users if manifest else {}).items():
         # Every user is compared, so that the time taken does not tell which one it was.
         if certificate and user.certificate and hmac.compare_digest(user.certificate, certificate):
             found = name
-    if not found:
+    if found is None:
         raise UnauthorizedError("unauthorized user: client certificate did not match any MarbleRun users")
     return found
 

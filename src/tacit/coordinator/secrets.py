@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tacit.errors import ManifestError, PkiError, SecretError
 from tacit.manifest import Manifest
+from tacit.manifest.material import MAX_DERIVED_SIZE
 from tacit.manifest.model import SecretRule
 from tacit.manifest.template import TemplateSecret
 from tacit.pki import CertificateRequest, KeyPair, issue_secret_certificate
@@ -27,7 +28,6 @@ from tacit.pki.keys import public_key_of
 DEFAULT_VALIDITY = 365  # days, where the manifest says nothing
 ROOT_SECRET_SIZE = 32  # bytes
 MAX_PLACEHOLDER = 64 << 10  # bytes
-MAX_DERIVED = 255 * 32  # bytes that HKDF-SHA256 gives
 
 Random = Callable[[int], bytes]
 
@@ -178,8 +178,8 @@ def derive_symmetric(root_secret: bytes, name: str, marble: Marble, *, size: int
     Raises:
         SecretError: more than HKDF can give.
     """
-    if size // 8 > MAX_DERIVED:
-        raise SecretError(f"secret {name} has {size} bits; at most {8 * MAX_DERIVED} are derived for one marble")
+    if size > MAX_DERIVED_SIZE:
+        raise SecretError(f"secret {name} has {size} bits; at most {MAX_DERIVED_SIZE} are derived for one marble")
     info = b"" if marble.disable_binding else marble.type.encode()
     salt = (marble.uuid + name).encode()
     return HKDF(SHA256(), size // 8, salt, info).derive(root_secret)

@@ -294,5 +294,20 @@ def _no_cluster(where: str) -> Iterator[None]:
         detail = " ".join(str(exc).split())[:200] or type(exc).__name__
         raise ClusterAccessError(f"the cluster of {where} does not answer ({detail}); {advice}") from exc
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, yaml.YAMLError) as exc:
-        detail = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise ClusterAccessError(f"{where} names no cluster that can be used ({detail}); {advice}") from exc
+        raise ClusterAccessError(f"{where} names no cluster that can be used ({_unusable(exc)}); {advice}") from exc
+    except RuntimeError as exc:
+        if type(exc) is not RuntimeError:
+            raise  # a fault of ours
+        # kr8s says so where the program that a kubeconfig names for credentials fails, and what that complained of.
+        detail = " ".join(str(exc).partition("\n")[2].split())[:300] or "and says nothing of why"
+        raise ClusterAccessError(
+            f"the program that {where} names for credentials fails ({detail}); log in anew with it, and try `kubectl version`"
+        ) from exc
+
+
+def _unusable(exc: Exception) -> str:
+    if isinstance(exc, KeyError):
+        return f"it lacks {exc}"
+    if isinstance(exc, FileNotFoundError) and exc.filename is None:
+        return "a file with a certificate or key that it names is not there"
+    return " ".join(str(exc).split())[:200] or type(exc).__name__

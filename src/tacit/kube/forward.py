@@ -101,8 +101,9 @@ class _Way:
         except Exception as exc:  # it is whoever waits for the port that is to hear of it
             self._error = exc
         finally:
-            self._there.set()
+            # Closed first: whoever waits is to find a loop that it can stop, or one that has ended, and none in between.
             self._loop.close()
+            self._there.set()
 
     async def _keep(self) -> None:
         async with self._open() as cluster:

@@ -21,6 +21,7 @@ _BESIDE = Path(__file__).parents[3] / "deploy" / "charts"  # in a checkout
 _PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"})
 _VERSION = re.compile(r"v([0-9]+)\.")
 _OLDEST = 3
+_ADVICE = "Use --debug flag to render out invalid YAML"  # an option of helm's, which nobody here can give
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +118,28 @@ def _explain(text: str) -> ClusterAccessError | ClusterConflictError | ClusterRi
         return ClusterRightError(f"not allowed on this cluster: {said}")
     if "another operation" in said:
         return ClusterConflictError(f"somebody else installs at this moment, or was interrupted: {said}")
-    if "cannot be imported into the current release" in said or "invalid ownership metadata" in said:
-        return InstallError(f"something of the same name is there already, and helm did not make it: {said}")
-    if (kind := re.search(r'no matches for kind "(\w+)" in version "([\w./-]+)"', said)) is not None:
-        return InstallError(
-            f"this cluster knows no {kind[1]} of {kind[2]}: it is too old for the chart, or the CRD of that kind is missing"
-        )
     if "cluster unreachable" in said.lower() or "connection refused" in said:
         return ClusterAccessError(f"helm does not reach the cluster: {said}")
-    return InstallError(f"helm: {said}")
+    return InstallError(_way_out(said))
+
+
+def _way_out(said: str) -> str:
+    if "cannot be imported into the current release" in said or "invalid ownership metadata" in said:
+        return f"something of the same name is there already, and helm did not make it: {said}"
+    if (kind := re.search(r'no matches for kind "(\w+)" in version "([\w./-]+)"', said)) is not None:
+        return f"this cluster knows no {kind[1]} of {kind[2]}: it is too old for the chart, or the CRD of that kind is missing"
+    if "PersistentVolumeClaim" in said and "immutable after creation" in said:
+        return (
+            "the volume of the sealed state stays as it was made: give the storageClass and storageSize that it was made with, "
+            f"or begin anew after `tacit uninstall`, which takes the state away: {said}"
+        )
+    return f"helm: {said}"
 
 
 def _line(text: str) -> str:
     """What is wrong, in one line: what follows the last `Error:`, without helm's own preface."""
     _, found, after = text.rpartition("Error: ")
-    line = " ".join((after if found else text).split())
+    line = " ".join((after if found else text).replace(_ADVICE, "").split())
     for preface in ("INSTALLATION FAILED: ", "UPGRADE FAILED: "):
         line = line.removeprefix(preface)
     return line[:700]

@@ -13,12 +13,14 @@ Each step finds what an interrupted one left, and goes on from there.
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from tacit.errors import ClusterConflictError, ClusterRightError, InstallError, PlatformError
+from tacit.errors import ClusterConflictError, ClusterRightError, InputError, InstallError, PlatformError
 from tacit.evidence.simulated.platform import SimulatedPlatform, parse_platform, render_platform
 from tacit.kube.hardware import choose_resource_key, describe_node, offers_resource, parse_resource_key
 from tacit.kube.helm import CHART, RELEASE, Release
@@ -62,7 +64,10 @@ _RIGHTS: tuple[tuple[str, Kind], ...] = (
 _INJECTOR_RIGHTS: tuple[tuple[str, Kind], ...] = tuple(
     ("create", kind) for kind in (DISRUPTION_BUDGET, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, WEBHOOK)
 )
+_T = TypeVar("_T")
 _SETTLE = 1.0  # seconds between two looks
+# What the coordinator takes; what it does not would be said by its log alone.
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 class HelmLike(Protocol):
@@ -115,6 +120,12 @@ class Wish:
 
 def make_values(wish: Wish, key: str) -> dict[str, Any]:
     """The values of the chart that say what is wished; `key` is the resource that stands for the TEE. Raises: InputError."""
+    if wish.client_port == wish.mesh_port:
+        raise InputError(
+            f"the client API and the mesh API are both to have port {wish.mesh_port}; name another for one"
+        )
+    for domain in wish.domains:
+        _check_domain(domain)
     coordinator: dict[str, Any] = {
         "hostname": ",".join(wish.domains),
         "clientServerPort": wish.client_port,
@@ -138,6 +149,16 @@ def make_values(wish: Wish, key: str) -> dict[str, Any]:
     return values
 
 
+def _check_domain(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError:
+        if not _DNS_NAME.fullmatch(text):
+            raise InputError(
+                f'"{text}" is neither a name nor an address; expected such as coordinator.example.org or 10.0.0.1'
+            ) from None
+
+
 async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, watcher: Watcher) -> None:
     """Install, and see it come up.
 
@@ -148,14 +169,15 @@ async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, wat
     """
     watcher.step(f"Kubernetes {await cluster.version()}")
     await check_rights(cluster, wish)
-    key = wish.resource_key or choose_resource_key(await _nodes(cluster))
+    key = wish.resource_key or choose_resource_key(await _nodes(cluster) or [])
+    values = make_values(wish, key)
     if not wish.pretends:
         await check_hardware(cluster, key, watcher)
     await ensure_namespace(cluster, wish.namespace, watcher)
     await take_up(cluster, helm, wish.namespace, watcher)
     if wish.simulation:
         await ensure_platform(cluster, wish.namespace, wish.platform, watcher)
-    await helm.install(chart, make_values(wish, key), wish.more)
+    await helm.install(chart, values, wish.more)
     watcher.step(f"Chart {chart.name} installed as the release {RELEASE}")
     if wish.wait:
         await wait_until_ready(cluster, wish, watcher)
@@ -164,7 +186,7 @@ async def install(cluster: Cluster, helm: HelmLike, chart: Path, wish: Wish, wat
 async def check_rights(cluster: Cluster, wish: Wish) -> None:
     """All that will be needed, asked before anything is made. Raises: ClusterRightError."""
     wanted = [*_RIGHTS, *(_INJECTOR_RIGHTS if wish.injection else ())]
-    if await _namespace(cluster, wish.namespace) is None:
+    if await find_namespace(cluster, wish.namespace) is None:
         wanted.insert(0, ("create", NAMESPACE))
     allowed = await asyncio.gather(*(cluster.may(verb, kind, namespace=wish.namespace) for verb, kind in wanted))
     missing = [f"{verb} {kind.plural}" for (verb, kind), ok in zip(wanted, allowed, strict=True) if not ok]
@@ -175,18 +197,20 @@ async def check_rights(cluster: Cluster, wish: Wish) -> None:
         )
 
 
-async def _namespace(cluster: Cluster, name: str) -> Object | None:
-    try:
-        return await cluster.get(NAMESPACE, name)
-    except ClusterRightError:
-        return {}  # who may not look may still be at home in it
+async def find_namespace(cluster: Cluster, name: str) -> Object | None:
+    """A namespace, None where there is none; empty for whoever may not look, and may still be at home in it."""
+    return await _if_allowed(cluster.get(NAMESPACE, name), {})
 
 
-async def _nodes(cluster: Cluster) -> list[Object]:
+async def _if_allowed(asked: Awaitable[_T], otherwise: _T) -> _T:
     try:
-        return await cluster.find(NODE)
+        return await asked
     except ClusterRightError:
-        return []  # some may install and not look at nodes
+        return otherwise
+
+
+async def _nodes(cluster: Cluster) -> list[Object] | None:
+    return await _if_allowed(cluster.find(NODE), None)  # some may install and not look at nodes
 
 
 async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
@@ -194,7 +218,8 @@ async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
     name = parse_resource_key(key).key
     nodes = await _nodes(cluster)
     if not nodes:
-        watcher.step("Note: you may not list nodes, so whether one has the TEE is not known")
+        why = "you may not list nodes" if nodes is None else "the cluster has no node yet"
+        watcher.step(f"Note: {why}, so whether one has the TEE is not known")
         return
     able = [name_of(node) for node in nodes if offers_resource(node, name)]
     if able:
@@ -212,7 +237,7 @@ async def check_hardware(cluster: Cluster, key: str, watcher: Watcher) -> None:
 
 async def ensure_namespace(cluster: Cluster, name: str, watcher: Watcher) -> None:
     """The namespace, made if it is not there. Raises: InstallError."""
-    found = await _namespace(cluster, name)
+    found = await find_namespace(cluster, name)
     if found is None:
         value = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {MADE_BY: US}}}
         try:
@@ -310,6 +335,8 @@ async def wait_until_ready(
     end = time() + wish.timeout
     while True:
         found = await look(cluster, wish.namespace, injection=wish.injection)
+        # All is made by now. What is not there was switched off with a value of the chart's.
+        found = [part for part in found if part.is_installed or part.name == COORDINATOR]
         watcher.parts(found)
         if all(part.is_ready for part in found):
             return
@@ -334,10 +361,12 @@ def _why_not(parts: Sequence[Part], lost: Part | None, wish: Wish) -> str:
 async def look(cluster: Cluster, namespace: str, *, injection: bool = True) -> list[Part]:
     """How far the parts are that one waits for. Raises: ClusterError."""
     names = [INJECTOR, COORDINATOR] if injection else [COORDINATOR]
-    claim = await cluster.get(VOLUME_CLAIM, CLAIM, namespace=namespace)
     deployments = [await cluster.get(DEPLOYMENT, name, namespace=namespace) for name in names]
-    pods, events = await cluster.find(POD, namespace=namespace), await cluster.find(EVENT, namespace=namespace)
-    sets = await cluster.find(REPLICA_SET, namespace=namespace)
+    # What says why something is not ready; some may see Deployments and nothing else.
+    claim = await _if_allowed(cluster.get(VOLUME_CLAIM, CLAIM, namespace=namespace), None)
+    pods, events, sets = [
+        await _if_allowed(cluster.find(kind, namespace=namespace), []) for kind in (POD, EVENT, REPLICA_SET)
+    ]
     found: list[Part] = [] if claim is None else [describe_claim(claim, events)]
     for name, deployment in zip(names, deployments, strict=True):
         if deployment is None:

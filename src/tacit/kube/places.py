@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tacit.errors import InstallError
 from tacit.evidence.simulated.platform import render_platform
-from tacit.kube.install import MADE_BY, OWNER, PLATFORM_SECRET, US, platform_secret, read_platform
-from tacit.kube.objects import NAMESPACE, POD, SECRET, Cluster, labels_of
+from tacit.kube.install import MADE_BY, OWNER, PLATFORM_SECRET, US, find_namespace, platform_secret, read_platform
+from tacit.kube.objects import POD, SECRET, Cluster, labels_of
 
 _TYPE_LABEL = "marblerun/marbletype"
 
@@ -22,7 +22,7 @@ class Place:
 
 async def add_place(cluster: Cluster, name: str, *, owner: str) -> list[str]:
     """Prepare a namespace; lines about it. `owner` is the coordinator's. Raises: InstallError, ClusterError."""
-    if await cluster.get(NAMESPACE, name) is None:
+    if await find_namespace(cluster, name) is None:
         raise InstallError(f"there is no namespace {name}; make it first: kubectl create namespace {name}")
     lines = [f"Namespace {name}: pods with the label {_TYPE_LABEL} are marbles there, as everywhere; no more is needed"]
     source = await cluster.get(SECRET, PLATFORM_SECRET, namespace=owner)

@@ -140,5 +140,5 @@ def _latest(name: str, events: Iterable[Object], *, normal: bool = False) -> str
 
 def _short(message: object) -> str:
     """A message as one line; of a long one the end, where the cause stands."""
-    text = " ".join(str(message or "").split())
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(message or "")).split())
     return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tacit.errors import ClusterRightError, InstallError
 from tacit.kube.helm import RELEASE
-from tacit.kube.install import MADE_BY, OWNER, PLATFORM_SECRET, US, HelmLike, Watcher
+from tacit.kube.install import MADE_BY, OWNER, PLATFORM_SECRET, US, HelmLike, Watcher, find_namespace
 from tacit.kube.objects import (
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
@@ -50,7 +50,7 @@ async def remove(cluster: Cluster, helm: HelmLike, namespace: str, watcher: Watc
         InstallError: nothing is installed there, or something does not go.
         ClusterError: what else the cluster refuses.
     """
-    found = await cluster.get(NAMESPACE, namespace)
+    found = await find_namespace(cluster, namespace)
     release = None if found is None else await helm.release()
     left = [] if found is None else await _ours(cluster, namespace)
     made = found is not None and labels_of(found).get(MADE_BY) == US

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from tacit.errors import ManifestError
 from tacit.evidence.claims import PROGRAM_REGISTERS, REGISTERS, TCB_COMPONENTS, WEAKNESSES, Tee
 from tacit.manifest.access import UPDATE_MANIFEST
+from tacit.manifest.appraise import NOT_RATED
 from tacit.manifest.model import (
     SECRET_TYPES,
     ClientRule,
@@ -400,6 +401,15 @@ def _warn_of_package(name: str, package: Package, *, used: bool) -> Iterator[str
             yield from package_defects(name, package)
     if "Revoked" in (package.accepted_tcb_statuses or ()):
         yield f"Packages.{name}.AcceptedTCBStatuses: Revoked is never accepted, also when it is listed"
+    if (
+        _layout(package) is Tee.SNP
+        and not package.minimum_tcb
+        and NOT_RATED not in (package.accepted_tcb_statuses or ())
+    ):
+        yield (
+            f"Packages.{name}: no evidence fits, for AMD rates no platforms: name the lowest versions in MinimumTCB, or say "
+            f'"AcceptedTCBStatuses": ["{NOT_RATED}"]'
+        )
     for given, field in ((package.unique_id, "UniqueID"), (package.signer_id, "SignerID")):
         if given == b"":
             yield f"Packages.{name}.{field}: not 64 hexadecimal digits: no enclave can match it"

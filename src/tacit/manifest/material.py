@@ -20,6 +20,9 @@ from tacit.pki.keys import CERTIFICATE_ERRORS
 MAX_SYMMETRIC_SIZE = 8 * 65536
 """Bits of a generated symmetric key."""
 
+MAX_DERIVED_SIZE = 8 * 255 * 32
+"""Bits of one that each marble has for its own: what HKDF-SHA256 gives."""
+
 MIN_RSA = 1024
 """Bits of a recovery key: what Go's library encrypts to, and makes."""
 
@@ -164,6 +167,8 @@ def secret_defect(name: str, rule: SecretRule) -> str:
     match rule.type:
         case "symmetric-key" if size == 0 or size % 8 or size > MAX_SYMMETRIC_SIZE:
             defect = f"invalid secret size: {name}"
+        case "symmetric-key" if size > MAX_DERIVED_SIZE and not rule.shared:
+            defect = f"secret {name} has {size} bits; at most {MAX_DERIVED_SIZE} are derived for one marble"
         case "plain":
             defect = f"secret {name} is invalid: unsupported secret of type plain"
         case "cert-rsa" | "cert-ecdsa" | "cert-ed25519":

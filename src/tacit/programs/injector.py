@@ -34,11 +34,12 @@ from typing import Any
 
 from tacit import __version__
 from tacit.edge.server import serve_http
-from tacit.errors import ClusterAccessError, FileInputError, InputError, TacitError, UsageError
+from tacit.errors import ClusterAccessError, FileInputError, InputError, PkiError, TacitError, UsageError
 from tacit.kube.hardware import INTEL_EPC, parse_resource_key
 from tacit.kube.injector.patch import Settings
 from tacit.kube.injector.upkeep import Place, Upkeep
 from tacit.kube.injector.webhook import MAX_REVIEW, PORT, Webhook
+from tacit.pki import parse_key_pair
 from tacit.pki.keys import Credentials
 from tacit.pki.tls import server_context
 from tacit.programs.arguments import Parser, fail
@@ -130,7 +131,7 @@ async def serve(config: Config) -> None:
         if config.place is not None:
             credentials = await _keep_certificate(stack, config.place)
         else:
-            credentials = read_files(*config.files) if config.files else _nothing
+            credentials = _checked_files(*config.files) if config.files else _nothing
         tls = server_context(credentials, client_certificates="none", alpn=["h2", "http/1.1"])
         host, port = config.address
         handle = Webhook(config.settings).handle
@@ -163,6 +164,18 @@ async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _checked_files(certificate: Path, key: Path) -> Credentials:
+    """Credentials from files that hold a pair now. Raises: FileInputError."""
+    credentials = read_files(certificate, key)
+    try:
+        parse_key_pair(*credentials())
+    except PkiError as exc:
+        raise FileInputError(
+            f"the webhook's certificate {certificate} and its key {key} cannot be used: {exc}"
+        ) from exc
+    return credentials
 
 
 def read_files(certificate: Path, key: Path) -> Credentials:

@@ -1,14 +1,14 @@
 {{/* What selects the server's pods. */}}
 {{- define "tacit-serve.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: server
 {{- end }}
 
 {{/* What every object says of itself. */}}
 {{- define "tacit-serve.labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: tacit
@@ -18,14 +18,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* An image: call with a list of the root and the repository. */}}
 {{- define "tacit-serve.image" -}}
 {{- $root := index . 0 -}}
-{{ with $root.Values.image.registry }}{{ . }}/{{ end }}{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $tag := $root.Values.image.tag -}}
+{{/* A number of a file of values is a fraction here, and would be written with an exponent. */}}
+{{- if kindIs "float64" $tag }}{{ $tag = int64 $tag }}{{ end -}}
+{{ with $root.Values.image.registry }}{{ . }}/{{ end }}{{ index . 1 }}:{{ $tag | default $root.Chart.AppVersion }}
 {{- end }}
 
 {{- define "tacit-serve.pullSecrets" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . }}
+  - name: {{ kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -93,7 +93,7 @@ def install_(
         timeout=timeout,
         wait=wait,
     )
-    _run_install(wish, chart_folder(CHART) if chart is None else chart)
+    _run_install(wish, chart_folder(CHART) if chart is None else _chart(chart))
     typer.echo(_next_steps(wish))
 
 
@@ -138,6 +138,12 @@ def uninstall() -> None:
 def _file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"there is no file {path}; --values names a file with values of the chart")
+    return path
+
+
+def _chart(path: Path) -> Path:
+    if not (path / "Chart.yaml").is_file() and not path.is_file():
+        raise InputError(f"there is no chart at {path}; --chart names a folder with a Chart.yaml, or an archive of one")
     return path
 
 

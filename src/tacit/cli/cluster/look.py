@@ -89,10 +89,7 @@ def check(
         typer.echo(json.dumps(shown))
     late = next((one for one in parts if not one.is_ready), None)
     if late is not None:
-        why = f": {late.trouble.text}" if late.trouble else ""
-        raise InstallError(
-            f"deployment {late.name} was not ready after {timeout} seconds ({late.ready}/{late.wanted} pods available){why}"
-        )
+        raise InstallError(describe_late(late, timeout))
 
 
 async def _wait(namespace: str, seconds: int, *, quiet: bool) -> list[Part]:
@@ -120,6 +117,16 @@ def describe_part(part: Part) -> str:
         return f"{part.name} is not installed on this cluster"
     trouble = f" ({part.trouble.text})" if part.trouble else ""
     return f"{part.name} pods ready: {part.ready}/{part.wanted}{trouble}"
+
+
+def describe_late(part: Part, seconds: int) -> str:
+    """What was waited for in vain; about a deployment in the words of MarbleRun's command line."""
+    why = f": {part.trouble.text}" if part.trouble else ""
+    if part.kind != "Deployment":
+        return f"{part.kind} {part.name} was not ready after {seconds} seconds{why}"
+    return (
+        f"deployment {part.name} was not ready after {seconds} seconds ({part.ready}/{part.wanted} pods available){why}"
+    )
 
 
 def coordinator_version() -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tacit.cli.files import FormatOption, check_format
-from tacit.cli.trust.flags import current_flags
+from tacit.cli.trust.flags import check_namespace, current_flags
 from tacit.cli.trust.through import open_cluster
 from tacit.kube.objects import Cluster
 from tacit.kube.places import add_place, find_places, remove_place
@@ -34,7 +34,7 @@ def add(names: Annotated[list[str], typer.Argument(metavar="NAMESPACE...", help=
     Example: tacit namespace add tensorflow
     """
     owner = current_flags().namespace
-    for name in names:
+    for name in [check_namespace(name) for name in names]:
         for line in _ask(partial(add_place, name=name, owner=owner)):
             typer.echo(line)
 
@@ -69,5 +69,5 @@ def remove(name: NameArgument) -> None:
     Example: tacit namespace remove tensorflow
     """
     owner = current_flags().namespace
-    for line in _ask(partial(remove_place, name=name, owner=owner)):
+    for line in _ask(partial(remove_place, name=check_namespace(name), owner=owner)):
         typer.echo(line)

@@ -18,13 +18,14 @@ from tacit.cli.files import (
     OutputOption,
     check_format,
     load_key_pair,
+    printable,
     read_input,
     write_output,
 )
 from tacit.cli.trust import HostArgument, InsecureOption, open_store, reach, while_doing
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.log import export_log, verify_export
-from tacit.errors import FileInputError, InputError, NotTrustedError
+from tacit.errors import FileInputError, InputError, NotTrustedError, PeerError
 
 _ABOUT = ("number", "time", "event", "salt")
 
@@ -75,12 +76,35 @@ def show(
         if output is not None:
             written = [line + b"\n" for line in lines]
             write_output(output, b"".join(written))
-            typer.echo(f"Log written to {output}; check it with: tacit log verify {output} {host}")
-            return
-        for line in lines:
-            text = line.decode() if form == "json" else _for_a_person(line)
-            if text:
-                typer.echo(text)
+            typer.echo(
+                f"Log written to {output}; check it with: tacit log verify {output} {host}{_beginning(written[0])}"
+            )
+            last = written[-1]
+        else:
+            last = _print(lines, form)
+    _note_end(last, after)
+
+
+def _beginning(first: bytes) -> str:
+    """What `verify` has to be told where an export does not begin with the first entry."""
+    begins = json.loads(first).get("begins") if first.startswith(b'{"begins":') else None
+    return f" --after {begins['after']}" if begins else ""
+
+
+def _print(lines: Iterator[bytes], form: str) -> bytes:
+    """The last line, which is the mark."""
+    line = b""
+    for line in lines:
+        text = line.decode() if form == "json" else _for_a_person(line)
+        if text:
+            typer.echo(text)
+    return line
+
+
+def _note_end(mark: bytes, after: int) -> None:
+    entries = json.loads(mark)["mark"]["entries"]
+    if entries <= after:
+        typer.echo(f"The log has no entry after {after}: it ends at entry {entries}", err=True)
 
 
 @app.command()
@@ -93,24 +117,29 @@ def verify(
         Path | None, typer.Option("--root", help="The root certificate (PEM), in place of HOST:PORT.")
     ] = None,
     after: Annotated[int, typer.Option("--after", min=0, help="The export begins after this entry.")] = 0,
+    older: Annotated[bool, typer.Option("--older", help="It was made before this client saw the log last.")] = False,
     output: FormatOption = "text",
 ) -> None:
     """Check an export: nothing is missing, moved or altered, and the coordinator's root key signed its end.
 
-    Works without the coordinator. What this client remembers of it must be in the log too.
+    Works without the coordinator. What this client remembers of it must be in the log too; of an export that was made
+    earlier `--older` says so, and then an end that was cut off cannot be told.
 
     Example: tacit log verify log.jsonl localhost:4433
     """
     check_format(output)
     certificate = _root(host, root)
     seen = open_store().load_sighting(certificate.public_bytes(Encoding.DER))
-    verified = verify_export(_lines(file), certificate, after=after, seen=None if seen is None else seen.log)
+    log = None if seen is None or older else seen.log
+    verified = verify_export(_lines(file), certificate, after=after, seen=log)
     first = verified.begins.number + 1
     if output == "json":
         typer.echo(json.dumps({"first": first, "last": verified.ends.number, "epoch": verified.epoch}))
     else:
         typer.echo(f"Entries {first} to {verified.ends.number} are whole and signed, with state {verified.epoch}")
-    if seen is None or seen.log is None:
+    if older:
+        typer.echo("Not compared with what was seen of this log, so an end that was cut off cannot be told", err=True)
+    elif log is None:
         typer.echo("Nothing was remembered of this coordinator, so a log that ends too early cannot be told", err=True)
 
 
@@ -141,14 +170,20 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _for_a_person(line: bytes) -> str:
-    """One entry as a line of text; nothing for the mark."""
-    said: dict[str, Any] = json.loads(line)
-    if "mark" in said:
-        return ""
-    if "begins" in said:
-        return f"(entries up to {said['begins']['after']} are not here)"
-    details = " ".join(f"{name}={_shown(value)}" for name, value in said.items() if name not in _ABOUT)
-    return f"{said['number']:>6}  {said['time']}  {said['event']}  {details}".rstrip()
+    """One entry as a line of text; nothing for the mark. Raises: PeerError."""
+    try:
+        said: dict[str, Any] = json.loads(line)
+        if "mark" in said:
+            return ""
+        if "begins" in said:
+            return f"(entries up to {said['begins']['after']} are not here)"
+        details = " ".join(f"{name}={_shown(value)}" for name, value in said.items() if name not in _ABOUT)
+        return printable(f"{said['number']:>6}  {said['time']}  {said['event']}  {details}".rstrip())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise PeerError(
+            f"the coordinator gave a line that is no entry of an audit log ({printable(line.decode()[:60])}); expected JSON "
+            "with number, time and event. Is it a coordinator of tacit's?"
+        ) from exc
 
 
 def _shown(value: object) -> str:

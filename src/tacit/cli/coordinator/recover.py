@@ -20,7 +20,16 @@ from tacit.cli.coordinator.shares import (
     sign_share,
     write_ephemeral_key,
 )
-from tacit.cli.files import FileFormatOption, FormatOption, OutputOption, check_format, read_input, say, write_output
+from tacit.cli.files import (
+    FileFormatOption,
+    FormatOption,
+    OutputOption,
+    check_format,
+    printable,
+    read_input,
+    say,
+    write_output,
+)
 from tacit.cli.trust import HostArgument, InsecureOption, Reached, reach, while_doing
 from tacit.errors import FileInputError
 
@@ -145,7 +154,7 @@ def sign_secret(file: SecretArgument, key: KeyOption, output: NewFileOption) -> 
 def _send(reached: Reached, secret: bytes, signature: bytes, output: str) -> None:
     with reached.client() as client, while_doing("sending recovery request"):
         done = client.recover(secret, signature)
-    say(done.message, output)
+    say(printable(done.message), output)
     if output == "json":
         typer.echo(json.dumps({"Remaining": done.remaining, "Message": done.message}))
 

@@ -4,7 +4,7 @@ import json
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format
+from tacit.cli.files import FormatOption, check_format, printable
 from tacit.cli.trust import HostArgument, InsecureOption, reach, while_doing
 
 
@@ -27,6 +27,6 @@ def status(host: HostArgument, output: FormatOption = "text", insecure: Insecure
         )
         typer.echo(json.dumps({"StatusCode": found.code, "StatusMessage": found.message, "State": mark}))
         return
-    typer.echo(f"{found.code}: {found.message}")
+    typer.echo(printable(f"{found.code}: {found.message}"))
     if found.mark is not None:
         typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)

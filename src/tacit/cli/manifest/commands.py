@@ -200,7 +200,12 @@ def log(
         write_output(output, text.encode())
         return
     say("Update log:", form)
-    typer.echo(text)
+    typer.echo(text if form == "json" else "\n".join(_on_screen(line) for line in lines))
+
+
+def _on_screen(line: str) -> str:
+    """A line of the log, still the same JSON: what a manifest calls its users and secrets steers no terminal."""
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in line)
 
 
 def _event(line: str) -> object:

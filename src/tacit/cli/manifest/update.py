@@ -15,6 +15,7 @@ from tacit.cli.files import (
     check_output,
     load_key_pair,
     load_manifest,
+    printable,
     say,
     write_output,
 )
@@ -120,7 +121,7 @@ def get(
         content = json.dumps(fields).encode() + b"\n"
     elif missing:
         names = " ".join(pending.missing)
-        content = f"The following users have not yet acknowledged the update: [{names}]\n".encode()
+        content = f"{printable(f'The following users have not yet acknowledged the update: [{names}]')}\n".encode()
     if output is not None:
         write_output(output, content)
     else:

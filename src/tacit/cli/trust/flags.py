@@ -117,13 +117,14 @@ def take_flags(
             certificates,
             None if nonce is None else nonce.encode(),
             quote_file,
-            _check_namespace(namespace or _NAMESPACE),
+            check_namespace(namespace or _NAMESPACE),
             kube,
         )
     )
 
 
-def _check_namespace(text: str) -> str:
+def check_namespace(text: str) -> str:
+    """The name of a namespace, as it is. Raises: UsageError."""
     if not _NAMESPACE_NAME.fullmatch(text):
         raise UsageError(f"{text!r} is no namespace; expected small letters, digits and dashes, at most 63")
     return text

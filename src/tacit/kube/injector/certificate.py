@@ -45,10 +45,11 @@ def read_secret(secret: Object, *, names: tuple[str, ...], now: datetime) -> Hel
         certificate, key = _decode(data.get(_CERTIFICATE)), _decode(data.get(_KEY))
         pair = parse_key_pair(certificate, key)
         found = parse_certificates(certificate)[0]
+        held = _names_of(pair)
     except (PkiError, ValueError):
         return None  # empty as the chart made it, or damaged: either way there is one way on
     begin, end = found.not_valid_before_utc, found.not_valid_after_utc
-    if not begin <= now < begin + (end - begin) * _DUE or not _names_of(pair) >= set(names):
+    if not begin <= now < begin + (end - begin) * _DUE or not held >= set(names):
         return None
     return Held(certificate, key, certificate + _still_valid(data.get(_PREVIOUS), now=now))
 

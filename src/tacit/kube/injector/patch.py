@@ -150,7 +150,7 @@ def patch_pod(pod: Pod, *, namespace: str, uid: str, settings: Settings) -> Patc
 
 def _nobody(only: str | None, containers: list[Container]) -> str:
     names = ", ".join(one.name for one in containers) or "none"
-    return f"{CONTAINER_LABEL} is {only}, and the pod has no such container ({names}): nothing was injected"
+    return f"{CONTAINER_LABEL} is {only}, and the pod has no such container ({names}): none was prepared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,9 @@ class Upkeep:
                     break
                 except TacitError as exc:
                     _LOG.warning("the webhook's certificate could not be looked after: %s", exc)
-                    await asyncio.sleep(min(every, _SOON))
+                except Exception:  # if this ended, nobody would notice before the certificate has run out
+                    _LOG.exception("the webhook's certificate could not be looked after")
+                await asyncio.sleep(min(every, _SOON))
 
     async def _take(self) -> Held:
         place = self._place
