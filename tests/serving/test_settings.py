@@ -213,10 +213,24 @@ async def test_metrics_are_on_the_rest_port_where_the_monitoring_file_puts_them(
         await predict(channel)
         async with httpx.AsyncClient(trust_env=False) as http:
             text = (await http.get(f"http://127.0.0.1:{ports['rest']}/metrics")).text
+            head = await http.head(f"http://127.0.0.1:{ports['rest']}/metrics")
             elsewhere = await http.get(f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics")
     assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in text
     assert 'tacit_model_version_state{model_name="m",state="AVAILABLE",version="1"} 1.0' in text
+    assert (head.status_code, head.headers["content-type"].partition(";")[0]) == (200, "text/plain")
     assert elsewhere.status_code == 404
+
+
+async def test_metrics_that_no_port_would_serve_are_told_of(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--monitoring_config_file={config}"]
+    async with serving([*flags, "--rest_api_port=0"], {}):
+        pass
+    (told,) = [line for line in logged(capfd) if line["event"] == "flags-without-effect"]
+    assert (told["flags"], "--rest_api_port" in told["message"]) == (["monitoring_config_file"], True)
 
 
 async def test_models_are_changed_by_a_call_while_the_server_runs(serving: Any, tmp_path: Path, plain: Path) -> None:

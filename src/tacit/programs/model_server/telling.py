@@ -22,6 +22,9 @@ def tell_flags(log: "Log", flags: Flags) -> None:
     if flags.text("platform_config_file"):
         check_platform_config(load_text(Path(flags.text("platform_config_file"))))
         log.info("flags-without-effect", flags=["platform_config_file"])
+    if flags.text("monitoring_config_file") and not flags.number("rest_api_port"):
+        why = "metrics are on the REST port, and --rest_api_port opens none"
+        log.warning("flags-without-effect", flags=["monitoring_config_file"], message=why)
     if flags.accepted:
         log.info("flags-without-effect", flags=list(flags.accepted))
     if flags.unknown:
