@@ -358,16 +358,22 @@ def start_polling(
 
 
 def catch_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; a second one ends the process at once."""
+    """The first SIGTERM, SIGINT or SIGHUP drains; a second one ends the process at once.
+
+    SIGHUP is a closed terminal, and `nohup` asks for that to be ignored.
+    """
     loop = asyncio.get_running_loop()
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        ends.append(signal.SIGHUP)
 
     def first() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ends:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ends:
         loop.add_signal_handler(number, first)
 
 
