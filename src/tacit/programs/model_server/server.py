@@ -20,7 +20,7 @@ from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_do
 from tacit.programs.model_server.isolation import open_workers
 from tacit.programs.model_server.models import configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.samples import recorded_samples
-from tacit.programs.model_server.telling import observer, open_log, tell_all, tell_flags, tell_trust
+from tacit.programs.model_server.telling import faults_in, observer, open_log, tell_all, tell_flags, tell_trust
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
@@ -82,7 +82,7 @@ async def serve(flags: Flags, environ: Mapping[str, str], ahead: Started | None 
     identity = load_identity(flags, environ, log)
     tell_trust(log, environ.get("TACIT_TEE", ""), tls=identity is not None)
     tell_flags(log, flags)
-    with closing(open_workers(flags, environ, log, ahead=ahead)) as workers:
+    with faults_in(log), closing(open_workers(flags, environ, log, ahead=ahead)) as workers:
         await run_server(*build(flags, environ, identity, log, workers), flags, log)
 
 
