@@ -216,10 +216,13 @@ async def test_metrics_are_on_the_rest_port_where_the_monitoring_file_puts_them(
     async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
         await predict(channel)
         async with httpx.AsyncClient(trust_env=False) as http:
+            asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 4], "data": [1.0] * 8}]}
+            await http.post(f"http://127.0.0.1:{ports['rest']}/v2/models/m/infer", json=asked)
             text = (await http.get(f"http://127.0.0.1:{ports['rest']}/metrics")).text
             head = await http.head(f"http://127.0.0.1:{ports['rest']}/metrics")
             elsewhere = await http.get(f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics")
     assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in text
+    assert 'tacit_inference_requests_total{model_name="m",outcome="answered",version="1"} 2.0' in text
     assert 'tacit_model_version_state{model_name="m",state="AVAILABLE",version="1"} 1.0' in text
     assert (head.status_code, head.headers["content-type"].partition(";")[0]) == (200, "text/plain")
     assert elsewhere.status_code == 404

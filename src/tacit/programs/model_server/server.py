@@ -324,6 +324,7 @@ def open_metrics(repository: Repository, tee: str) -> "Metrics":
         names=repository.names,
         tee=tee,
         queued=repository.queued,
+        done=repository.done,
     )
 
 
