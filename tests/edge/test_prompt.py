@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tacit.edge.prompt import begin
+from tacit.edge.prompt import Pause, begin, may_pause
 
 
 async def test_what_waits_for_nothing_is_done_at_once() -> None:
@@ -91,3 +91,124 @@ async def test_a_time_limit_holds_once_it_is_a_task() -> None:
     assert task is not None
     with pytest.raises(TimeoutError):
         await task
+
+
+async def test_a_pause_ends_where_somebody_ends_it_and_the_work_goes_on_there() -> None:
+    pause, seen = Pause[int](), list[object]()
+
+    async def work() -> None:
+        seen.append(may_pause())
+        seen.append(await pause)
+        seen.append(may_pause())
+
+    assert begin(asyncio.get_running_loop(), work()) is pause
+    pause.set_result(7)
+    assert seen == [True]
+    pause.go_on()
+    assert seen == [True, 7, False]
+    pause.go_on()  # it is over
+    assert seen == [True, 7, False]
+    assert not may_pause()
+
+
+async def test_a_failure_reaches_who_paused() -> None:
+    pause, seen = Pause[int](), list[str]()
+
+    async def work() -> None:
+        try:
+            await pause
+        except ValueError as exc:
+            seen.append(str(exc))
+
+    begin(asyncio.get_running_loop(), work())
+    pause.set_exception(ValueError("no"))
+    pause.go_on()
+    assert seen == ["no"]
+
+
+async def test_a_pause_that_is_cancelled_wants_no_outcome_and_its_work_hears_of_it() -> None:
+    pause, seen = Pause[int](), list[str]()
+
+    async def work() -> None:
+        try:
+            await pause
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    handle = begin(asyncio.get_running_loop(), work())
+    assert handle is not None
+    assert pause.set_running_or_notify_cancel()
+    handle.cancel()
+    assert (pause.cancelled(), pause.set_running_or_notify_cancel(), seen) == (True, False, [])
+    pause.set_result(7)
+    pause.go_on()
+    assert seen == ["cancelled"]
+
+
+@pytest.mark.parametrize("when", ["while it pauses", "while it waits"])
+async def test_after_a_pause_work_may_wait_for_anything_and_is_cancelled_there_too(when: str) -> None:
+    pause, seen = Pause[int](), list[object]()
+    waited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        try:
+            seen.append(await pause)
+            seen.append(await waited)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            if when == "while it pauses":
+                await asyncio.sleep(0)  # what it still has to do
+                seen.append("tidied")
+            raise
+
+    handle = begin(asyncio.get_running_loop(), work())
+    assert handle is not None
+    if when == "while it pauses":
+        handle.cancel()
+    pause.set_result(7)
+    pause.go_on()
+    if when == "while it waits":
+        await asyncio.sleep(0)
+        handle.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert seen == ([7, "cancelled"] if when == "while it waits" else ["cancelled"])
+
+
+async def test_after_a_pause_work_goes_on_as_a_task() -> None:
+    pause, seen = Pause[int](), list[object]()
+    waited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        seen.append(await pause)
+        seen.append(await waited)
+
+    begin(asyncio.get_running_loop(), work())
+    pause.set_result(7)
+    pause.go_on()
+    waited.set_result("later")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert seen == [7, "later"]
+
+
+async def test_work_that_fails_after_a_pause_is_told_to_the_loop_and_to_nobody_else() -> None:
+    pause, told = Pause[int](), list[object]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+
+    async def work() -> None:
+        await pause
+        raise ValueError("no")
+
+    begin(loop, work())
+    pause.go_on()
+    assert [str(exc) for exc in told] == ["no"]
+
+
+async def test_work_that_is_cancelled_in_its_first_step_is_over() -> None:
+    async def work() -> None:
+        raise asyncio.CancelledError
+
+    assert begin(asyncio.get_running_loop(), work()) is None

@@ -1,6 +1,5 @@
 """What a listener serves, who asks, and what strangers may cost: the values that every connection of it shares."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tacit.edge.http import Date, text_answer
@@ -98,10 +97,3 @@ class Peer:
     certificate: bytes | None = None
     exporter: Exporter | None = None
     address: str = ""
-
-
-def ascii_metadata(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers that are text; what ends in -bin is bytes, and no handler reads those."""
-    if any(name.endswith("-bin") for name in headers):
-        return {name: value for name, value in headers.items() if not name.endswith("-bin")}
-    return headers

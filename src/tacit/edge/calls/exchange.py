@@ -13,7 +13,7 @@ from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
 from tacit.edge.prompt import Handle, begin
-from tacit.edge.service import Peer, Service, ascii_metadata, named
+from tacit.edge.service import Peer, Service, named
 from tacit.errors import RequestError, Status
 
 _SMALL = 16 << 10  # bytes of a message that is joined with its prefix rather than sent after it
@@ -138,9 +138,8 @@ class _GrpcExchange(Exchange):
 
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())
-        headers, peer = self._request.headers, self._line.peer
-        metadata = ascii_metadata(headers)
-        return GrpcCall(self._request.path, metadata, peer.certificate, left, peer.exporter, peer.address)
+        request, peer = self._request, self._line.peer
+        return GrpcCall(request.path, request.metadata, peer.certificate, left, peer.exporter, peer.address)
 
     def _fail(self, exc: BaseException) -> None:
         """Tell the caller how the handler failed."""

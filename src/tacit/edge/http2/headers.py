@@ -32,13 +32,15 @@ class MalformedError(Exception):
 class Request:
     """The head of a request. Header names are lower case; a name that came twice has its values joined by a comma.
 
-    `length` is what content-length says, None where it does not stand.
+    `length` is what content-length says, None where it does not stand. `metadata` are the headers that are text: what ends
+    in -bin is bytes, and no handler reads those.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     length: int | None
+    metadata: Mapping[str, str]
 
 
 def parse_request(fields: Fields) -> Request:
@@ -65,7 +67,8 @@ def parse_request(fields: Fields) -> Request:
     method, path, authority = _target(pseudo)
     if authority and headers.setdefault("host", authority) != authority:
         raise MalformedError("host and :authority differ")
-    return Request(method, path, MappingProxyType(headers), _length(headers))
+    metadata = {name: value for name, value in headers.items() if not name.endswith("-bin")}
+    return Request(method, path, MappingProxyType(headers), _length(headers), MappingProxyType(metadata))
 
 
 def check_trailers(fields: Fields) -> None:

@@ -14,8 +14,13 @@ Tensors = Mapping[str, Tensor]
 
 def count_rows(tensors: Tensors) -> int | None:
     """The first dimension that all have; None where one has none, or they differ."""
-    sizes = {tensor.shape[0] if tensor.shape else None for tensor in tensors.values()}
-    return sizes.pop() if len(sizes) == 1 else None
+    rows = None
+    for tensor in tensors.values():
+        shape = tensor.array.shape
+        if not shape or (rows is not None and rows != shape[0]):
+            return None
+        rows = shape[0]
+    return rows
 
 
 def row_key(tensors: Tensors, *, pad: bool) -> Hashable:

@@ -17,7 +17,8 @@ class Turn:
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
-        self._requests = 0  # since this was made
+        self._requests = 0  # that were not held
+        self._looks = False  # whether the next turn is looked at
         self._came = 0  # in this turn, if it is being looked at
         self._alone = 0
         self._holds = False
@@ -26,12 +27,18 @@ class Turn:
         """Count one more request; whether it is to be held until the end of this turn."""
         if self._came:
             self._came += 1
+        elif self._holds or self._looks:
+            self._looks, self._came = False, 1
+            loop.call_soon(self._over)
         else:
             self._requests += 1
-            if self._holds or self._requests % _LOOK_EVERY == 0:
-                self._came = 1
-                loop.call_soon(self._over)
+            if self._requests % _LOOK_EVERY == 0:
+                loop.call_soon(self._look)
         return self._holds
+
+    def _look(self) -> None:
+        """The next request is the first of its turn, which this one may not have been."""
+        self._looks = True
 
     def _over(self) -> None:
         came, self._came = self._came, 0

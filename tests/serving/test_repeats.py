@@ -1,0 +1,161 @@
+"""A message like one before is compared, not parsed; and means what parsing it would say."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.served import FakeModels, FakeServed, example
+from tacit.edge import GrpcCall
+from tacit.errors import RequestError, Status
+from tacit.serving.plane import Plane, Selector
+from tacit.serving.tfs import service
+from tacit.serving.tfs.service import TfsService
+from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
+from tacit.wire.repeats import Repeats
+from tacit.wire.tensor import Tensor, encode_tensor
+
+CALL = GrpcCall("/tensorflow.serving.PredictionService/Predict", {}, None, None)
+
+
+def request(values: Sequence[float], *, model: str = "half_plus_two", **fields: object) -> bytes:
+    message = PredictRequest(**fields)  # type: ignore[arg-type]  # whatever a test wants
+    message.model_spec.name = model
+    encode_tensor(Tensor(1, np.array(values, np.float32)), message.inputs["x"], as_content=True)
+    return message.SerializeToString()
+
+
+def answers(response: bytes) -> list[float]:
+    return list(PredictResponse.FromString(response).outputs["y"].float_val)
+
+
+class Leaving(FakeModels):
+    """One model, until it is gone."""
+
+    gone = False
+
+    def __init__(self) -> None:
+        super().__init__(example().find(Selector("half_plus_two")))
+
+    def find(self, selector: Selector) -> FakeServed:
+        if self.gone:
+            raise RequestError(Status.NOT_FOUND, "gone")
+        return super().find(selector)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The messages that were parsed."""
+    seen: list[bytes] = []
+    read = service.read_message
+
+    def reads(into: PredictRequest, message: bytes) -> None:
+        seen.append(message)
+        read(into, message)
+
+    monkeypatch.setattr(service, "read_message", reads)
+    return seen
+
+
+async def test_other_values_in_the_same_message_are_answered_without_parsing_it(parsed: list[bytes]) -> None:
+    served = TfsService(Plane(example()))
+    for values in ([1, 2, 5], [7, -3, 0], [0, 0, 0]):
+        assert answers(await served.predict(request(values), CALL)) == [value / 2 + 2 for value in values]
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request([1, 2, 5, 8]),
+        request([1, 2, 5], output_filter=["y"]),
+        request([1, 2, 5], model="half_plus_thr"),
+        request([1, 2, 5], model="another"),
+    ],
+    ids=["more values", "a filter", "another model of the same length", "another model"],
+)
+async def test_a_message_that_differs_in_anything_else_is_parsed(parsed: list[bytes], other: bytes) -> None:
+    served = TfsService(Plane(example()))
+    await served.predict(request([1, 2, 5]), CALL)
+    try:
+        await served.predict(other, CALL)
+    except RequestError:
+        assert b"half_plus_two" not in other
+    assert parsed == [request([1, 2, 5]), other]
+
+
+async def test_what_was_refused_is_read_again(parsed: list[bytes]) -> None:
+    served = TfsService(Plane(example()))
+    for _ in range(2):
+        with pytest.raises(RequestError):
+            await served.predict(request([1], model="unknown"), CALL)
+    assert len(parsed) == 2
+
+
+async def test_a_model_that_went_away_is_gone_for_messages_like_one_before_too() -> None:
+    models = Leaving()
+    served = TfsService(Plane(models))
+    await served.predict(request([1]), CALL)
+    models.gone = True
+    with pytest.raises(RequestError, match="gone"):
+        await served.predict(request([2]), CALL)
+
+
+def test_values_that_stand_in_a_message_twice_are_not_told_apart_and_it_is_not_kept() -> None:
+    message = PredictRequest()
+    message.model_spec.name = "a" * 20
+    message.model_spec.signature_name = "same bytes as the values"
+    message.inputs["x"].tensor_content = b"same bytes as the values"
+    raw = message.SerializeToString()
+    known = Repeats[str]()
+    known.remember(raw, b"same bytes as the values", "meaning")
+    assert known.find(raw) is None
+
+
+def test_zeros_around_zeros_are_not_kept_and_cost_no_time() -> None:
+    known, message = Repeats[str](), bytes(1000) + bytes(5_000_000) + b"\1" + bytes(1000)
+    known.remember(message, bytes(5_000_000) + b"\1", "meaning")
+    assert known.find(message) is None
+
+
+def test_only_so_many_messages_are_kept() -> None:
+    known = Repeats[int]()
+    for number in range(1000):
+        known.remember(b"a head of some length %04d" % number + b"values" + b"#" * number, b"values", number)
+    assert 0 < len(known._known) <= 64
+
+
+@given(
+    st.text(min_size=1, max_size=20),
+    st.text(max_size=20),
+    st.binary(min_size=1, max_size=80),
+    st.lists(st.text(max_size=4), max_size=3),
+    st.binary(min_size=1, max_size=80),
+    st.data(),
+)
+def test_what_is_found_is_what_parsing_says(
+    name: str, alias: str, values: bytes, filters: list[str], others: bytes, data: st.DataObject
+) -> None:
+    """Whatever the first message and its values were: a message that is taken for its like has its values just there."""
+    first = PredictRequest(output_filter=filters)
+    first.model_spec.name = name
+    first.inputs[alias].tensor_content = values
+    raw, known = first.SerializeToString(), Repeats[str]()
+    known.remember(raw, values, "meaning")
+    second = PredictRequest()
+    second.CopyFrom(first)
+    second.inputs[alias].tensor_content = (others * len(values))[: len(values)]
+    changed = bytearray(second.SerializeToString())
+    if data.draw(st.booleans()):  # a byte of it is another one, wherever
+        place = data.draw(st.integers(0, len(changed) - 1))
+        changed[place] ^= data.draw(st.integers(1, 255))
+    found = known.find(bytes(changed))
+    if found is None:
+        return
+    _, begin = found
+    read = PredictRequest.FromString(bytes(changed))
+    assert read.inputs[alias].tensor_content == bytes(changed[begin : begin + len(values)])
+    read.inputs[alias].tensor_content = values
+    assert read == first

@@ -1,0 +1,249 @@
+"""What comes in one turn of the event loop runs together, for a model that is quicker than any queue."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from tacit.edge.prompt import Handle, begin
+from tacit.errors import RequestError, Status
+from tacit.serving.batching import BatchRules, ModelQueue
+from tacit.serving.batching.turn import Steady, Turn
+from tacit.wire.tensor import Tensor
+
+
+class Doubler:
+    """Doubles its input, by rows; remembers what it was given, and refuses negative numbers."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[float]] = []
+        self.threads: set[str] = set()
+
+    def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        array = inputs["x"].array
+        self.runs.append(array.ravel().tolist())
+        self.threads.add(threading.current_thread().name)
+        if array.size and array.min() < 0:
+            raise RequestError(Status.INVALID_ARGUMENT, "the model takes no negative numbers")
+        return {"y": Tensor(1, array.sum() * np.ones(1, np.float32) if signature == "whole" else array * 2)}
+
+
+def rows(*values: float) -> dict[str, Tensor]:
+    return {"x": Tensor(1, np.array(values, np.float32).reshape(-1, 1))}
+
+
+class Asker:
+    """Asks a queue as the data plane does, and keeps what came of it."""
+
+    def __init__(self, runner: Doubler, rules: BatchRules | None = None) -> None:
+        self.runner = runner
+        self.queue = ModelQueue("m", runner, rules=rules or BatchRules(), joinable=("s", "whole"), quick=True)
+        self.told: dict[int, object] = {}
+        self.handles: list[Handle | None] = []
+
+    async def _ask(self, number: int, value: Mapping[str, Tensor], signature: str, client: bytes | None) -> None:
+        try:
+            held = self.queue.hold(signature, value, ("y",), client=client)
+            found = self.queue.attempt(signature, value, ("y",)) if held is None else await held
+            if found is None:
+                found = await asyncio.wrap_future(self.queue.submit(signature, value, ("y",)))
+        except RequestError as exc:
+            self.told[number] = str(exc)
+        else:
+            self.told[number] = found["y"].array.ravel().tolist()
+
+    def ask(self, *values: float, signature: str = "s", client: bytes | None = None) -> None:
+        work = self._ask(len(self.handles), rows(*values), signature, client)
+        self.handles.append(begin(asyncio.get_running_loop(), work))
+
+    async def crowd(self) -> None:
+        """Turns in which several come, until that is noticed."""
+        for _ in range(20):
+            self.ask(1)
+            self.ask(1)
+            await asyncio.sleep(0)
+        self.told.clear()
+        self.handles.clear()
+        self.runner.runs.clear()
+
+
+async def test_requests_that_come_together_run_together_on_the_loops_own_thread() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    asker.ask(1)
+    asker.ask(2, 3)
+    asker.ask(4)
+    assert (asker.told, asker.runner.runs) == ({}, [])
+    await asyncio.sleep(0)
+    assert asker.told == {0: [2], 1: [4, 6], 2: [8]}
+    assert asker.runner.runs == [[1, 2, 3, 4]]
+    assert asker.runner.threads == {threading.current_thread().name}
+    assert asker.queue.statistics.success.count == 43
+
+
+async def test_a_lone_request_is_answered_where_it_asks() -> None:
+    asker = Asker(Doubler())
+    for number in range(100):
+        asker.ask(number)
+        assert asker.told[number] == [2 * number]
+        await asyncio.sleep(0)
+
+
+async def test_once_they_come_alone_again_they_are_held_no_more() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    held = []
+    for number in range(6):
+        asker.ask(number)
+        held.append(number not in asker.told)
+        await asyncio.sleep(0)
+    assert held == [True, True, True, True, False, False]
+
+
+async def test_the_number_of_rows_stays_the_same_from_run_to_run() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    for count in (7, 3, 8, 5):
+        for number in range(count):
+            asker.ask(number)
+        await asyncio.sleep(0)
+    assert [len(run) for run in asker.runner.runs] == [8, 8, 8, 8]
+    assert list(asker.told.values()) == [[2.0 * number] for count in (7, 3, 8, 5) for number in range(count)]
+
+
+async def test_a_refusal_reaches_only_its_own_caller() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    for value in (1, -2, 3):
+        asker.ask(value)
+    await asyncio.sleep(0)
+    assert asker.told == {0: [2], 1: "the model takes no negative numbers", 2: [6]}
+
+
+async def test_who_is_cancelled_in_the_same_turn_is_not_run() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    for value in (1, 2, 3):
+        asker.ask(value)
+    handle = asker.handles[1]
+    assert handle is not None
+    handle.cancel()
+    await asyncio.sleep(0)
+    assert asker.told == {0: [2], 2: [6]}
+    assert asker.runner.runs == [[1, 3]]
+
+
+async def test_clients_are_not_mixed_where_the_rules_say_so() -> None:
+    asker = Asker(Doubler(), BatchRules(mix_clients=False))
+    await asker.crowd()
+    for value, client in ((1, b"a"), (2, b"b"), (3, b"a"), (4, None)):
+        asker.ask(value, client=client)
+    await asyncio.sleep(0)
+    assert asker.told == {0: [2], 1: [4], 2: [6], 3: [8]}
+    for run in asker.runner.runs:
+        assert not ({1, 3} & set(run) and {2, 4} & set(run))
+
+
+async def test_a_batch_has_no_more_rows_than_the_rules_allow() -> None:
+    asker = Asker(Doubler(), BatchRules(max_batch=4))
+    await asker.crowd()
+    for value in range(10):
+        asker.ask(value)
+    await asyncio.sleep(0)
+    assert asker.told == {number: [2 * number] for number in range(10)}
+    assert [len(run) for run in asker.runner.runs] == [4, 4, 4]
+
+
+async def test_only_allowed_sizes_are_run() -> None:
+    asker = Asker(Doubler(), BatchRules(max_batch=6, allowed=(1, 3, 6)))
+    await asker.crowd()
+    for value in (1, 2, 3, 4, 5):
+        asker.ask(value)
+    await asyncio.sleep(0)
+    assert asker.told == {number: [2 * number + 2] for number in range(5)}
+    assert {len(run) for run in asker.runner.runs} <= {1, 3, 6}
+
+
+async def test_what_is_no_answer_by_rows_is_run_alone_from_then_on() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    asker.ask(1, signature="whole")
+    asker.ask(2, signature="whole")
+    await asyncio.sleep(0)
+    assert asker.told == {0: [1], 1: [2]}
+    asker.ask(5, signature="whole")
+    assert asker.told[2] == [5]  # at once
+
+
+async def test_while_the_engines_thread_is_at_work_what_was_held_goes_to_its_queue() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    with asker.queue._running:
+        asker.ask(1)
+        asker.ask(2)
+        await asyncio.sleep(0)
+        assert asker.told == {}
+    while len(asker.told) < 2:
+        await asyncio.sleep(0.001)
+    assert asker.told == {0: [2], 1: [4]}
+
+
+async def test_a_model_that_was_unloaded_in_the_same_turn_says_so_to_who_was_held() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    held = asker.queue.hold
+    told: list[object] = []
+
+    async def ask() -> None:
+        pause = held("s", rows(1), ("y",))
+        assert pause is not None
+        told.append(await pause)
+
+    begin(asyncio.get_running_loop(), ask())
+    assert asker.queue.close(60)
+    await asyncio.sleep(0)
+    assert (told, asker.runner.runs) == ([None], [])
+
+
+async def test_without_rules_and_in_a_task_of_its_own_nobody_is_held() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    assert asker.queue.hold("s", rows(1), ("y",)) is None  # nobody drives this one
+    alone = ModelQueue("m", Doubler(), quick=True)
+    found: list[object] = []
+
+    async def ask() -> None:
+        found.append(alone.hold("s", rows(1), ("y",)))
+
+    for _ in range(100):
+        begin(asyncio.get_running_loop(), ask())
+    assert found == [None] * 100
+
+
+async def test_a_turn_is_looked_at_now_and_then() -> None:
+    ends: list[int] = []
+    turn, loop = Turn(lambda: ends.append(1)), asyncio.get_running_loop()
+    assert not any([turn.takes(loop) for _ in range(16)])
+    await asyncio.sleep(0)
+    assert not any([turn.takes(loop) for _ in range(2)])  # this one is
+    await asyncio.sleep(0)
+    assert (turn.takes(loop), ends) == (True, [])
+    await asyncio.sleep(0)
+    assert ends == [1]
+
+
+@pytest.mark.parametrize(
+    ("rows_of_runs", "sizes"), [((1, 3, 2, 4, 5), (1, 4, 4, 4, 8)), ((100,), (100,)), ((60,), (64,))]
+)
+def test_a_steady_size_grows_by_powers_of_two_up_to_the_most(rows_of_runs: list[int], sizes: list[int]) -> None:
+    steady = Steady()
+    assert [steady.size_for(count, 100) for count in rows_of_runs] == list(sizes)
+
+
+def test_a_steady_size_shrinks_when_most_of_it_was_empty_for_long() -> None:
+    steady = Steady()
+    assert steady.size_for(64, 1000) == 64
+    found = [steady.size_for(3, 1000) for _ in range(70)]
+    assert found == [64] * 63 + [4] * 7
