@@ -1,9 +1,11 @@
 """TensorFlow Serving's REST interface, in memory."""
 
+import gc
 import gzip
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 
 from fakes.served import FakeModels, FakeServed, example, recorded
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import RequestError
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.callers import Callers, Client
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.rest import RestOptions, TfsRest
-from tacit.serving.tfs.values import encode_value
+from tacit.serving.tfs.values import encode_value, parse_json
 from tacit.wire.tensor import Tensor
 
 BASE = "/v1/models/half_plus_two"
@@ -134,6 +137,17 @@ def test_many_numbers_that_json_does_not_have_hold_nobody_up() -> None:
         encode_value(Tensor(1, array), as_bytes=False)
         spent.append(time.process_time() - begin)
     assert spent[1] < 20 * spent[0], "value by value it takes forty times as long, and all wait for it"
+
+
+@pytest.mark.parametrize("end", [b"[0.5]]", b"[NaN]]", b"[oh no"])
+def test_many_lists_are_read_without_a_look_for_cycles_among_them(end: bytes) -> None:
+    assert gc.isenabled()
+    before = sum(each["collections"] for each in gc.get_stats())
+    with suppress(RequestError):
+        rows = parse_json(b"[" + b"[0.5]," * 200_000 + end)
+        assert len(rows) == 200_001
+    assert sum(each["collections"] for each in gc.get_stats()) - before < 10
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e999", "1" * 400 + ".0"])
