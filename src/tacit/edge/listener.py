@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from tacit.errors import ConnectError, InputError, PortInUseError
 
 UNIX = "unix:"
@@ -49,8 +51,7 @@ class HttpResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcCall:
+class GrpcCall(msgspec.Struct, frozen=True):
     """What surrounds a gRPC message: the method's path, ASCII metadata, the client's certificate, seconds that are left.
 
     `exporter` gives secret bytes of this very connection, for binding evidence to it. `peer_address` is HOST:PORT.

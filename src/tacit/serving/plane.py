@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
@@ -53,8 +55,7 @@ class VersionStatus:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(msgspec.Struct, frozen=True):
     """Which model: by version, by label, or the latest where both are None. `caller` is who asks for it."""
 
     model: str
@@ -146,8 +147,7 @@ class Models(Protocol):
         """Take the model away until it is loaded again; blocks. Raises: RequestError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True):
     """Outputs by alias, and which version made them."""
 
     model: str
@@ -178,7 +178,7 @@ class Plane:
             raise RequestError(Status.INVALID_ARGUMENT, "ModelSpec has no name specified.")
         self.callers.check_model(selector.model, selector.caller)
         if selector.version == 0 and all(s.version != 0 for s in self._models.statuses(selector.model)):
-            selector = replace(selector, version=None)
+            selector = msgspec.structs.replace(selector, version=None)
         return self._models.find(selector)
 
     def statuses(self, selector: Selector) -> Sequence[VersionStatus]:

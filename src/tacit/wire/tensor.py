@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,8 +79,7 @@ PACKED_TAGS = {
 _VALUE_FIELDS = frozenset(kind.field for kind in ELEMENT_TYPES.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """An array and TensorFlow's number for its type."""
 
     dtype: int

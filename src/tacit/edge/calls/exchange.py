@@ -13,7 +13,7 @@ from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
 from tacit.edge.prompt import Handle, begin
-from tacit.edge.service import Peer, Service, named
+from tacit.edge.service import Peer, Service
 from tacit.errors import RequestError, Status
 
 _SMALL = 16 << 10  # bytes of a message that is joined with its prefix rather than sent after it
@@ -105,7 +105,7 @@ class _GrpcExchange(Exchange):
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         super().__init__(line, stream, request)
-        self._reader = messages.MessageReader(line.service.max_message, named(line.service.limits.size_flag))
+        self._reader = messages.MessageReader(line.service.max_message, line.service.limits.size_flag)
         self._begun = False  # whether the answer's head was sent
         self._deadline: float | None = None
         timeout = request.headers.get("grpc-timeout")

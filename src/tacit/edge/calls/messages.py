@@ -11,6 +11,7 @@ from urllib.parse import quote_from_bytes
 from tacit.edge.http2 import encode_block
 from tacit.edge.listener import cut
 from tacit.edge.pieces import Pieces
+from tacit.edge.service import named
 from tacit.errors import RequestError, Status
 
 PREFIX = 5  # bytes before a message: compressed or not, and its length
@@ -73,11 +74,11 @@ class MessageReader:
     """
 
     def __init__(self, max_message: int, flag: str = "") -> None:
-        """Take messages of up to `max_message` bytes; -1 is no limit. `flag` ends the refusal of a larger one."""
+        """Take messages of up to `max_message` bytes; -1 is no limit. `flag` moves that, and the refusal of a larger one names it."""
         self._max = max_message
         self._flag = flag
         self._head = bytearray()
-        self._pieces = Pieces()
+        self._pieces: Pieces | None = None  # nearly always a message comes whole
         self.missing = 0  # bytes of the begun message that are still to come
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
@@ -102,10 +103,11 @@ class MessageReader:
             else:
                 piece, view = view[: self.missing], view[self.missing :]
                 self.missing -= len(piece)
+                self._pieces = self._pieces or Pieces()
                 self._pieces.add(piece)
             if not self.missing:
                 self._head.clear()
-                done.append(self._pieces.take())
+                done.append(self._pieces.take() if self._pieces else b"")
         return done
 
     def is_between(self) -> bool:
@@ -125,5 +127,5 @@ class MessageReader:
         if compressed:
             raise RequestError(Status.UNIMPLEMENTED, _COMPRESSED)
         if 0 <= self._max < length:
-            text = f"grpc: received message larger than max ({length} vs. {self._max}){self._flag}"
+            text = f"grpc: received message larger than max ({length} vs. {self._max}){named(self._flag)}"
             raise RequestError(Status.RESOURCE_EXHAUSTED, text)

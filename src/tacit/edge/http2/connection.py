@@ -51,12 +51,12 @@ Event = RequestReceived | DataReceived | StreamEnded
 
 @dataclass(slots=True)
 class _Block:
-    """A header block that is not whole yet."""
+    """A header block, which may not be whole yet."""
 
     stream: int
     flags: int
     self_dependent: bool
-    data: bytearray
+    data: bytes
     frames: int = 1
 
 
@@ -142,11 +142,11 @@ class Connection:
                 self._on_data(flags, stream, payload, charge)
                 return
             handle = self._by_kind.get(kind)
-            if handle is None:
+            if handle is None or not isinstance(payload, bytes):  # of a kind that is not known
                 self._annoy()
             else:
-                frames.check_length(kind, stream, bytes(payload))
-                handle(flags, stream, bytes(payload))
+                frames.check_length(kind, stream, payload)
+                handle(flags, stream, payload)
         except StreamFault as fault:
             if fault.stream > self._last:  # a stream that does not exist cannot be reset
                 raise ConnectionFault(fault.code, str(fault)) from fault
@@ -213,9 +213,11 @@ class Connection:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS end inside their priority")
             self_dependent = int.from_bytes(payload[begin : begin + 4], "big") & 0x7FFFFFFF == stream
             begin += 5
-        self._block = _Block(stream, flags, self_dependent, bytearray(payload[begin:end]))
+        block = _Block(stream, flags, self_dependent, payload[begin:end])
         if flags & frames.END_HEADERS:
-            self._end_block()
+            self._end_block(block)
+        else:
+            self._block = block
 
     def _on_continuation(self, flags: int, _stream: int, payload: bytes) -> None:
         block = self._block
@@ -226,12 +228,10 @@ class Connection:
         if block.frames > self._rules.max_continuations or len(block.data) > self._rules.max_headers:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
         if flags & frames.END_HEADERS:
-            self._end_block()
+            self._block = None
+            self._end_block(block)
 
-    def _end_block(self) -> None:
-        block, self._block = self._block, None
-        if block is None:
-            return
+    def _end_block(self, block: _Block) -> None:
         stream = self._streams.get(block.stream)
         try:
             if stream is not None:
@@ -246,7 +246,7 @@ class Connection:
     def _on_request(self, block: _Block) -> None:
         self._last = block.stream
         # Read in any case: a block that is left out would change the meaning of the next one.
-        request = self._decoder.request(bytes(block.data))
+        request = self._decoder.request(block.data)
         if block.self_dependent:
             raise StreamFault(block.stream, ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
         if self.leaving or len(self._streams) >= self._rules.max_streams:
@@ -268,9 +268,9 @@ class Connection:
 
     def _on_trailers(self, stream: Stream, block: _Block) -> None:
         if stream.ended_in:
-            self._decoder.skip(bytes(block.data))
+            self._decoder.skip(block.data)
             raise StreamFault(stream.id, ErrorCode.STREAM_CLOSED, "HEADERS after the end of the stream")
-        self._decoder.trailers(bytes(block.data))
+        self._decoder.trailers(block.data)
         if not block.flags & frames.END_STREAM:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "trailers do not end the stream")
         if stream.expected is not None and stream.received != stream.expected:
@@ -279,7 +279,7 @@ class Connection:
         self._events.append(DataReceived(stream.id, b"", True))
 
     def _on_late_headers(self, block: _Block) -> None:
-        self._decoder.skip(bytes(block.data))
+        self._decoder.skip(block.data)
         ours = self._over.get(block.stream)
         if ours is None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {block.stream} is older than {self._last}")

@@ -4,8 +4,9 @@ Source: open-inference-protocol; Triton's extension_{model_configuration,model_r
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import TensorSpec
@@ -141,7 +142,7 @@ def _loaded(plane: Plane, selector: Selector) -> list[Served]:
     for status in plane.models.statuses(selector.model):
         if status.state is State.AVAILABLE:
             try:
-                found.append(plane.find(replace(selector, version=status.version)))
+                found.append(plane.find(msgspec.structs.replace(selector, version=status.version)))
             except RequestError:
                 continue  # unloaded meanwhile
     return found

@@ -6,9 +6,10 @@ Source: tensorflow_serving/apis/{prediction_service,model_service}.proto.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from tacit.edge import GrpcCall, GrpcHandler
@@ -161,7 +162,7 @@ class TfsService:
             for task in request.tasks
         ]
         check_tasks(tasks, served.signatures)
-        selector = replace(_selector(first, call), version=served.version, label=None)
+        selector = msgspec.structs.replace(_selector(first, call), version=served.version, label=None)
         examples, deadline = serialized_examples(request.input), _deadline(call)
         methods: dict[str, Callable[..., Awaitable[Classified | Regressed]]] = {
             CLASSIFY: self._task.classify,
