@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/tiny.py [--quick] [--rounds N] [--json FILE]. The clients are a few lines over sockets, each with
 one connection and one call under way, and share the server's cores. Every round meets every door in turns, and the engine
-alone. The server's own processor time for a request says more than the rate where other jobs share the machine.
+alone, without batching and with it. The server's own processor time for a request says more than the rate where other
+jobs share the machine.
 """
 
 import argparse
@@ -196,6 +197,20 @@ def alone(seconds: float) -> float:
     return best * 1e6
 
 
+Cell = tuple[float, float, float]
+"""Calls a second, the median of one in milliseconds, and the server's processor time for one in microseconds."""
+
+
+def measure(server: Server, make: Callable[[], Grpc | Rest], clients: int, seconds: float) -> Cell:
+    before = server.busy()
+    found, median = rate(make, clients, seconds)
+    return found, median, (server.busy() - before) / (found * seconds) * 1e6
+
+
+def better(one: Cell, other: Cell) -> Cell:
+    return max(one[0], other[0]), min(one[1], other[1]), min(one[2], other[2])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
@@ -204,24 +219,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     seconds, rounds = (0.3, 1) if options.quick else (options.seconds, options.rounds)
-    best: dict[str, dict[int, tuple[float, float, float]]] = {}
+    best: dict[str, dict[int, Cell]] = {}
     compile_sources()
     start = statistics.median(started() for _ in range(max(rounds, 5)))
-    with tempfile.TemporaryDirectory() as name:
-        server = Server(Path(name))
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        servers = {"": Server(Path(one)), ", batched": Server(Path(two), "--enable_batching")}
         try:
-            ways = doors(server.ports)
             engine = min(alone(seconds / 4) for _ in range(rounds))
             for _ in range(rounds):
-                for way, make in ways.items():
-                    for clients in CLIENTS:
-                        before = server.busy()
-                        found, median = rate(make, clients, seconds)
-                        spent = (server.busy() - before) / (found * seconds) * 1e6
-                        kept = best.setdefault(way, {}).get(clients, (0.0, 1e9, 1e9))
-                        best[way][clients] = (max(kept[0], found), min(kept[1], median), min(kept[2], spent))
+                for kind, server in servers.items():
+                    for way, make in doors(server.ports).items():
+                        kept = best.setdefault(way + kind, dict.fromkeys(CLIENTS, (0.0, 1e9, 1e9)))
+                        for clients in CLIENTS:
+                            kept[clients] = better(kept[clients], measure(server, make, clients, seconds))
         finally:
-            server.stop()
+            for server in servers.values():
+                server.stop()
     print("| | 1 client, calls/s | p50 ms | 16 clients, calls/s | p50 ms | server's processor, µs a call |")
     print("|---|---:|---:|---:|---:|---:|")
     for way, cells in best.items():

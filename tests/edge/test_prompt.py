@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tacit.edge.prompt import Pause, begin, may_pause
+from tacit.edge.calls.prompt import Pause, begin, may_pause
 
 
 async def test_what_waits_for_nothing_is_done_at_once() -> None:

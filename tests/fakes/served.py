@@ -33,10 +33,8 @@ class FakeServed:
         self.platform = "fake"
         self.max_batch = 0
 
-    def hold(
-        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
-    ) -> None:
-        return None
+    def hold(self, *_asked: object, **_how: object) -> bool:
+        return False
 
     def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
         return None

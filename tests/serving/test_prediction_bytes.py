@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit.errors import RequestError, Status
-from tacit.wire import prediction
+from tacit.wire.direct import prediction
+from tacit.wire.direct.prediction import encode_prediction
 from tacit.wire.pb.serving_pb2 import PredictResponse
-from tacit.wire.prediction import encode_prediction
 from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor, encode_tensor
 
 SHAPES = [(), (0,), (1,), (3, 2), (2, 0, 5), (130, 3), (40_000,)]

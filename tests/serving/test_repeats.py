@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import GrpcCall
 from tacit.errors import RequestError, Status
+from tacit.serving.oip import service as oip
+from tacit.serving.oip.service import OipService
 from tacit.serving.plane import Plane, Selector
 from tacit.serving.tfs import service
 from tacit.serving.tfs.service import TfsService
+from tacit.wire.direct.repeats import Repeats
+from tacit.wire.pb.inference_pb2 import ModelInferRequest, ModelInferResponse
 from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
-from tacit.wire.repeats import Repeats
 from tacit.wire.tensor import Tensor, encode_tensor
 
+INFER = GrpcCall("/inference.GRPCInferenceService/ModelInfer", {}, None, None)
 CALL = GrpcCall("/tensorflow.serving.PredictionService/Predict", {}, None, None)
 
 
@@ -101,6 +105,62 @@ async def test_a_model_that_went_away_is_gone_for_messages_like_one_before_too()
     models.gone = True
     with pytest.raises(RequestError, match="gone"):
         await served.predict(request([2]), CALL)
+
+
+def inference(values: Sequence[float], **fields: object) -> bytes:
+    message = ModelInferRequest(**{"model_name": "half_plus_two", **fields})  # type: ignore[arg-type]  # whatever a test wants
+    message.inputs.add(name="x", datatype="FP32", shape=[len(values), 1])
+    message.raw_input_contents.append(np.array(values, np.float32).tobytes())
+    return message.SerializeToString()
+
+
+async def infer(served: OipService, message: bytes) -> ModelInferResponse:
+    return ModelInferResponse.FromString(await served.model_infer(message, INFER))
+
+
+@pytest.fixture
+def inferred(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The inferences that were parsed."""
+    seen: list[bytes] = []
+    read = oip._read
+
+    def reads(kind: type[ModelInferRequest], message: bytes) -> ModelInferRequest:
+        seen.append(message)
+        return read(kind, message)
+
+    monkeypatch.setattr(oip, "_read", reads)
+    return seen
+
+
+@pytest.mark.parametrize("wanted", [[], [ModelInferRequest.InferRequestedOutputTensor(name="y")]])
+async def test_an_inference_like_one_before_is_answered_as_that_was(
+    inferred: list[bytes], wanted: list[ModelInferRequest.InferRequestedOutputTensor]
+) -> None:
+    served = OipService(Plane(example()))
+    first = await infer(served, inference([1, 2], outputs=wanted))
+    again = await infer(served, inference([1, 2], outputs=wanted))
+    other = await infer(served, inference([4, -6], outputs=wanted))
+    assert first == again
+    assert len(inferred) == 1
+    assert np.frombuffer(other.raw_output_contents[0], np.float32).tolist() == [4, -1]
+    assert (other.model_name, other.model_version, other.outputs[0].shape) == ("half_plus_two", "123", [2, 1])
+
+
+async def test_an_inference_with_an_id_is_parsed_and_its_answer_has_that_id(inferred: list[bytes]) -> None:
+    served = OipService(Plane(example()))
+    found = [(await infer(served, inference([1, 2], id=name))).id for name in ("a", "b", "b")]
+    assert (found, len(inferred)) == (["a", "b", "b"], 3)
+
+
+async def test_the_best_classes_are_chosen_for_messages_like_one_before_too(inferred: list[bytes]) -> None:
+    served = OipService(Plane(example()))
+    wanted = ModelInferRequest.InferRequestedOutputTensor(name="y")
+    wanted.parameters["classification"].int64_param = 1
+    for values in ([1, 2], [8, 2]):
+        found = await infer(served, inference(values, outputs=[wanted]))
+        assert found.outputs[0].datatype == "BYTES"
+        assert f"{values[0] / 2 + 2:f}:0".encode() in found.raw_output_contents[0]
+    assert len(inferred) == 1
 
 
 def test_values_that_stand_in_a_message_twice_are_not_told_apart_and_it_is_not_kept() -> None:

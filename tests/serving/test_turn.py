@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from tacit.edge.prompt import Handle, begin
+from fakes.served import FakeModels, FakeServed, example, half_plus_two
+from tacit.edge.calls.prompt import Handle, Pause, begin
 from tacit.errors import RequestError, Status
 from tacit.serving.batching import BatchRules, ModelQueue
+from tacit.serving.batching import queue as batching_queue
 from tacit.serving.batching.turn import Steady, Turn
+from tacit.serving.plane import Plane, Selector
 from tacit.wire.tensor import Tensor
 
 
@@ -20,11 +24,15 @@ class Doubler:
     def __init__(self) -> None:
         self.runs: list[list[float]] = []
         self.threads: set[str] = set()
+        self.pause = 0.0  # seconds
 
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
         array = inputs["x"].array
         self.runs.append(array.ravel().tolist())
         self.threads.add(threading.current_thread().name)
+        until = time.perf_counter() + self.pause
+        while time.perf_counter() < until:
+            pass
         if array.size and array.min() < 0:
             raise RequestError(Status.INVALID_ARGUMENT, "the model takes no negative numbers")
         return {"y": Tensor(1, array.sum() * np.ones(1, np.float32) if signature == "whole" else array * 2)}
@@ -45,8 +53,9 @@ class Asker:
 
     async def _ask(self, number: int, value: Mapping[str, Tensor], signature: str, client: bytes | None) -> None:
         try:
-            held = self.queue.hold(signature, value, ("y",), client=client)
-            found = self.queue.attempt(signature, value, ("y",)) if held is None else await held
+            pause, soon = Pause[dict[str, Tensor]](), asyncio.get_running_loop().call_soon
+            held = self.queue.hold(signature, value, ("y",), pause, soon=soon, client=client)
+            found = await pause if held else self.queue.attempt(signature, value, ("y",))
             if found is None:
                 found = await asyncio.wrap_future(self.queue.submit(signature, value, ("y",)))
         except RequestError as exc:
@@ -193,12 +202,11 @@ async def test_while_the_engines_thread_is_at_work_what_was_held_goes_to_its_que
 async def test_a_model_that_was_unloaded_in_the_same_turn_says_so_to_who_was_held() -> None:
     asker = Asker(Doubler())
     await asker.crowd()
-    held = asker.queue.hold
     told: list[object] = []
 
     async def ask() -> None:
-        pause = held("s", rows(1), ("y",))
-        assert pause is not None
+        pause, soon = Pause[dict[str, Tensor]](), asyncio.get_running_loop().call_soon
+        assert asker.queue.hold("s", rows(1), ("y",), pause, soon=soon)
         told.append(await pause)
 
     begin(asyncio.get_running_loop(), ask())
@@ -207,24 +215,51 @@ async def test_a_model_that_was_unloaded_in_the_same_turn_says_so_to_who_was_hel
     assert (told, asker.runner.runs) == ([None], [])
 
 
-async def test_without_rules_and_in_a_task_of_its_own_nobody_is_held() -> None:
-    asker = Asker(Doubler())
-    await asker.crowd()
-    assert asker.queue.hold("s", rows(1), ("y",)) is None  # nobody drives this one
-    alone = ModelQueue("m", Doubler(), quick=True)
-    found: list[object] = []
+async def test_without_rules_nobody_is_held() -> None:
+    alone, soon = ModelQueue("m", Doubler(), joinable=("s",), quick=True), asyncio.get_running_loop().call_soon
+    for _ in range(10):
+        held = [alone.hold("s", rows(1), ("y",), Pause[dict[str, Tensor]](), soon=soon) for _ in range(20)]
+        assert not any(held)
+        await asyncio.sleep(0)
+
+
+async def test_who_waits_in_a_task_of_its_own_is_not_held() -> None:
+    held: list[object] = []
+
+    class Holding(FakeServed):
+        def hold(self, *asked: object, **how: object) -> bool:
+            held.append(asked)
+            return super().hold(*asked, **how)
+
+    found = example().find(Selector("half_plus_two"))
+    served = Holding(found.name, found.version, found.signatures, half_plus_two)
+    plane = Plane(FakeModels(served))
 
     async def ask() -> None:
-        found.append(alone.hold("s", rows(1), ("y",)))
+        await plane.predict(Selector("half_plus_two"), "", rows(1), decode=lambda _alias, tensor: tensor)
 
-    for _ in range(100):
-        begin(asyncio.get_running_loop(), ask())
-    assert found == [None] * 100
+    await asyncio.create_task(ask())
+    assert held == []
+    begin(asyncio.get_running_loop(), ask())
+    assert len(held) == 1
+    await asyncio.sleep(0.01)
+
+
+async def test_many_that_take_long_together_are_no_slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    monkeypatch.setattr(batching_queue, "_ATTEMPT_NS", 200_000)
+    asker.runner.pause = 0.001
+    for _ in range(10):
+        for value in range(16):
+            asker.ask(value)
+        await asyncio.sleep(0)
+    assert [len(run) for run in asker.runner.runs] == [16] * 10
 
 
 async def test_a_turn_is_looked_at_now_and_then() -> None:
     ends: list[int] = []
-    turn, loop = Turn(lambda: ends.append(1)), asyncio.get_running_loop()
+    turn, loop = Turn(lambda: ends.append(1)), asyncio.get_running_loop().call_soon
     assert not any([turn.takes(loop) for _ in range(16)])
     await asyncio.sleep(0)
     assert not any([turn.takes(loop) for _ in range(2)])  # this one is

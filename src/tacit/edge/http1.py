@@ -13,10 +13,10 @@ from http import HTTPStatus
 
 import httptools
 
+from tacit.edge.calls.prompt import Handle, begin
 from tacit.edge.http import BODILESS, answer, fields_of, split_target
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
-from tacit.edge.prompt import Handle, begin
 from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

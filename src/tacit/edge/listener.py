@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +25,7 @@ Exporter = Callable[[bytes, int], bytes]
 """Label and length to secret bytes that only the two ends of one TLS 1.3 connection know. Raises PkiError on TLS 1.2."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """One HTTP request. `path` is raw (percent-encoded), header names are lower case.
 
     `peer_certificate` is the client's certificate (DER) if it showed one; nobody has judged it. `exporter` gives secret
@@ -42,13 +41,12 @@ class HttpRequest:
     exporter: Exporter | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, frozen=True):
     """One HTTP answer."""
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class GrpcCall(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ server's status and leading words, since clients match on them.
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from tacit.edge.calls.prompt import Pause, may_pause
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
 from tacit.serving.batching import QueueClosedError, Statistics
@@ -94,11 +95,18 @@ class Served(Protocol):
         """
 
     def hold(
-        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
-    ) -> Awaitable[dict[str, Tensor] | None] | None:
-        """The outputs at the end of this turn of the loop, None in it where the request is to be asked by `submit`.
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        pause: Pause[dict[str, Tensor]],
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        client: bytes | None = None,
+    ) -> bool:
+        """Whether the outputs come at the end of this turn of the loop, where what `soon` is given is called.
 
-        None instead of it for whoever had better `attempt`. `client` as for `submit`.
+        `pause` ends then: with them, or with None where the request is to be asked by `submit`. Raises: RequestError.
         """
 
     def attempt(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor] | None:
@@ -247,8 +255,13 @@ class Plane:
         check_types(served.signatures[signature_key], inputs)  # (7)
         caller = selector.caller  # (8)
         client = (caller.certificate or caller.token or None) if caller else None
-        held = served.hold(signature_key, inputs, outputs, client=client)
-        result = served.attempt(signature_key, inputs, outputs) if held is None else await held
+        result = None
+        if may_pause():
+            pause, soon = Pause[dict[str, Tensor]](), asyncio.get_running_loop().call_soon
+            if served.hold(signature_key, inputs, outputs, pause, soon=soon, client=client):
+                result = await pause
+        if result is None:
+            result = served.attempt(signature_key, inputs, outputs)
         if result is None:
             try:
                 waiting = served.submit(signature_key, inputs, outputs, deadline=deadline, client=client)

@@ -8,11 +8,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from tacit.edge.calls import messages
+from tacit.edge.calls.prompt import Handle, begin
 from tacit.edge.http import BODILESS, answer, fields_of
 from tacit.edge.http2 import Connection, Request, encode_block
 from tacit.edge.listener import GrpcCall, GrpcHandler, GrpcStreaming, HttpRequest, HttpResponse
 from tacit.edge.pieces import Pieces
-from tacit.edge.prompt import Handle, begin
 from tacit.edge.service import Peer, Service
 from tacit.errors import RequestError, Status
 

@@ -14,36 +14,31 @@ A model that answers faster than a thread wakes up is run by whoever asks, if no
 requests are joined and come together, at the end of the event loop's turn in which they came (`hold`).
 """
 
-import asyncio
 import contextlib
 import threading
 import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from tacit.edge.prompt import Pause, may_pause
 from tacit.errors import RequestError, Status
 from tacit.serving.batching.rows import count_rows, join, row_key, stack, take_rows
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
 from tacit.serving.batching.turn import Steady, Turn
+from tacit.serving.batching.waiting import Outputs, Pause, Waiting, fits_in_one_run, is_small
 from tacit.wire.tensor import Tensor
 
 ENGINE_THREAD = "engine"  # how the names of threads that run models begin
 MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is far below what a queue could take
-_ATTEMPT_BYTES = 64 << 10  # of inputs that are run by the one who asks; more rows take longer than one
 _ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
 _SLOW_IN_A_ROW = 3  # such attempts that took the processor all the time, and no more are made
 _LATE_IN_A_ROW = 30  # the same, whatever they waited for
 _HANGS = "the request was sent to a version that is unloaded and hangs:"
-
-Outputs = dict[str, Tensor]
 
 
 class QueueClosedError(Exception):
@@ -55,41 +50,6 @@ class Runner(Protocol):
 
     def infer(self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Outputs:
         """The outputs asked for."""
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class _Waiting:
-    """A request in the queue. `alike` is None where it is never joined to another; `by_rows`: it may be cut, and filled."""
-
-    signature: str
-    inputs: Mapping[str, Tensor]
-    outputs: Sequence[str]
-    deadline: float | None
-    rows: int
-    by_rows: bool
-    alike: Hashable
-    since: int
-    future: Future[Outputs] | Pause[Outputs]
-    taken: bool = False  # by who answers it: the engine's thread, who cancels it, or who gives the queue up
-
-    def fits(self, other: "_Waiting") -> bool:
-        """Whether another request may be joined to this one."""
-        return self.alike is not None and self.alike == other.alike
-
-
-def _is_small(inputs: Mapping[str, Tensor]) -> bool:
-    """Whether one who asks may run them. An array of strings does not say how many bytes they have."""
-    size = 0
-    for tensor in inputs.values():
-        if tensor.array.dtype.hasobject:
-            return False
-        size += tensor.array.nbytes
-    return size <= _ATTEMPT_BYTES
-
-
-def _fits(rows: int, rules: BatchRules) -> bool:
-    """Whether so many rows are run as they are, neither cut nor filled up."""
-    return rules.size_for(rows) == rows <= rules.largest
 
 
 class ModelQueue:
@@ -115,13 +75,14 @@ class ModelQueue:
         self._max_waiting = max_waiting
         self._quick, self._slow, self._late = quick, 0, 0
         self._wall_clock = wall_clock
-        self._items: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._ahead: deque[_Waiting] = deque()  # what the engine's thread has received, and not taken yet
+        self._items: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._ahead: deque[Waiting] = deque()  # what the engine's thread has received, and not taken yet
         self._gate = threading.Lock()
         self._running = threading.Lock()
         self._turn, self._steady = Turn(self._run_turn), Steady()
         self._least = 0  # rows that a run is filled up to at least
-        self._held: deque[_Waiting] = deque()  # what runs at the end of this turn of the loop
+        self._held: deque[Waiting] = deque()  # what runs at the end of this turn of the loop
+        self._pauses: list[Pause] = []  # of who waits for that
         self._waiting = self._rows = 0
         self._closed = self._ended = self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"{ENGINE_THREAD} {name}", daemon=True)
@@ -133,7 +94,7 @@ class ModelQueue:
         Raises:
             RequestError: the model's refusal.
         """
-        if not self._quick or self._waiting or not _is_small(inputs) or not self._is_one_run(signature, inputs):
+        if not self._quick or self._waiting or not is_small(inputs) or not self._is_one_run(signature, inputs):
             return None
         if not self._running.acquire(blocking=False):
             return None
@@ -175,25 +136,35 @@ class ModelQueue:
         if self._rules is None or signature not in self._joinable:
             return True
         rows = count_rows(inputs)
-        return not rows or _fits(rows, self._rules)
+        return not rows or fits_in_one_run(rows, self._rules)
 
     def hold(
-        self, signature: str, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, client: bytes | None = None
-    ) -> Pause[Outputs] | None:
-        """The wait of a request for the end of this turn of the loop, where all that are alike run together.
+        self,
+        signature: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        pause: Pause,
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        client: bytes | None = None,
+    ) -> bool:
+        """Whether a request is run at the end of this turn of the loop, with all that are alike: `pause` ends then.
 
-        It ends with the outputs, with the model's refusal, or with None: the request had better `submit`. None instead of
-        it where nothing is gained by waiting.
+        It is not where nothing is gained by waiting. `soon` calls something at the end of the turn.
+
+        Raises:
+            RequestError: As `submit` does.
         """
-        if self._rules is None or not self._quick or not may_pause() or signature not in self._joinable:
-            return None
-        if not self._turn.takes(asyncio.get_running_loop()) or self._waiting or not _is_small(inputs):
-            return None
-        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=Pause())
-        if item.alike is None or not _fits(item.rows, self._rules):
-            return None
+        if self._rules is None or not self._quick or signature not in self._joinable:
+            return False
+        if not self._turn.takes(soon) or self._waiting or not is_small(inputs):
+            return False
+        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=pause)
+        if item.alike is None or not fits_in_one_run(item.rows, self._rules):
+            return False
         self._held.append(item)
-        return item.future if isinstance(item.future, Pause) else None
+        self._pauses.append(pause)
+        return True
 
     def submit(
         self,
@@ -261,8 +232,8 @@ class ModelQueue:
         *,
         deadline: float | None,
         client: bytes | None,
-        future: Future[Outputs] | Pause[Outputs],
-    ) -> _Waiting:
+        future: Future[Outputs] | Pause,
+    ) -> Waiting:
         rules, rows, key = self._rules, count_rows(inputs), None
         by_rows = rules is not None and bool(rows) and signature in self._joinable
         if rules is not None and rows and by_rows:
@@ -275,7 +246,7 @@ class ModelQueue:
             if rules.mix_clients or client:
                 whose = None if rules.mix_clients else client
                 key = (signature, tuple(outputs), whose, row_key(inputs, pad=rules.pad))
-        return _Waiting(signature, inputs, outputs, deadline, rows or 1, by_rows, key, time.perf_counter_ns(), future)
+        return Waiting(signature, inputs, outputs, deadline, rows or 1, by_rows, key, time.perf_counter_ns(), future)
 
     def _check_room(self, rows: int) -> None:
         rules = self._rules
@@ -291,7 +262,7 @@ class ModelQueue:
                 f"{self._max_waiting} requests wait for {self._name} already (--max_waiting_requests); try again later",
             )
 
-    def _leaver(self, item: _Waiting) -> Callable[[Future[Outputs]], None]:
+    def _leaver(self, item: Waiting) -> Callable[[Future[Outputs]], None]:
         """What makes room once a request is cancelled.
 
         A future keeps its callbacks for ever: one that held the request would keep its tensors until a collector comes.
@@ -305,7 +276,7 @@ class ModelQueue:
 
         return leave
 
-    def _leave(self, item: _Waiting) -> bool:
+    def _leave(self, item: Waiting) -> bool:
         """It waits no longer; whether it did, and is the caller's to answer now, and nobody else's."""
         with self._gate:
             if item.taken:
@@ -319,8 +290,8 @@ class ModelQueue:
 
     def _run_turn(self) -> None:
         """Run what came in this turn of the loop, and let those who asked go on."""
-        held, self._held = self._held, deque()
-        batches, rules = list(held), self._rules
+        held, pauses, rules = self._held, self._pauses, self._rules
+        self._held, self._pauses = deque(), []
         if rules is not None and self._running.acquire(blocking=False):
             try:
                 while held and not self._closed and self._quick:
@@ -331,13 +302,12 @@ class ModelQueue:
                         self._least = self._steady.size_for(sum(item.rows for item in live), rules.largest)
                         spent, begin = time.thread_time_ns() if self._slow else 0, time.perf_counter_ns()
                         self._answer(live)
-                        self._judge(time.perf_counter_ns() - begin, spent)
+                        self._judge((time.perf_counter_ns() - begin) // len(live), spent)
             finally:
                 self._least = 0
                 self._running.release()
-        for item in batches:
-            if isinstance(item.future, Pause):
-                item.future.go_on()
+        for pause in pauses:
+            pause.go_on()
 
     # ---- the engine's thread
 
@@ -358,7 +328,7 @@ class ModelQueue:
             batch.clear()
             live.clear()
 
-    def _receive(self, ahead: deque[_Waiting], wait: float | None) -> None:
+    def _receive(self, ahead: deque[Waiting], wait: float | None) -> None:
         """Take all that has come, and wait for the first of it: for ever with None."""
         try:
             item = self._items.get(wait is None or wait > 0, wait)
@@ -369,7 +339,7 @@ class ModelQueue:
         except Empty:
             return
 
-    def _take(self, ahead: deque[_Waiting]) -> list[_Waiting]:
+    def _take(self, ahead: deque[Waiting]) -> list[Waiting]:
         """The next batch, (2): the first that waits and those that fit to it."""
         first, rules = ahead.popleft(), self._rules
         batch = [first]
@@ -383,7 +353,7 @@ class ModelQueue:
                 rows = self._gather(ahead, batch, rows, rules)
         return [item for item in batch if self._leave(item)]
 
-    def _gather(self, ahead: deque[_Waiting], batch: list[_Waiting], rows: int, rules: BatchRules) -> int:
+    def _gather(self, ahead: deque[Waiting], batch: list[Waiting], rows: int, rules: BatchRules) -> int:
         """Move those that fit from `ahead` into the batch, which has `rows`; how many it has then."""
         if not ahead or rows >= rules.max_batch:
             return rows
@@ -398,7 +368,7 @@ class ModelQueue:
         ahead.extend(kept)
         return rows
 
-    def _is_wanted(self, item: _Waiting) -> bool:
+    def _is_wanted(self, item: Waiting) -> bool:
         """Whether a request is still to be run, (3)."""
         if not item.future.set_running_or_notify_cancel():
             return False
@@ -411,7 +381,7 @@ class ModelQueue:
         self.statistics.queue.add(time.perf_counter_ns() - item.since)
         return True
 
-    def _answer(self, items: Sequence[_Waiting]) -> None:
+    def _answer(self, items: Sequence[Waiting]) -> None:
         """Run requests and answer them, (4) and (5)."""
         try:
             answers = self._infer(items)
@@ -427,10 +397,10 @@ class ModelQueue:
             self.statistics.success.add(now - item.since)
             item.future.set_result(answer)
 
-    def _refuse(self, item: _Waiting, status: Status, why: str) -> None:
+    def _refuse(self, item: Waiting, status: Status, why: str) -> None:
         self._fail(item, RequestError(status, f"{why} {self._name}"))
 
-    def _fail(self, item: _Waiting, exc: BaseException) -> None:
+    def _fail(self, item: Waiting, exc: BaseException) -> None:
         self.statistics.fail.add(time.perf_counter_ns() - item.since)
         # The frames in which it failed hold the request's tensors, and the one that called them holds its future.
         at = exc.__traceback__
@@ -438,11 +408,11 @@ class ModelQueue:
         item.inputs = {}
         item.future.set_exception(exc.with_traceback(at.tb_next if at else None))
 
-    def _infer(self, items: Sequence[_Waiting]) -> list[Outputs]:
+    def _infer(self, items: Sequence[Waiting]) -> list[Outputs]:
         first, rules = items[0], self._rules
         rows = sum(item.rows for item in items)
         whole = len(items) == 1 and (first.signature not in self._joinable or not first.by_rows)
-        if rules is None or whole or (len(items) == 1 and rows >= self._least and _fits(rows, rules)):
+        if rules is None or whole or (len(items) == 1 and rows >= self._least and fits_in_one_run(rows, rules)):
             return [self._call(first.signature, first.inputs, first.outputs, rows)]
         begin = time.perf_counter_ns()
         joined = join([item.inputs for item in items], rows) if len(items) > 1 else first.inputs
@@ -456,9 +426,7 @@ class ModelQueue:
         self.statistics.parted.add(time.perf_counter_ns() - begin)
         return answers
 
-    def _slice(
-        self, asked: _Waiting, inputs: Mapping[str, Tensor], begin: int, rows: int, rules: BatchRules
-    ) -> Outputs:
+    def _slice(self, asked: Waiting, inputs: Mapping[str, Tensor], begin: int, rows: int, rules: BatchRules) -> Outputs:
         """One run of at most `rules.largest` rows, from `begin`, filled up to a size that is allowed."""
         count = min(rows - begin, rules.largest)
         part = take_rows(inputs, begin, begin + count)

@@ -4,7 +4,6 @@ Holding a lone request back until then costs it more than it brings. So whether 
 and then, and while they do, they are held.
 """
 
-import asyncio
 from collections.abc import Callable
 
 _LOOK_EVERY = 16  # requests
@@ -23,17 +22,17 @@ class Turn:
         self._alone = 0
         self._holds = False
 
-    def takes(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Count one more request; whether it is to be held until the end of this turn."""
+    def takes(self, soon: Callable[[Callable[[], None]], object]) -> bool:
+        """Count one more request; whether it is to be held until the end of this turn, when what `soon` is given is called."""
         if self._came:
             self._came += 1
         elif self._holds or self._looks:
             self._looks, self._came = False, 1
-            loop.call_soon(self._over)
+            soon(self._over)
         else:
             self._requests += 1
             if self._requests % _LOOK_EVERY == 0:
-                loop.call_soon(self._look)
+                soon(self._look)
         return self._holds
 
     def _look(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 
 from tacit.edge.pieces import inflate
@@ -48,8 +49,7 @@ class Form:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
+class _Input(msgspec.Struct, frozen=True):
     """One input: values of JSON, or raw bytes."""
 
     datatype: str

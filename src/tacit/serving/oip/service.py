@@ -4,7 +4,8 @@ Source: open-inference-protocol, grpc_service.proto; Triton's, which adds the me
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,11 +26,13 @@ from tacit.serving.oip.question import (
     select,
     whole_number,
 )
-from tacit.serving.plane import Plane, start_managing
+from tacit.serving.plane import Plane, Selector, start_managing
 from tacit.wire.contents import UNTYPED, encode_contents, parse_contents
+from tacit.wire.direct.inference import encode_inference
+from tacit.wire.direct.repeats import Repeats
 from tacit.wire.pb import inference_pb2 as wire
 from tacit.wire.raw_tensor import datatype_of, dtype_of, encode_raw, parse_raw
-from tacit.wire.tensor import Tensor
+from tacit.wire.tensor import DT_BOOL, DT_STRING, Tensor, read_content
 
 PATH = "/inference.GRPCInferenceService/"
 _SHARED_MEMORY = [
@@ -41,11 +44,25 @@ Parsed = TypeVar("Parsed", bound=Message)
 _Input = tuple[wire.InferTensor, bytes | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a ModelInferRequest with one tensor of numbers, as raw bytes, asks: but for its values and who sent it."""
+
+    model: str
+    version: int | None
+    wanted: Sequence[Wanted]
+    timeout: int
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+
+
 class OipService:
     """Answers all methods but those of shared memory, which are refused by name."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
+        self._repeats = Repeats[_Asked]()
 
     def handlers(self) -> GrpcMethods:
         """One handler per method path."""
@@ -157,7 +174,33 @@ class OipService:
 
     async def model_infer(self, message: bytes, call: GrpcCall) -> bytes:
         """ModelInferRequest to ModelInferResponse."""
-        return (await self._infer(_read(wire.ModelInferRequest, message), call)).SerializeToString()
+        repeated = self._repeats.find(message)
+        if repeated is None:
+            request = _read(wire.ModelInferRequest, message)
+            first = read_question(request, _caller(call))
+            response = await self._infer(request, first, call)
+            self._remember(message, request, first)
+            return response.SerializeToString()
+        asked, begin = repeated
+        question = Question(
+            Selector(asked.model, asked.version, caller=_caller(call)),
+            {asked.name: read_content(message, begin, asked.dtype, asked.shape)},
+            asked.wanted,
+            timeout=asked.timeout,
+        )
+        found = await answer(self._plane, question, decode=_as_it_is, deadline=_deadline(call))
+        return encode_inference(found.model, found.version, found.outputs)
+
+    def _remember(self, message: bytes, request: wire.ModelInferRequest, question: Question[_Input]) -> None:
+        """A request was answered, and one like it need not be parsed. One with an id has no like: ids are counted up."""
+        if len(request.raw_input_contents) != 1 or request.id:
+            return
+        tensor, selector = request.inputs[0], question.selector
+        dtype = dtype_of(tensor.datatype, name=tensor.name)
+        if dtype not in (DT_STRING, DT_BOOL):
+            about = tensor.name, dtype, tuple(tensor.shape)
+            asked = _Asked(selector.model, selector.version, question.wanted, question.timeout, *about)
+            self._repeats.remember(message, request.raw_input_contents[0], asked)
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], call: GrpcCall) -> AsyncGenerator[bytes, None]:
         """Inferences one after the other; a refusal is told in its place, and the stream goes on."""
@@ -165,20 +208,18 @@ class OipService:
             request, answered = wire.ModelInferRequest(), wire.ModelStreamInferResponse()
             try:
                 request = _read(wire.ModelInferRequest, message)
-                answered.infer_response.CopyFrom(await self._infer(request, call))
+                question = read_question(request, _caller(call))
+                answered.infer_response.CopyFrom(await self._infer(request, question, call))
                 answered.infer_response.parameters[_FINAL].bool_param = True
             except RequestError as exc:
                 answered.error_message = str(exc).encode("utf-8", "replace").decode()
                 answered.infer_response.id = request.id
             yield answered.SerializeToString()
 
-    async def _infer(self, request: wire.ModelInferRequest, call: GrpcCall) -> wire.ModelInferResponse:
-        found = await answer(
-            self._plane,
-            read_question(request, _caller(call)),
-            decode=_decode,
-            deadline=None if call.deadline is None else time.monotonic() + call.deadline,
-        )
+    async def _infer(
+        self, request: wire.ModelInferRequest, question: Question[_Input], call: GrpcCall
+    ) -> wire.ModelInferResponse:
+        found = await answer(self._plane, question, decode=_decode, deadline=_deadline(call))
         response = wire.ModelInferResponse(model_name=found.model, model_version=str(found.version), id=request.id)
         typed = not request.raw_input_contents and bool(request.inputs)
         typed = typed and not any(tensor.dtype in UNTYPED for tensor in found.outputs.values())
@@ -227,6 +268,14 @@ def _decode(name: str, given: _Input) -> Tensor:
     tensor, raw = given
     dtype = dtype_of(tensor.datatype, name=name)
     return parse_contents(tensor, dtype) if raw is None else parse_raw(raw, dtype, tuple(tensor.shape), name=name)
+
+
+def _as_it_is(_name: str, tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _deadline(call: GrpcCall) -> float | None:
+    return None if call.deadline is None else time.monotonic() + call.deadline
 
 
 def _caller(call: GrpcCall) -> Caller:

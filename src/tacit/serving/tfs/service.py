@@ -19,11 +19,11 @@ from tacit.serving.callers import caller_of
 from tacit.serving.plane import Plane, Prediction, Selector
 from tacit.serving.tfs.inference import CLASSIFY, REGRESS, Classified, Inference, Regressed, check_tasks
 from tacit.serving.tfs.meter import Measured, Meter, NoMeter
+from tacit.wire.direct.prediction import encode_prediction
+from tacit.wire.direct.repeats import Repeats
 from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
-from tacit.wire.prediction import encode_prediction
-from tacit.wire.repeats import Repeats
 from tacit.wire.tensor import DT_BOOL, DT_STRING, Tensor, encode_tensor, parse_tensor, read_content
 
 _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"

@@ -5,7 +5,7 @@ those are copied once, where a message would copy them three times.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -36,12 +36,16 @@ def encode_prediction(
     for alias, tensor in outputs.items():
         parts += _entry(alias, tensor, as_content=as_content)
     parts.append(_made_by(model, version, signature))
-    # Looked at before the values are copied.
+    return joined(parts)
+
+
+def joined(parts: Sequence[bytes | memoryview]) -> bytes:
+    """A message from its pieces, looked at before they are copied. Raises: RequestError, it is too long for any client."""
     if (whole := sum(map(len, parts))) > MAX_MESSAGE:
         raise RequestError(
             Status.RESOURCE_EXHAUSTED,
             f"the answer has {whole} bytes, and a client reads {MAX_MESSAGE} of a message at most (protobuf's limit); "
-            f"ask for fewer rows, or for fewer outputs by output_filter",
+            f"ask for fewer rows, or for fewer outputs",
         )
     return b"".join(parts)
 
