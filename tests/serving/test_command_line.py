@@ -7,8 +7,9 @@ import pytest
 from fakes.one_line_pem import one_line
 from tacit.errors import FileInputError, UsageError
 from tacit.pki import KeyPair
+from tacit.programs.model_server.models import list_entries
 from tacit.serving.repository import VersionPolicy
-from tacit.serving.tfs.config import load_text, parse_model_config, parse_ssl_config
+from tacit.serving.tfs.config import load_text, parse_model_config, parse_monitoring_config, parse_ssl_config
 from tacit.serving.tfs.flags import FLAGS, parse_flags, usage
 
 
@@ -62,6 +63,8 @@ def test_every_flag_takes_its_default(name: str) -> None:
         (["--threads=-1"], "expected a whole number, 0 to 4096"),
         (["--max_message_bytes=0"], "expected a whole number, 1 or more"),
         (["--port"], "needs a value"),
+        (["--model_name", "--port=1"], "--model_name needs a value"),
+        (["--model_base_path", "-port", "1"], "--model_base_path needs a value"),
         (["--enable_batching=perhaps"], "expected true or false"),
         (["model"], "unexpected argument"),
         (["--"], "unexpected argument"),
@@ -132,6 +135,30 @@ def test_a_broken_models_text_is_refused(text: str, part: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_model_config(text)
     assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(("path", "text"), [("metrics", "begins with /"), ("/v2/metrics", "what is below /v2 is")])
+def test_a_path_at_which_no_metrics_can_be_is_refused(path: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        parse_monitoring_config(f'prometheus_config {{ enable: true path: "{path}" }}')
+
+
+@pytest.mark.parametrize("address", ["file:///models/a", "FILE://localhost/models/a", "/models/a"])
+def test_an_address_of_this_machines_files_is_a_path(address: str) -> None:
+    (entry,) = parse_model_config(f'model_config_list {{ config {{ name: "a" base_path: "{address}" }} }}')
+    assert entry.base == Path("/models/a")
+    (named,) = list_entries(parse_flags([f"--model_base_path={address}"]))
+    assert named.base == Path("/models/a")
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/a", "s3://bucket/a", "hdfs://host/a", "file://other/a"])
+def test_an_address_elsewhere_is_refused_by_file_and_by_flag(address: str) -> None:
+    for read in (
+        lambda: parse_model_config(f'model_config_list {{ config {{ name: "a" base_path: "{address}" }} }}'),
+        lambda: list_entries(parse_flags(["--model_name=a", f"--model_base_path={address}"])),
+    ):
+        with pytest.raises(UsageError, match=f"model a is at {address}, and this server reads files of its own"):
+            read()
 
 
 def test_the_recorded_models_text_is_read(shared_vectors: Path) -> None:

@@ -571,8 +571,9 @@ def test_a_process_for_a_model_ends_with_the_server_even_while_it_runs(tmp_path:
     shared = [SharedMemory.create() for _ in range(3)]
     request = messages.Load([], str(tmp_path), [], 0, "f32", 1, "auto", "/dev/shm", False)
     Line(ours).send(messages.encode(request), [memory.descriptor for memory in shared])
-    until(lambda: bool(_ignored(process.pid) & 1 << signal.SIGTERM - 1), "it ignores SIGTERM")
-    process.send_signal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        until(lambda number=number: bool(_ignored(process.pid) & 1 << number - 1), f"it ignores {number.name}")
+        process.send_signal(number)
     assert process.poll() is None
     ours.close()
     assert process.wait(60) == 0

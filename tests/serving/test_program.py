@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -370,6 +371,7 @@ def run(flags: Sequence[str], environ: Mapping[str, str] | None = None) -> subpr
         (["--model_base_path=/m", "--device=tpu"], {}, 2, "--device=tpu: expected cpu, gpu"),
         (["--model_base_path=/m", "--edge=nginx"], {}, 2, "expected tacit or grpcio"),
         (["--model_base_path=/m", "--model_name=a/b"], {}, 2, "is no name for a model"),
+        (["--model_base_path=gs://bucket/m"], {}, 2, "files of its own machine alone"),
         (["--model_base_path=/m", "--ssl_config_file=/none"], {}, 1, "cannot read /none"),
         (["--model_config_file=/none"], {}, 1, "cannot read /none"),
         (["--model_base_path=/m"], {"TACIT_TEE": "unattested"}, 2, "never serves plaintext"),
@@ -404,7 +406,7 @@ def test_help_and_version_are_printed() -> None:
     assert run(["--version"]).stdout.startswith("tacit-serve ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, number: signal.Signals) -> None:
     ports = tmp_path / "ports.json"
     home = tmp_path / "home"
@@ -427,6 +429,34 @@ def test_a_signal_drains_and_the_program_ends_well(tmp_path: Path, plain: Path, 
     names = [event["event"] for event in events]
     assert names == ["trust", "isolation", "listening", "model-available", "ready", "draining", "stopped"]
     assert not list(home.iterdir())
+
+
+def test_a_terminal_that_closes_is_nothing_to_a_server_under_nohup(tmp_path: Path, plain: Path) -> None:
+    log = tmp_path / "log"
+    script = "import sys; from tacit.programs.serve import main; sys.argv[0] = 'tacit-serve'; main()"
+    flags = ["--host=127.0.0.1", "--port=-1", f"--model_base_path={plain}", "--threads=1", "--isolation=none"]
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(
+            ["nohup", sys.executable, "-c", script, *flags], stdout=written, stderr=written, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            await_word(log, '"ready"')
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(180) == 0
+        finally:
+            process.kill()
+
+
+def await_word(log: Path, word: str) -> None:
+    deadline = time.monotonic() + 300
+    while word not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
 
 
 def start_in_private_folder(flags: Sequence[str]) -> tuple[subprocess.Popen[str], Path]:

@@ -1,8 +1,11 @@
 """TensorFlow Serving's REST interface, in memory."""
 
+import gc
 import gzip
 import json
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ import pytest
 
 from fakes.served import FakeModels, FakeServed, example, recorded
 from tacit.edge import HttpRequest, HttpResponse
+from tacit.errors import RequestError
 from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.callers import Callers, Client
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.rest import RestOptions, TfsRest
+from tacit.serving.tfs.values import encode_value, parse_json
 from tacit.wire.tensor import Tensor
 
 BASE = "/v1/models/half_plus_two"
@@ -110,6 +115,45 @@ async def test_a_bad_body_is_refused_with_what_is_wrong(document: Any, text: str
 async def test_nan_and_infinity_go_both_ways_as_bare_words() -> None:
     response = await call("POST", f"{BASE}:predict", b'{"instances":[NaN, Infinity, -Infinity, 1]}')
     assert (response.status, response.body) == (200, b'{"predictions":[NaN,Infinity,-Infinity,2.5]}')
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(np.float32, 1), (np.float64, 2), (np.float16, 19)])
+def test_bare_words_stand_where_their_numbers_did(kind: type, dtype: int) -> None:
+    array = np.array([[1.5, np.nan], [-np.inf, np.inf]], kind)
+    for value, text in (
+        (array, b"[[1.5,NaN],[-Infinity,Infinity]]"),
+        (array.T, b"[[1.5,-Infinity],[NaN,Infinity]]"),
+        (array[1, 0, None].reshape(()), b"-Infinity"),
+    ):
+        assert encode_value(Tensor(dtype, value), as_bytes=False) == text
+
+
+def test_many_numbers_that_json_does_not_have_hold_nobody_up() -> None:
+    words, numbers = np.full(500_000, np.nan, np.float32), np.full(500_000, 0.5, np.float32)
+    words[::2] = 0.5
+    spent = []
+    for array in (numbers, words):
+        begin = time.process_time()
+        encode_value(Tensor(1, array), as_bytes=False)
+        spent.append(time.process_time() - begin)
+    assert spent[1] < 20 * spent[0], "value by value it takes forty times as long, and all wait for it"
+
+
+@pytest.mark.parametrize("end", [b"[0.5]]", b"[NaN]]", b"[oh no"])
+def test_many_lists_are_read_without_a_look_for_cycles_among_them(end: bytes) -> None:
+    assert gc.isenabled()
+    before = sum(each["collections"] for each in gc.get_stats())
+    with suppress(RequestError):
+        rows = parse_json(b"[" + b"[0.5]," * 200_000 + end)
+        assert len(rows) == 200_001
+    assert sum(each["collections"] for each in gc.get_stats()) - before < 10
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" * 400 + ".0"])
+async def test_a_number_that_no_double_holds_is_refused_and_not_taken_for_infinity(number: str) -> None:
+    response = await call("POST", f"{BASE}:predict", f'{{"instances":[NaN,{number}]}}'.encode())
+    assert (response.status, b"too big to be stored in double" in response.body) == (400, True)
 
 
 async def test_several_outputs_come_as_one_object_a_row() -> None:

@@ -50,7 +50,7 @@ async def test_web_pages_of_any_origin_may_read_every_answer_where_that_is_asked
     assert allowed(await RestPort(open_doors(parse_flags([]))).ask("GET", path)) == {}
 
 
-@pytest.mark.parametrize("path", [f"{V1}:predict", f"{V2}/infer"])
+@pytest.mark.parametrize("path", [f"{V1}:predict", f"{V2}/infer", "/v2"])
 async def test_a_browser_that_asks_first_is_told_that_it_may(path: str) -> None:
     for origin, status in (("https://page", 200), ("http://page", 200), ("null", 400), ("", 400)):
         response = await opened().ask("OPTIONS", path, headers={"origin": origin})

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import socket
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from tacit.client.inference import Credential, ServingClient
 from tacit.errors import PkiError, RequestError, UsageError
 from tacit.pki import CertificateRequest, KeyPair, issue_root, issue_secret_certificate, issue_self_signed
 from tacit.pki.tls import client_context
+from tacit.programs.model_server.telling import faults_in, open_log
 from tacit.serving.tfs.config import SslFile, check_platform_config
 from tacit.serving.tfs.flags import FLAGS, parse_flags
 from tacit.wire.pb import health_pb2, serving_pb2
@@ -172,12 +175,13 @@ def test_a_key_of_another_certificate_is_refused_at_the_start(tmp_path: Path) ->
 
 
 async def test_grpc_is_answered_on_a_unix_socket_too(serving: Any, tmp_path: Path, plain: Path) -> None:
-    socket = tmp_path / "s"
-    flags = ["--model_name=m", f"--model_base_path={plain}", f"--grpc_socket_path={socket}"]
-    for _ in range(2):  # what the first leaves behind does not keep the second from starting
-        async with serving(flags, {}), grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-            await predict(channel)
-        (tmp_path / "ports.json").unlink()
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as killed:  # what it leaves behind keeps no other from starting
+        killed.bind(str(path))
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--grpc_socket_path={path}"]
+    async with serving(flags, {}), grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        await predict(channel)
+    assert not path.exists()
 
 
 async def test_health_is_truthful_and_can_be_turned_off(serving: Any, tmp_path: Path, plain: Path) -> None:
@@ -212,11 +216,28 @@ async def test_metrics_are_on_the_rest_port_where_the_monitoring_file_puts_them(
     async with serving(flags, {}) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
         await predict(channel)
         async with httpx.AsyncClient(trust_env=False) as http:
+            asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 4], "data": [1.0] * 8}]}
+            await http.post(f"http://127.0.0.1:{ports['rest']}/v2/models/m/infer", json=asked)
             text = (await http.get(f"http://127.0.0.1:{ports['rest']}/metrics")).text
+            head = await http.head(f"http://127.0.0.1:{ports['rest']}/metrics")
             elsewhere = await http.get(f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics")
     assert ':tensorflow:serving:request_count{model_name="m",status="OK"} 1.0' in text
+    assert 'tacit_inference_requests_total{model_name="m",outcome="answered",version="1"} 2.0' in text
     assert 'tacit_model_version_state{model_name="m",state="AVAILABLE",version="1"} 1.0' in text
+    assert (head.status_code, head.headers["content-type"].partition(";")[0]) == (200, "text/plain")
     assert elsewhere.status_code == 404
+
+
+async def test_metrics_that_no_port_would_serve_are_told_of(
+    serving: Any, tmp_path: Path, plain: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    flags = ["--model_name=m", f"--model_base_path={plain}", f"--monitoring_config_file={config}"]
+    async with serving([*flags, "--rest_api_port=0"], {}):
+        pass
+    (told,) = [line for line in logged(capfd) if line["event"] == "flags-without-effect"]
+    assert (told["flags"], "--rest_api_port" in told["message"]) == (["monitoring_config_file"], True)
 
 
 async def test_models_are_changed_by_a_call_while_the_server_runs(serving: Any, tmp_path: Path, plain: Path) -> None:
@@ -518,3 +539,21 @@ def test_strict_flags_are_on_where_nothing_says_otherwise() -> None:
     for given in ([], ["--strict_flags"], ["--strict_flags", "true"]):
         with pytest.raises(UsageError, match="--model_nam"):
             parse_flags([*given, "--model_nam=x"])
+
+
+# ---- the log
+
+
+def test_a_fault_is_one_line_of_the_log_and_quotes_nobodys_input(capfd: pytest.CaptureFixture[str]) -> None:
+    edge, loop = logging.getLogger("tacit.edge"), logging.getLogger("asyncio")
+    with faults_in(open_log()):
+        try:
+            raise ValueError("the input was 42")
+        except ValueError:
+            edge.exception("a handler failed")
+        for _ in range(100):
+            loop.error("socket.accept() out of system resource\nsocket: %s", "<it>")
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (first["event"], first["source"], first["message"]) == ("fault", "tacit.edge", "a handler failed")
+    assert (first["error"], first["where"].partition(":")[0]) == ("ValueError", "test_settings.py")
+    assert (second["source"], second["message"]) == ("asyncio", "socket.accept() out of system resource")

@@ -9,11 +9,12 @@ import pytest
 from fakes import models
 from tacit.errors import RequestError
 from tacit.graph.signature import Signature, TensorSpec
+from tacit.serving.batching import Statistics
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino
 from tacit.serving.loading.opening import Loading
 from tacit.serving.loading.warmup import MAX_INPUTS, zeros_for
-from tacit.serving.plane import State
+from tacit.serving.plane import Selector, State
 from tacit.serving.repository import ModelConfig, Repository
 from tacit.serving.sources import Access, Format
 from tacit.wire.tensor import Tensor
@@ -63,6 +64,21 @@ def test_a_version_runs_on_zeros_before_it_is_available(
     repository.poll()
     assert {inputs["x"].shape for inputs in ran} == {(1, 4)}
     assert not events.named("model-cold")
+
+
+def test_what_a_version_ran_before_it_answered_is_in_no_statistics(
+    config: ModelConfig, make_repository: Any, ran: list[dict[str, Tensor]]
+) -> None:
+    repository = make_repository(config)
+    repository.poll()
+    served = repository.find(Selector("m"))
+    assert ran
+    assert served.statistics == Statistics()
+    assert repository.queued("m").count == 0
+    inputs = {"x": Tensor(1, np.ones((3, 4), np.float32))}
+    served.submit("serving_default", inputs, ["y"]).result(60)
+    done = served.statistics
+    assert (done.success.count, done.inferences, done.executions, sorted(done.runs)) == (1, 3, 1, [3])
 
 
 def test_a_version_that_fails_on_zeros_is_told_of_and_served(

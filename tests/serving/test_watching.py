@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fakes.served import recorded
 from tacit.edge import GrpcCall, HttpRequest
 from tacit.errors import RequestError, Status
-from tacit.serving.batching import Duration
+from tacit.serving.batching import Duration, Statistics
 from tacit.serving.plane import Plane, State, VersionStatus
 from tacit.serving.tfs.config import parse_monitoring_config
 from tacit.serving.tfs.inference import CLASSIFY, REGRESS
@@ -156,6 +156,24 @@ def test_the_time_in_the_queue_is_a_count_and_a_sum_by_model() -> None:
         'tacit_queue_seconds_sum{model_name="half_plus_two"} 2.5',
         'tacit_queue_seconds_count{model_name="cold"} 0.0',
         'tacit_queue_seconds_sum{model_name="cold"} 0.0',
+    ]
+
+
+def test_what_versions_did_is_counted_whoever_asked() -> None:
+    done = Statistics(success=Duration(3, 1_500_000_000), fail=Duration(1, 5))
+    done.ran(4, 1000)
+    metrics = Metrics(
+        lambda: STATUSES, names=lambda: tuple(STATUSES), tee="", done=lambda: [("half_plus_two", 2, done)]
+    )
+    found = [line for line in lines(metrics) if line.startswith("tacit_inference")]
+    by = 'model_name="half_plus_two"'
+    assert found == [
+        f'tacit_inference_requests_total{{{by},outcome="answered",version="2"}} 3.0',
+        f'tacit_inference_requests_total{{{by},outcome="refused",version="2"}} 1.0',
+        f'tacit_inference_rows_total{{{by},version="2"}} 4.0',
+        f'tacit_inference_runs_total{{{by},version="2"}} 1.0',
+        f'tacit_inference_seconds_count{{{by},version="2"}} 3.0',
+        f'tacit_inference_seconds_sum{{{by},version="2"}} 1.5',
     ]
 
 

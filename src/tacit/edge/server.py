@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tacit.edge.calls import Multiplexer
@@ -167,6 +168,7 @@ class Port:
         self.patience = service.limits.request_time  # seconds until something that can be understood has come
         self._timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
+        self._socket: Path | None = None  # a unix socket's file, which Python leaves until 3.13
 
     async def open(self, host: str, port: int, tls: "ServerContext | None") -> None:
         """Listen. Raises: PortInUseError, InputError."""
@@ -177,6 +179,7 @@ class Port:
             self.patience = self.service.limits.handshake_time
         if host.startswith(UNIX):
             self._server = await self.loop.create_unix_server(connect, sock=sock)
+            self._socket = Path(host.removeprefix(UNIX))
         else:
             self._server = await self.loop.create_server(connect, sock=sock)
             self.port = sock.getsockname()[1]
@@ -202,6 +205,8 @@ class Port:
         self.closing = True
         if self._server is not None:
             self._server.close()
+        if self._socket is not None:  # now, and not later: a successor may have put its own there
+            self._socket.unlink(missing_ok=True)
         for connection in list(self.connections):
             connection.part()
         farewell = min(FAREWELL, grace)

@@ -26,7 +26,7 @@ from tacit.errors import (
     TacitError,
     VaultError,
 )
-from tacit.serving.batching import Duration
+from tacit.serving.batching import Duration, Statistics
 from tacit.serving.batching.loaded import LoadedModel
 from tacit.serving.engines.interface import EngineLoader, EngineOptions
 from tacit.serving.loading.opening import Loading, Observer, Opener
@@ -140,6 +140,15 @@ class Repository:
                 one = entry.loaded.statistics.queue
                 waited.add(one.ns, one.count)
         return waited
+
+    def done(self) -> Sequence[tuple[str, int, Statistics]]:
+        """What each loaded version has done, whoever asked it in which protocol: model, version, statistics."""
+        return [
+            (name, version, entry.loaded.statistics)
+            for name, table in tuple(self._tables.items())
+            for version, entry in sorted(table.items())
+            if entry.loaded is not None
+        ]
 
     @property
     def ready(self) -> bool:

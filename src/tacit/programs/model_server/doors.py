@@ -50,9 +50,9 @@ class Doors:
 
         async def handle(request: HttpRequest) -> HttpResponse:
             path = request.path
-            if self.cors and request.method == "OPTIONS" and path.lower().startswith(("/v1/", "/v2/")):
-                return HttpResponse(200 if _ORIGIN.match(request.headers.get("origin", "")) else 400, b"")
             for_oip = path == oip_rest.PREFIX or path.startswith(oip_rest.PREFIX + "/")
+            if self.cors and request.method == "OPTIONS" and (for_oip or path.lower().startswith("/v1/")):
+                return HttpResponse(200 if _ORIGIN.match(request.headers.get("origin", "")) else 400, b"")
             size = len(request.body)
             if size > largest:  # what is compressed is looked at again by who inflates it
                 try:

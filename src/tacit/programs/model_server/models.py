@@ -9,7 +9,14 @@ from tacit.serving.batching import BatchRules
 from tacit.serving.bundle import Bundle
 from tacit.serving.repository import ModelConfig, VersionPolicy
 from tacit.serving.sources import Access, Format, ModelRule, load_key, parse_rules
-from tacit.serving.tfs.config import MAX_CONFIG, ModelEntry, load_text, parse_batching, parse_model_config
+from tacit.serving.tfs.config import (
+    MAX_CONFIG,
+    ModelEntry,
+    load_text,
+    parse_base,
+    parse_batching,
+    parse_model_config,
+)
 from tacit.serving.tfs.flags import Flags
 from tacit.wire.release import MODELS_ENV
 
@@ -37,7 +44,8 @@ def list_entries(flags: Flags) -> list[ModelEntry]:
         return parse_model_config(load_text(Path(flags.text("model_config_file"))), may_be_empty=True)
     if not flags.text("model_base_path"):
         raise UsageError("Both server_options.model_base_path and server_options.model_config_file are empty!")
-    return [ModelEntry(flags.text("model_name"), Path(flags.text("model_base_path")), VersionPolicy(), {})]
+    name = flags.text("model_name")
+    return [ModelEntry(name, parse_base(name, flags.text("model_base_path")), VersionPolicy(), {})]
 
 
 def load_batching(flags: Flags) -> tuple[BatchRules | None, Callable[[Bundle], BatchRules | None] | None]:

@@ -20,7 +20,7 @@ from tacit.programs.model_server.doors import edge_limits, oip_handlers, open_do
 from tacit.programs.model_server.isolation import open_workers
 from tacit.programs.model_server.models import configure_models, list_entries, load_batching, tell_unbound
 from tacit.programs.model_server.samples import recorded_samples
-from tacit.programs.model_server.telling import observer, open_log, tell_all, tell_flags, tell_trust
+from tacit.programs.model_server.telling import faults_in, observer, open_log, tell_all, tell_flags, tell_trust
 from tacit.serving.batching.loaded import Queueing
 from tacit.serving.bundle import Bundle
 from tacit.serving.callers import Callers, parse_clients
@@ -82,7 +82,7 @@ async def serve(flags: Flags, environ: Mapping[str, str], ahead: Started | None 
     identity = load_identity(flags, environ, log)
     tell_trust(log, environ.get("TACIT_TEE", ""), tls=identity is not None)
     tell_flags(log, flags)
-    with closing(open_workers(flags, environ, log, ahead=ahead)) as workers:
+    with faults_in(log), closing(open_workers(flags, environ, log, ahead=ahead)) as workers:
         await run_server(*build(flags, environ, identity, log, workers), flags, log)
 
 
@@ -324,6 +324,7 @@ def open_metrics(repository: Repository, tee: str) -> "Metrics":
         names=repository.names,
         tee=tee,
         queued=repository.queued,
+        done=repository.done,
     )
 
 
@@ -358,16 +359,22 @@ def start_polling(
 
 
 def catch_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; a second one ends the process at once."""
+    """The first SIGTERM, SIGINT or SIGHUP drains; a second one ends the process at once.
+
+    SIGHUP is a closed terminal, and `nohup` asks for that to be ignored.
+    """
     loop = asyncio.get_running_loop()
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        ends.append(signal.SIGHUP)
 
     def first() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ends:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ends:
         loop.add_signal_handler(number, first)
 
 

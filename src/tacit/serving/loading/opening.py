@@ -20,7 +20,7 @@ from tacit.serving.engines.interface import Engine, EngineLoader, EngineOptions
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.starting import Isolation
 from tacit.serving.loading.supervised import SupervisedEngine, WorkerEngine
-from tacit.serving.loading.warmup import Call, Recorded, run_recorded, warm_up, zeros_for
+from tacit.serving.loading.warmup import Call, Recorded, count_anew, run_recorded, warm_up, zeros_for
 from tacit.serving.sources import Access, Source, open_source, reopen_source
 
 
@@ -131,6 +131,7 @@ class Opener:
                 engine.close()
             loaded.close()
             raise
+        count_anew(loaded)
         if calls:
             return {"recorded": len(calls), "warmup_seconds": round(monotonic() - begin, 3)}
         if trouble and tell:

@@ -8,7 +8,7 @@ meant to take.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature
+from tacit.serving.batching import Statistics
 from tacit.serving.bundle import Bundle
 from tacit.wire.tensor import ELEMENT_TYPES, Tensor
 
@@ -68,6 +69,13 @@ def warm_up(served: "Served") -> str:
     except Exception as exc:  # an engine's surprise must not keep back a version that may work
         return f"a run on zeros failed ({type(exc).__name__})"
     return ""
+
+
+def count_anew(served: "Served") -> None:
+    """Forget what a version did so far: what it ran before it answered was nobody's request."""
+    fresh = Statistics()
+    for part in fields(fresh):
+        setattr(served.statistics, part.name, getattr(fresh, part.name))
 
 
 def zeros_for(signature: Signature) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ _MEMORIES = 3  # that come with the model: for what is asked, for what is answer
 
 def work(line: Line, load: EngineLoader, samples: Samples | None = None) -> None:
     """Load what comes first, then answer until the other side has gone; `samples` is for int8."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # told to all processes at once, it would take the model from a drain
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
     with suppress(ConnectionError):

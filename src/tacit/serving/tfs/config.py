@@ -160,15 +160,33 @@ def read_model_config(config: wire.ModelServerConfig) -> list[ModelEntry]:
             raise UsageError("a model in the configuration has no name")
         if model.name in entries:
             raise UsageError(f"Illegal to list model {model.name} multiple times in config list")
-        if not Path(model.base_path).is_absolute() or "\0" in model.base_path:
+        base = parse_base(model.name, model.base_path)
+        if not base.is_absolute():
             raise UsageError(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
         policy, labels = _policy(model.model_version_policy), dict(model.version_labels)
-        entries[model.name] = ModelEntry(
-            model.name, Path(model.base_path), policy, labels, model.model_platform or PLATFORM
-        )
+        entries[model.name] = ModelEntry(model.name, base, policy, labels, model.model_platform or PLATFORM)
     return list(entries.values())
+
+
+def parse_base(model: str, text: str) -> Path:
+    """Where a model lies: a path, which may be written as an address of this machine's files (`file:///models/m`).
+
+    Raises:
+        UsageError: an address that is elsewhere, or no path at all.
+    """
+    scheme, is_address, rest = text.partition("://")
+    if is_address and scheme.lower() == "file" and rest.removeprefix("localhost").startswith("/"):
+        text = rest.removeprefix("localhost")
+    elif is_address and scheme.isalnum():
+        raise UsageError(
+            f"model {model} is at {text}, and this server reads files of its own machine alone; mount what is there, "
+            "or copy it, and give the path"
+        )
+    if "\0" in text:
+        raise UsageError(f"the base path of model {model} holds a zero byte, which no path does")
+    return Path(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +203,8 @@ def parse_monitoring_config(text: str) -> Monitoring:
     path = config.path or METRICS_PATH
     if not path.startswith("/"):
         raise UsageError(f"the path of the metrics is {path!r}; expected one that begins with /")
+    if path.startswith("/v2/"):
+        raise UsageError(f"the path of the metrics is {path!r}, and what is below /v2 is the Open Inference Protocol's")
     return Monitoring(config.enable, path)
 
 

@@ -220,9 +220,13 @@ def _next_value(name: str, flag: Flag, rest: list[str]) -> str:
     if isinstance(flag.default, bool):
         # A bare bool is true; a word after it is taken only if it can be nothing else.
         return rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
-    if not rest:
+    if not rest or _is_flag(rest[0]):  # a variable of a script that was empty swallows no flag
         raise UsageError(f"--{name} needs a value: --{name}={flag.default or 'VALUE'}")
     return rest.pop(0)
+
+
+def _is_flag(argument: str) -> bool:
+    return argument.startswith("-") and argument.lstrip("-").partition("=")[0] in FLAGS
 
 
 def _convert(name: str, flag: Flag, given: str) -> Value:

@@ -84,7 +84,7 @@ class TfsRest:
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors are JSON with one key, `error`."""
         options = self._options
-        if options.metrics is not None and (request.method, request.path) == ("GET", options.metrics_path):
+        if options.metrics is not None and request.path == options.metrics_path and request.method in ("GET", "HEAD"):
             return options.metrics()
         if not request.path.lower().startswith("/v1/"):
             return HttpResponse(404, b"<html><body>Not Found</body></html>\n", {"content-type": "text/html"})

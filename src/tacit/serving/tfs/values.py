@@ -9,7 +9,9 @@ Source: tensorflow_serving/util/json_tensor.cc.
 
 import base64
 import binascii
+import gc
 import json
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -32,6 +34,7 @@ from tacit.wire.tensor import (
     type_name,
 )
 
+_LARGE_JSON = 1 << 20  # bytes
 MAX_DEPTH = 64  # nested lists; numpy has no more dimensions
 
 _FLOATS = frozenset((1, 2, DT_HALF, DT_BFLOAT16))
@@ -47,16 +50,36 @@ def parse_json(body: bytes) -> Any:
     """
     if not body.strip():
         raise _refusal("JSON Parse error: The document is empty")
+    if len(body) < _LARGE_JSON or not gc.isenabled():
+        return _parse_json(body)
+    # Nothing in it can be in a cycle, and looking for some among millions of new lists takes longer than to read them.
+    gc.disable()
+    try:
+        return _parse_json(body)
+    finally:
+        gc.enable()
+
+
+def _parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass  # perhaps only NaN or trailing bytes, which the slow parser takes
     text, unreadable = _decode_prefix(body)
     try:
-        return json.JSONDecoder().raw_decode(text.lstrip())[0]
+        return json.JSONDecoder(parse_float=_finite).raw_decode(text.lstrip())[0]
     except (ValueError, RecursionError) as exc:
         cause = unreadable or exc
         raise _refusal(f"JSON Parse error: {str(cause) or type(cause).__name__}") from exc
+
+
+def _finite(digits: str) -> float:
+    """A number of the text; Infinity is spelt as that word. Raises: ValueError."""
+    number = float(digits)
+    if math.isinf(number):
+        shown = digits if len(digits) <= 32 else digits[:32] + "..."
+        raise ValueError(f"the number {shown} is too big to be stored in double")
+    return number
 
 
 def _decode_prefix(body: bytes) -> tuple[str, UnicodeDecodeError | None]:
@@ -112,11 +135,10 @@ def encode_value(tensor: Tensor, *, as_bytes: bool) -> bytes:
         raise RequestError(
             Status.UNIMPLEMENTED, f"Conversion of {type_name(tensor.dtype)} to JSON is not supported; use gRPC"
         )
+    text = orjson.dumps(np.ascontiguousarray(array) if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return _encode_not_finite(array)
-    if array.ndim == 0:
-        return orjson.dumps(array[()], option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+        return _with_words(text, array)
+    return text
 
 
 def encode_text(value: bytes) -> bytes:
@@ -162,7 +184,7 @@ def _flatten(value: Any, depth: int) -> Iterator[Any]:
             smallest, largest = min(sizes), max(sizes)
             raise _refusal(f"Encountered list at unexpected size: {largest} at level: {step} expected size: {smallest}")
         level = list(chain.from_iterable(level))
-    if any(type(item) is list for item in level):
+    if list in set(map(type, level)):
         raise _refusal(f"Encountered list at unexpected level: {depth} expected a value")
     return iter(level)
 
@@ -254,14 +276,11 @@ def _nested_strings(array: NDArray[Any], *, as_bytes: bool) -> Any:
     return nest(array.tolist())
 
 
-def _encode_not_finite(array: NDArray[Any]) -> bytes:
-    """NaN, Infinity and -Infinity as bare words, which JSON does not have and TensorFlow Serving writes."""
-    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+def _with_words(text: bytes, array: NDArray[Any]) -> bytes:
+    """NaN, Infinity and -Infinity as bare words, which JSON does not have and TensorFlow Serving writes.
 
-    def nest(value: NDArray[Any]) -> str:
-        if value.ndim:
-            return "[" + ",".join(nest(np.asarray(item)) for item in value) + "]"
-        text = str(value[()])
-        return words.get(text, text)
-
-    return nest(array).encode()
+    `text` has `null` in the place of each, and no number has that word in it.
+    """
+    odd = array[~np.isfinite(array)]
+    words = np.where(np.isnan(odd), b"NaN", np.where(odd > 0, b"Infinity", b"-Infinity")).tolist()
+    return b"".join(chain.from_iterable(zip(text.split(b"null"), [*words, b""], strict=True)))

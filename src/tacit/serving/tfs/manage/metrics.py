@@ -18,11 +18,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from tacit.edge import HttpResponse
 from tacit.errors import Status
-from tacit.serving.batching import Duration
+from tacit.serving.batching import Duration, Statistics
 from tacit.serving.plane import State, VersionStatus
 from tacit.serving.tfs.meter import Entry
 
@@ -37,6 +37,9 @@ _KEEPS_ENDING = (b":tensorflow:serving:request_example_count",)
 Statuses = Callable[[], Mapping[str, Sequence[VersionStatus]]]
 """The models that are to be served, and their versions."""
 
+Done = Callable[[], Iterable[tuple[str, int, Statistics]]]
+"""What each loaded version has done: model, version, statistics."""
+
 
 class Metrics:
     """Counts for one server: a `Meter`, an observer of the repository's events, and the answer to a scrape."""
@@ -48,6 +51,7 @@ class Metrics:
         names: Callable[[], Collection[str]],
         tee: str,
         queued: Callable[[str], Duration] | None = None,
+        done: Done = tuple,
     ) -> None:
         # Series of their own with times, which TensorFlow Serving does not have.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function without types
@@ -75,6 +79,7 @@ class Metrics:
         )
         about.labels(tee or "none").set(1)
         self.registry.register(_States(statuses))
+        self.registry.register(_Done(done))
         if queued is not None:
             self.registry.register(_Queues(names, queued))
 
@@ -165,6 +170,33 @@ class _States:
             ready.add_metric((name,), float(any(status.state is State.AVAILABLE for status in statuses)))
         yield states
         yield ready
+
+
+class _Done:
+    """What versions have done for whoever asked, in all protocols; a version that is loaded again begins anew."""
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
+
+    def collect(self) -> Iterable[Metric]:
+        """Requests by outcome, rows, runs of the engine and the time that answers took, by model and version."""
+        labels = ("model_name", "version")
+        requests = CounterMetricFamily(
+            "tacit_inference_requests", "Inferences by outcome, of all protocols.", labels=(*labels, "outcome")
+        )
+        rows = CounterMetricFamily("tacit_inference_rows", "Rows that the engine was given.", labels=labels)
+        runs = CounterMetricFamily("tacit_inference_runs", "Runs of the engine, each of one batch.", labels=labels)
+        seconds = SummaryMetricFamily(
+            "tacit_inference_seconds", "Time that inferences took which were answered, waiting included.", labels=labels
+        )
+        for name, version, done in self._done():
+            made_by = (name, str(version))
+            requests.add_metric((*made_by, "answered"), done.success.count)
+            requests.add_metric((*made_by, "refused"), done.fail.count)
+            rows.add_metric(made_by, done.inferences)
+            runs.add_metric(made_by, done.executions)
+            seconds.add_metric(made_by, done.success.count, done.success.ns / 1e9)
+        yield from (requests, rows, runs, seconds)
 
 
 class _Queues:
