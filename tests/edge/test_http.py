@@ -396,6 +396,30 @@ async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 400),
+    ],
+)
+async def test_another_version_and_another_coding_are_refused(head: bytes, status: int) -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 %d " % status)
+        writer.close()
+
+
+async def test_a_client_of_http_1_0_is_sent_no_100_continue() -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+
 async def test_a_port_in_use_is_named(unused: Callable[[], socket.socket]) -> None:
     taken = unused()
     port = taken.getsockname()[1]
@@ -433,6 +457,27 @@ async def test_closing_lets_a_running_request_finish() -> None:
         assert (await running).content == b"done"
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.1:{listener.port}/")
+
+
+@pytest.mark.parametrize("come", [0, 1, 60, 75])
+async def test_a_request_that_has_come_when_the_server_ends_is_answered_though_it_is_not_read_yet(come: int) -> None:
+    listener = await serve_http(mirror, host="127.0.0.1", port=0, tls=None, max_body=100)
+    whole = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n" + bytes(30)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(whole)  # one that is kept alive, as it is between two requests
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
+    with writer.get_extra_info("socket").dup() as raw:
+        raw.send(whole[:come] or whole)  # nobody reads it before the next turn of the loop
+        if come:
+            await asyncio.sleep(0.05)
+        ending = asyncio.create_task(listener.close(600))
+        await asyncio.sleep(0.02)
+        raw.send(whole[come:] if come else b"")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert (head[:17], b"connection: close" in head) == (b"HTTP/1.1 200 OK\r\n", True)
+    await ending
+    writer.close()
 
 
 async def test_closing_ends_what_outlives_the_grace(mesh: Any) -> None:

@@ -191,6 +191,14 @@ async def test_numbers_that_json_does_not_have_are_bare_words() -> None:
     assert b'"data":[NaN,-Infinity]' in response.body
 
 
+async def test_what_a_client_leaves_empty_is_not_there() -> None:
+    bare = question([1.0], [1]) | {"outputs": None, "parameters": None, "id": None}
+    assert (await answer("POST", f"{MODEL}/infer", bare))[0] == 200
+    entry = {"name": "x", "shape": [0], "datatype": "FP32", "data": [], "parameters": {"binary_data_size": 0}}
+    body, headers = binary({"inputs": [entry]}, b"")
+    assert (await call("POST", f"{MODEL}/infer", body, headers=headers)).status == 200
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_a_body_may_be_compressed(encoding: str) -> None:
     raw = json.dumps(question([1], [1])).encode()

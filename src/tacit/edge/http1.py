@@ -20,6 +20,7 @@ from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PARTING = 0.05  # seconds for what lies in the socket already
 
 
 class _RefusedError(Exception):
@@ -68,6 +69,7 @@ class Http1:
         self._room = asyncio.Event()  # whether the socket takes more
         self._room.set()
         self._unsent, self._unsent_since = 0, now
+        self._parting: asyncio.TimerHandle | None = None
 
     # ---- what the socket says
 
@@ -106,13 +108,23 @@ class Http1:
         self._forget()
         self._service.budget.give_back(self._held)
         self._held = 0
-        self._ends = True
+        self._ends = self._between = True
 
     # ---- what the listener says
 
     def part(self) -> None:
-        """HTTP/1.1 has no word for it: the same as `leave`."""
-        self.leave()
+        """Answer what has come, each last answer with the word that the connection ends; who is silent is left at once.
+
+        A request may lie in the socket unread, or have come half: closing now would reset it without an answer.
+        """
+        self._leaving = True
+        if self._task is None and self._between:
+            self._parting = self._loop.call_later(_PARTING, self._part_from_silent)
+
+    def _part_from_silent(self) -> None:
+        self._parting = None
+        if self._task is None and self._between:
+            self._transport.close()
 
     def leave(self) -> None:
         """Take no further request, and close after those that run."""
@@ -128,7 +140,8 @@ class Http1:
 
     def is_busy(self) -> bool:
         """Whether a request runs, or an answer is still on its way out."""
-        return self._task is not None or unsent_bytes(self._transport) > 0
+        comes = self._parting is not None or not self._between
+        return comes or self._task is not None or unsent_bytes(self._transport) > 0
 
     def look(self, now: float) -> None:
         """End what takes too long."""
@@ -217,7 +230,14 @@ class Http1:
         self._in_head, self._arrived = False, 0
         if self._parser.get_method() == b"CONNECT":
             raise _RefusedError(400, "this is no proxy")
-        if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
+        version, coding = self._parser.get_http_version(), self._headers.get("transfer-encoding", "chunked")
+        if version not in ("1.0", "1.1"):
+            raise _RefusedError(
+                400 if version == "0.9" else 505, "the request line names neither HTTP/1.1 nor HTTP/1.0"
+            )
+        if coding.strip().lower() != "chunked":
+            raise _RefusedError(400, f"Transfer-Encoding {coding[:32]} is not read; chunked is")
+        if version == "1.1" and "host" not in self._headers:
             raise _RefusedError(400, "the request has no Host header")
         declared = self._headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._service.max_body:
@@ -225,7 +245,7 @@ class Http1:
         if self._headers.get("expect", "").lower() == "100-continue":
             if self._too_large:
                 raise self._body_too_large()
-            if self._task is None and not self._orders:
+            if self._task is None and not self._orders and self._parser.get_http_version() != "1.0":
                 self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:

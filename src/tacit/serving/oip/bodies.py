@@ -219,7 +219,7 @@ def _read_inputs(document: Mapping[str, Any]) -> dict[str, tuple[_Input, int | N
         size = None
         if "binary_data_size" in parameters:
             size = whole_number("binary_data_size", parameters["binary_data_size"])
-            if "data" in entry:
+            if entry.get("data"):  # kserve's client sends an empty list beside no bytes
                 raise _refusal(f"input '{name}' has both 'data' and 'binary_data_size'")
         elif not isinstance(entry.get("data"), list):
             raise _refusal(f"input '{name}' has no 'data', which is a list, and no 'binary_data_size'")
@@ -265,7 +265,9 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 
 def _list(document: Mapping[str, Any], key: str, *, needed: bool = False) -> list[Mapping[str, Any]]:
-    found = document.get(key, None if needed else [])
+    found = document.get(key)
+    if found is None and not needed:  # null is what clients write of a field that they do not use
+        return []
     if not isinstance(found, list) or any(not isinstance(entry, dict) for entry in found):
         raise _refusal(f"'{key}' is no list of objects")
     return found

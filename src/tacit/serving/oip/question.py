@@ -153,13 +153,20 @@ def microseconds(value: object) -> int:
     return whole_number("timeout", value)
 
 
+_NO_SHARED_MEMORY = (
+    "shared memory, which this server does not read: "
+    "a client would hand it another process's memory. Send the tensor itself"
+)
+
+
 def refuse_shared_memory(name: str) -> RequestError:
     """The refusal of a tensor that lies in somebody's memory."""
-    return RequestError(
-        Status.UNIMPLEMENTED,
-        f"'{name}' is in shared memory, which this server does not read: a client would hand it another process's "
-        "memory. Send the tensor itself",
-    )
+    return RequestError(Status.UNIMPLEMENTED, f"'{name}' is in {_NO_SHARED_MEMORY}")
+
+
+def refuse_to_share(method: str) -> RequestError:
+    """The refusal of a method, or a path, by which memory would be shared."""
+    return RequestError(Status.UNIMPLEMENTED, f"{method} is about {_NO_SHARED_MEMORY}")
 
 
 def classify(tensor: Tensor, classes: int, *, name: str) -> Tensor:

@@ -23,7 +23,7 @@ from tacit.errors import RequestError, Status
 from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
 from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, raw_question, read_question, unpack, write_answer
-from tacit.serving.oip.question import answer, find, refuse_shared_memory, select, signature_of
+from tacit.serving.oip.question import answer, find, refuse_to_share, select, signature_of
 from tacit.serving.plane import Plane, start_managing
 from tacit.serving.tfs.values import parse_json
 
@@ -95,7 +95,7 @@ class OipRest:
             _require("POST", method, path)
             return await self._manage(unquote(found["name"]), found["verb"], request)
         if _SHARED_MEMORY.fullmatch(path):
-            raise refuse_shared_memory(path)
+            raise refuse_to_share(path)
         return self._server(request)
 
     def _server(self, request: HttpRequest) -> HttpResponse:

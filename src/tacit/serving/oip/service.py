@@ -23,6 +23,7 @@ from tacit.serving.oip.question import (
     find,
     microseconds,
     refuse_shared_memory,
+    refuse_to_share,
     select,
     whole_number,
 )
@@ -288,7 +289,7 @@ def _parameter(parameter: Any) -> Any:
 
 
 async def _no_shared_memory(_message: bytes, call: GrpcCall) -> bytes:
-    raise refuse_shared_memory(call.method.rpartition("/")[2])
+    raise refuse_to_share(call.method.rpartition("/")[2])
 
 
 def _refusal(message: str) -> RequestError:
