@@ -8,7 +8,7 @@ connection ends with it.
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 
 import httptools
@@ -20,6 +20,7 @@ from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SHORT = 64  # bytes of a header's name that is remembered
 _PARTING = 0.05  # seconds for what lies in the socket already
 
 
@@ -215,7 +216,8 @@ class Http1:
         if self._repeating:
             return
         self._count(len(name) + len(value))
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key = _known_name(name) if len(name) <= _SHORT else _name(name)
+        text = value.decode("latin-1")
         if key in self._headers:
             if key == "host":
                 raise _RefusedError(400, "the request has two Host headers")
@@ -381,6 +383,13 @@ def _told(exc: httptools.HttpParserError) -> tuple[int, str]:
     if isinstance(cause, _RefusedError):
         return cause.status, str(cause)
     return 400, "this is no HTTP request"
+
+
+def _name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
+_known_name = lru_cache(maxsize=256)(_name)  # clients send the same few
 
 
 @cache

@@ -257,7 +257,8 @@ class Plane:
         client = (caller.certificate or caller.token or None) if caller else None
         result = None
         if may_pause():
-            pause, soon = Pause[dict[str, Tensor]](), asyncio.get_running_loop().call_soon
+            pause: Pause[dict[str, Tensor]] = Pause()
+            soon = asyncio.get_running_loop().call_soon
             if served.hold(signature_key, inputs, outputs, pause, soon=soon, client=client):
                 result = await pause
         if result is None:
