@@ -92,6 +92,19 @@ def test_the_latest_version_is_served_and_other_names_are_ignored(tmp_path: Path
     assert repository.ready
 
 
+def test_two_names_of_one_version_are_told_of_once_and_one_is_served(
+    tmp_path: Path, make_repository: Any, events: Any
+) -> None:
+    for name in ("5", "0005", "005"):
+        put(tmp_path, name)
+    repository = make_repository(plain(tmp_path))
+    for _ in range(3):
+        repository.poll()
+    assert states(repository) == {5: State.AVAILABLE}
+    (told,) = events.named("model-version-twice")
+    assert told["message"] == f"005, 5 of m at {tmp_path} is passed over: 0005 is version 5 already"
+
+
 @pytest.mark.parametrize(
     ("policy", "versions"),
     [

@@ -357,17 +357,21 @@ class Repository:
             lost = f"{config.base}, where {config.name} was, is gone; what is loaded of it goes on answering"
             self._tell(config.name, "model-storage-failed", lost)
             return
-        self._tell_missing(config, sources)
         self._follow(config, config.policy.choose(sources))
+        self._tell_of(config, sources)
 
-    def _tell_missing(self, config: ModelConfig, sources: Sequence[Source]) -> None:
-        """Tell what the policy asks for and the storage lacks; where it lacks nothing, the next trouble is a new one."""
+    def _tell_of(self, config: ModelConfig, sources: Sequence[Source]) -> None:
+        """Tell what the policy asks for and the storage lacks, or has twice; else the next trouble is a new one."""
         asked = config.policy.specific
         if missing := sorted((asked or frozenset()) - {source.version for source in sources}):
             listed = ", ".join(map(str, missing))
             self._tell(config.name, "model-version-awaited", f"no version {listed} of {config.name} at {config.base}")
         elif asked is not None and not asked:
             self._tell(config.name, "model-version-awaited", f"no version of {config.name} is served: {_NONE_WANTED}")
+        elif twice := next((source for source in sources if source.twins), None):
+            same = f"{', '.join(twice.twins)} of {config.name} at {config.base}"
+            text = f"{same} is passed over: {twice.path.name} is version {twice.version} already"
+            self._tell(config.name, "model-version-twice", text)
         else:
             self._told.pop(config.name, None)
 

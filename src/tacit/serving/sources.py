@@ -12,7 +12,7 @@ owns the storage choose the weakest.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -51,11 +51,15 @@ class ModelRule:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One version in the storage. `stamp` differs whenever a file of it was changed."""
+    """One version in the storage. `stamp` differs whenever a file of it was changed.
+
+    `twins` are the names that say the same number, and are passed over: 5 and 005.
+    """
 
     version: int
     path: Path
     stamp: tuple[tuple[str, int, int], ...]
+    twins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,8 @@ def list_sources(base: Path, access: Access) -> list[Source]:
         found: dict[int, Source] = {}
         for child in sorted(base.iterdir()):
             source = _child(child, access.format, suffixes)
-            if source:
-                found.setdefault(source.version, source)
+            if source and (first := found.setdefault(source.version, source)) is not source:
+                found[source.version] = replace(first, twins=(*first.twins, child.name))
     except OSError as exc:
         raise FileInputError(f"cannot list {exc.filename or base}: {exc.strerror}") from exc
     return sorted(found.values(), key=lambda source: source.version, reverse=True)
