@@ -480,6 +480,27 @@ async def test_a_request_that_has_come_when_the_server_ends_is_answered_though_i
     writer.close()
 
 
+async def test_all_that_was_asked_at_once_before_the_end_is_answered() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request: HttpRequest) -> HttpResponse:
+        begun.set()
+        await go_on.wait()
+        return HttpResponse(200, b"done")
+
+    listener = await serve_http(slow, host="127.0.0.1", port=0, tls=None, max_body=100)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+    await begun.wait()
+    ending = asyncio.create_task(listener.close(600))
+    await asyncio.sleep(0.02)
+    go_on.set()
+    answered = await reader.read()
+    await ending
+    writer.close()
+    assert (answered.count(b"HTTP/1.1 200 OK"), answered.count(b"connection: close")) == (3, 1)
+
+
 async def test_closing_ends_what_outlives_the_grace(mesh: Any) -> None:
     begun = asyncio.Event()
 

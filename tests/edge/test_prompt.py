@@ -173,7 +173,7 @@ async def test_after_a_pause_work_may_wait_for_anything_and_is_cancelled_there_t
         handle.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
-    assert seen == ([7, "cancelled"] if when == "while it waits" else ["cancelled"])
+    assert seen == ([7, "cancelled"] if when == "while it waits" else ["cancelled", "tidied"])
 
 
 async def test_after_a_pause_work_goes_on_as_a_task() -> None:

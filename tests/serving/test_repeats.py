@@ -1,5 +1,6 @@
 """A message like one before is compared, not parsed; and means what parsing it would say."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from fakes.served import FakeModels, FakeServed, example
 from tacit.edge import GrpcCall
 from tacit.errors import RequestError, Status
+from tacit.serving.oip import bodies
 from tacit.serving.oip import service as oip
 from tacit.serving.oip.service import OipService
 from tacit.serving.plane import Plane, Selector
@@ -105,6 +107,39 @@ async def test_a_model_that_went_away_is_gone_for_messages_like_one_before_too()
     models.gone = True
     with pytest.raises(RequestError, match="gone"):
         await served.predict(request([2]), CALL)
+
+
+def test_only_small_surroundings_are_kept() -> None:
+    known = Repeats[str]()
+    known.remember(b"a head of sixteen" + b"#" * 500 + b"values", b"values", "meaning")
+    assert known._known == {}
+
+
+async def test_what_stands_beside_the_values_is_nobodys_to_keep() -> None:
+    served = TfsService(Plane(example()))
+    message = PredictRequest.FromString(request([1, 2]))
+    message.inputs["x"].float_val.append(7)
+    await served.predict(message.SerializeToString(), CALL)
+    assert served._repeats._known == {}
+    asks = OipService(Plane(example()))
+    told = ModelInferRequest.FromString(inference([1, 2]))
+    told.parameters["who"].string_param = "a patient"
+    await asks.model_infer(told.SerializeToString(), INFER)
+    assert asks._repeats._known == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"id": "a patient"}, {"patient": "a name"}, {"parameters": {"patient": "a name"}}, {"inputs": []}],
+)
+def test_the_json_before_binary_tensors_is_kept_where_nothing_else_stands_in_it(more: dict[str, object]) -> None:
+    entry = {"name": "x", "datatype": "FP32", "shape": [1, 1], "parameters": {"binary_data_size": 4}}
+    usual = {"inputs": [entry], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    for document, kept in ((usual, True), (usual | more, False)):
+        text = json.dumps(document).encode()
+        values = bytes(4) if document["inputs"] else b""
+        bodies.read_question(Selector("m"), text + values, str(len(text)))
+        assert (text in bodies._known) == kept
 
 
 def inference(values: Sequence[float], **fields: object) -> bytes:

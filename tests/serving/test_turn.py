@@ -1,25 +1,42 @@
 """What comes in one turn of the event loop runs together, for a model that is quicker than any queue."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import grpc.aio
 import numpy as np
 import pytest
 
 from fakes.served import FakeModels, FakeServed, example, half_plus_two
 from tacit.edge.calls.prompt import Handle, Pause, begin
+from tacit.edge.server import serve_grpc
 from tacit.errors import RequestError, Status
+from tacit.graph.signature import Signature, TensorSpec
 from tacit.serving.batching import BatchRules, ModelQueue
 from tacit.serving.batching import queue as batching_queue
+from tacit.serving.batching.loaded import LoadedModel, Queueing
 from tacit.serving.batching.turn import Steady, Turn
 from tacit.serving.plane import Plane, Selector
-from tacit.wire.tensor import Tensor
+from tacit.serving.tfs.service import TfsService
+from tacit.wire.pb.serving_pb2 import PredictRequest, PredictResponse
+from tacit.wire.tensor import Tensor, encode_tensor
 
 
 class Doubler:
     """Doubles its input, by rows; remembers what it was given, and refuses negative numbers."""
+
+    platform = "fake"
+    signatures: Mapping[str, Signature] = {
+        "serving_default": Signature({"x": TensorSpec("x:0", 1, (-1, 1))}, {"y": TensorSpec("y:0", 1, (-1, 1))})
+    }
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def __init__(self) -> None:
         self.runs: list[list[float]] = []
@@ -42,12 +59,24 @@ def rows(*values: float) -> dict[str, Tensor]:
     return {"x": Tensor(1, np.array(values, np.float32).reshape(-1, 1))}
 
 
+class One(FakeModels):
+    """One model that is loaded."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    def find(self, selector: Selector) -> Any:
+        return self._loaded
+
+
 class Asker:
     """Asks a queue as the data plane does, and keeps what came of it."""
 
-    def __init__(self, runner: Doubler, rules: BatchRules | None = None) -> None:
+    def __init__(self, runner: Doubler, rules: BatchRules | None = None, *, max_waiting: int = 1024) -> None:
         self.runner = runner
-        self.queue = ModelQueue("m", runner, rules=rules or BatchRules(), joinable=("s", "whole"), quick=True)
+        self.queue = ModelQueue(
+            "m", runner, rules=rules or BatchRules(), joinable=("s", "whole"), max_waiting=max_waiting, quick=True
+        )
         self.told: dict[int, object] = {}
         self.handles: list[Handle | None] = []
 
@@ -64,7 +93,10 @@ class Asker:
             self.told[number] = found["y"].array.ravel().tolist()
 
     def ask(self, *values: float, signature: str = "s", client: bytes | None = None) -> None:
-        work = self._ask(len(self.handles), rows(*values), signature, client)
+        self.ask_for(rows(*values), signature, client)
+
+    def ask_for(self, value: Mapping[str, Tensor], signature: str = "s", client: bytes | None = None) -> None:
+        work = self._ask(len(self.handles), value, signature, client)
         self.handles.append(begin(asyncio.get_running_loop(), work))
 
     async def crowd(self) -> None:
@@ -175,6 +207,77 @@ async def test_only_allowed_sizes_are_run() -> None:
     assert {len(run) for run in asker.runner.runs} <= {1, 3, 6}
 
 
+async def test_a_batch_is_run_in_parts_where_a_run_may_have_fewer_rows() -> None:
+    asker = Asker(Doubler(), BatchRules(max_batch=16, max_execution=4, allowed=(1, 2, 4)))
+    await asker.crowd()
+    for value in range(10):
+        asker.ask(value)
+    await asyncio.sleep(0)
+    assert asker.told == {number: [2 * number] for number in range(10)}
+    assert [len(run) for run in asker.runner.runs] == [4, 4, 4]
+
+
+async def test_after_a_refusal_each_is_run_with_its_own_rows_alone() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    for value in (*range(63), -1):
+        asker.ask(value)
+    await asyncio.sleep(0)
+    assert [len(run) for run in asker.runner.runs] == [64] + [1] * 64
+    assert asker.told[63] == "the model takes no negative numbers"
+
+
+async def test_a_lone_request_that_was_filled_up_and_is_no_answer_by_rows_is_run_whole() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    asker.ask(3, signature="whole")
+    asker.ask(4, signature="whole")
+    asker.queue._joinable.add("whole")
+    await asyncio.sleep(0)
+    asker.queue._joinable.add("whole")
+    asker.ask(5, signature="whole")
+    await asyncio.sleep(0)
+    assert asker.told == {0: [3], 1: [4], 2: [5]}
+
+
+async def test_no_tensor_outlives_a_turn_in_which_one_was_refused() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    kept = []
+    gc.disable()
+    try:
+        for value in (1, -2, 3):
+            given = rows(value)
+            kept.append(weakref.ref(given["x"].array))
+            asker.ask_for(given)
+            del given
+        await asyncio.sleep(0)
+        asker.handles.clear()
+        assert [one() for one in kept] == [None] * 3
+    finally:
+        gc.enable()
+
+
+async def test_no_more_are_held_than_may_wait() -> None:
+    asker = Asker(Doubler(), max_waiting=3)
+    await asker.crowd()
+    for value in range(10):
+        asker.ask(value)
+    assert len(asker.told) == 7
+    await asyncio.sleep(0)
+    assert len(asker.told) == 10
+
+
+async def test_many_shapes_in_one_turn_are_each_looked_at_once() -> None:
+    asker = Asker(Doubler())
+    await asker.crowd()
+    for width in range(500):
+        asker.ask_for({"x": Tensor(1, np.zeros((1, 0, width), np.float32))})
+    await asyncio.sleep(0)
+    assert len(asker.told) == len(asker.runner.runs) == 500
+    assert len(asker.queue._steady) <= 64
+
+
 async def test_what_is_no_answer_by_rows_is_run_alone_from_then_on() -> None:
     asker = Asker(Doubler())
     await asker.crowd()
@@ -257,14 +360,43 @@ async def test_many_that_take_long_together_are_no_slow_model(monkeypatch: pytes
     assert [len(run) for run in asker.runner.runs] == [16] * 10
 
 
+async def test_over_real_connections_everybody_gets_his_own_rows_and_many_run_together() -> None:
+    engine = Doubler()
+    loaded = LoadedModel("m", 1, engine, queueing=Queueing(rules=BatchRules()), quick=True)
+    service = TfsService(Plane(One(loaded)))
+    port = await serve_grpc(service.handlers(), host="127.0.0.1", port=0, tls=None, max_message=1 << 20)
+    wrong: list[object] = []
+
+    async def client(number: int) -> None:
+        options = (("grpc.use_local_subchannel_pool", 1),)  # a connection of its own
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port.port}", options) as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            for turn in range(40):
+                request = PredictRequest()
+                request.model_spec.name = "m"
+                encode_tensor(rows(number, turn)["x"], request.inputs["x"], as_content=True)
+                found = PredictResponse.FromString(await predict(request.SerializeToString()))
+                if list(found.outputs["y"].float_val) != [2 * number, 2 * turn]:
+                    wrong.append(found)
+
+    try:
+        await asyncio.gather(*(client(number) for number in range(16)))
+        assert wrong == []
+        assert max(len(run) for run in engine.runs) > 2
+        assert loaded.statistics.success.count == 16 * 40
+    finally:
+        await port.close(1)
+        loaded.close()
+
+
 async def test_a_turn_is_looked_at_now_and_then() -> None:
     ends: list[int] = []
     turn, loop = Turn(lambda: ends.append(1)), asyncio.get_running_loop().call_soon
-    assert not any([turn.takes(loop) for _ in range(16)])
+    assert not any([turn.count(loop) for _ in range(16)])
     await asyncio.sleep(0)
-    assert not any([turn.takes(loop) for _ in range(2)])  # this one is
+    assert not any([turn.count(loop) for _ in range(2)])  # this one is
     await asyncio.sleep(0)
-    assert (turn.takes(loop), ends) == (True, [])
+    assert (turn.count(loop), ends) == (True, [])
     await asyncio.sleep(0)
     assert ends == [1]
 
@@ -277,8 +409,17 @@ def test_a_steady_size_grows_by_powers_of_two_up_to_the_most(rows_of_runs: list[
     assert [steady.size_for(count, 100) for count in rows_of_runs] == list(sizes)
 
 
-def test_a_steady_size_shrinks_when_most_of_it_was_empty_for_long() -> None:
+def test_a_steady_size_is_left_where_filling_up_to_it_costs_more_than_planning_anew() -> None:
     steady = Steady()
     assert steady.size_for(64, 1000) == 64
-    found = [steady.size_for(3, 1000) for _ in range(70)]
-    assert found == [64] * 63 + [4] * 7
+    steady.ran(64, 64_000)  # a microsecond a row
+    assert [steady.size_for(3, 1000) for _ in range(5)] == [64] * 5
+    steady.ran(64, 64 * 100_000)
+    assert steady.size_for(3, 1000) == 64  # once it was the machine
+    for _ in range(100):
+        steady.ran(64, 64 * 100_000)
+    assert [steady.size_for(count, 1000) for count in (3, 64, 61, 33)] == [4, 64, 64, 33]
+
+
+def test_a_steady_size_never_exceeds_what_may_run_at_once() -> None:
+    assert Steady().size_for(10, 4) == 4

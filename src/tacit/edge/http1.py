@@ -320,7 +320,7 @@ class Http1:
             response = await answer(handler, order.request, self._service.refuse)
         if response is None or self._transport.is_closing():
             return
-        keep = order.keep and not self._leaving
+        keep = order.keep and (not self._leaving or bool(self._orders))
         self._write(response, bodiless=order.bodiless, keep=keep, old=order.old)
         if not keep:
             self._ends = True

@@ -292,6 +292,11 @@ class Plane:
         return found
 
 
+def as_it_is(_alias: str, tensor: Tensor) -> Tensor:
+    """The `decode` of inputs that are tensors already."""
+    return tensor
+
+
 def start_managing(work: Callable[[], None]) -> "asyncio.Future[None]":
     """Start what blocks until models are loaded or gone, on a thread that the end of the process does not wait for.
 
@@ -326,7 +331,10 @@ async def _outcome(waiting: Future[dict[str, Tensor]], deadline: float | None) -
     try:
         done, _ = await asyncio.wait((found,), timeout=max(0.0, deadline - time.monotonic()))
     finally:
-        if not found.done():
+        # What it came to meanwhile is looked at, or asyncio tells of a failure that nobody asked for.
+        if found.done() and not found.cancelled():
+            found.exception()
+        else:
             found.cancel()
     if not done:
         raise RequestError(Status.DEADLINE_EXCEEDED, "the deadline passed before the model answered")

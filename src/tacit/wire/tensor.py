@@ -76,7 +76,7 @@ PACKED_TAGS = {
     "bool_val": b"\x5a",
     "dcomplex_val": b"\x62",
 }
-_VALUE_FIELDS = frozenset(kind.field for kind in ELEMENT_TYPES.values())
+VALUE_FIELDS = frozenset(kind.field for kind in ELEMENT_TYPES.values())
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -232,7 +232,7 @@ def _parse_values(proto: TensorProto, kind: ElementType, count: int, fill_budget
         raise _refusal(f"{kind.field} has {len(values)} numbers, a {kind.name} needs pairs")
     if given > count:
         raise _refusal(f"{kind.field} has {given} values for {count} elements")
-    if not given and (foreign := [f.name for f, _ in proto.ListFields() if f.name in _VALUE_FIELDS]):
+    if not given and (foreign := [f.name for f, _ in proto.ListFields() if f.name in VALUE_FIELDS]):
         raise _refusal(f"{kind.name} values belong into {kind.field}; this message has {', '.join(foreign)}")
     if (count - given) * kind.memory.itemsize > fill_budget:
         raise _refusal(

@@ -344,7 +344,7 @@ class PlainRequest(Exchange):
             self._line.connection.allow(self.stream, len(piece))
 
     def _end(self) -> None:
-        self._start(self._answer(self._body.take()))
+        self._task = begin(self._line.loop, self._answer(self._body.take()))
 
     async def _answer(self, body: bytes) -> None:
         path, _, query = self._request.path.partition("?")

@@ -34,13 +34,16 @@ class Pause(Generic[Result]):
 
     def __await__(self) -> Generator[Any, Any, Result | None]:
         yield self
-        if self._error is not None:
-            error, self._error = self._error, None
+        error, self._error = self._error, None
+        if error is None:
+            return self._result
+        try:
             raise error
-        return self._result
+        finally:
+            del error  # with itself in one of its frames it would keep what those hold, until a collector comes
 
-    def begin(self, loop: asyncio.AbstractEventLoop, work: Work) -> None:
-        """This is the work that waits."""
+    def belong(self, loop: asyncio.AbstractEventLoop, work: Work) -> None:
+        """This is the work that waits, and its loop."""
         self._loop, self._work = loop, work
 
     def cancel(self) -> None:
@@ -71,15 +74,16 @@ class Pause(Generic[Result]):
         self._work = None
         if work is None or loop is None:  # it went on before, or its work never waited
             return
+        heard = self._cancelled
         try:
-            waited = work.throw(asyncio.CancelledError()) if self._cancelled else work.send(None)
+            waited = work.throw(asyncio.CancelledError()) if heard else work.send(None)
         except (StopIteration, asyncio.CancelledError):
             return
         except Exception as exc:  # as a task that nobody asks
             loop.call_exception_handler({"message": "work that was begun failed", "exception": exc})
             return
         self._task = _as_task(loop, work, waited)
-        if self._cancelled:
+        if self._cancelled and not heard:
             self._task.cancel()
 
 
@@ -136,7 +140,7 @@ def may_pause() -> bool:
 def begin(loop: asyncio.AbstractEventLoop, work: Work) -> Handle | None:
     """Run `work` up to its first wait; what does the rest, None where there is none.
 
-    Nothing in it may ask for the task that it is in before it waits: `asyncio.timeout` does.
+    Nothing in it may ask for the task that it is in before it waits, and after a `Pause`: `asyncio.timeout` does.
     """
     before, _Begun.now = _Begun.now, True
     try:
@@ -146,6 +150,6 @@ def begin(loop: asyncio.AbstractEventLoop, work: Work) -> Handle | None:
     finally:
         _Begun.now = before
     if isinstance(waited, Pause):
-        waited.begin(loop, work)
+        waited.belong(loop, work)
         return waited
     return _as_task(loop, work, waited)

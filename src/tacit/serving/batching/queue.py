@@ -20,7 +20,7 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -30,7 +30,7 @@ from tacit.serving.batching.rows import count_rows, join, row_key, stack, take_r
 from tacit.serving.batching.rules import BatchRules
 from tacit.serving.batching.statistics import Statistics
 from tacit.serving.batching.turn import Steady, Turn
-from tacit.serving.batching.waiting import Outputs, Pause, Waiting, fits_in_one_run, is_small
+from tacit.serving.batching.waiting import Asker, Outputs, Waiting, fits_in_one_run, is_small
 from tacit.wire.tensor import Tensor
 
 ENGINE_THREAD = "engine"  # how the names of threads that run models begin
@@ -38,6 +38,7 @@ MAX_WAITING = 1024  # requests; each may hold a whole image batch, so this is fa
 _ATTEMPT_NS = 5_000_000  # an attempt that takes longer is slow: once it may be another process's turn on the processor
 _SLOW_IN_A_ROW = 3  # such attempts that took the processor all the time, and no more are made
 _LATE_IN_A_ROW = 30  # the same, whatever they waited for
+_REMEMBERED = 64  # kinds of requests whose number of rows is kept
 _HANGS = "the request was sent to a version that is unloaded and hangs:"
 
 
@@ -79,10 +80,11 @@ class ModelQueue:
         self._ahead: deque[Waiting] = deque()  # what the engine's thread has received, and not taken yet
         self._gate = threading.Lock()
         self._running = threading.Lock()
-        self._turn, self._steady = Turn(self._run_turn), Steady()
+        self._turn = Turn(self._run_turn)
+        self._held: dict[Hashable, list[Waiting]] = {}  # what runs at the end of this turn of the loop, and is alike
+        self._askers: list[Asker] = []  # who waits for that
+        self._steady: dict[Hashable, Steady] = {}  # of what was alike in the last turns
         self._least = 0  # rows that a run is filled up to at least
-        self._held: deque[Waiting] = deque()  # what runs at the end of this turn of the loop
-        self._pauses: list[Pause] = []  # of who waits for that
         self._waiting = self._rows = 0
         self._closed = self._ended = self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"{ENGINE_THREAD} {name}", daemon=True)
@@ -143,12 +145,12 @@ class ModelQueue:
         signature: str,
         inputs: Mapping[str, Tensor],
         outputs: Sequence[str],
-        pause: Pause,
+        asker: Asker,
         *,
         soon: Callable[[Callable[[], None]], object],
         client: bytes | None = None,
     ) -> bool:
-        """Whether a request is run at the end of this turn of the loop, with all that are alike: `pause` ends then.
+        """Whether a request is run at the end of this turn of the loop, with all that are alike: `asker` goes on then.
 
         It is not where nothing is gained by waiting. `soon` calls something at the end of the turn.
 
@@ -157,13 +159,14 @@ class ModelQueue:
         """
         if self._rules is None or not self._quick or signature not in self._joinable:
             return False
-        if not self._turn.takes(soon) or self._waiting or not is_small(inputs):
+        full = self._waiting or len(self._askers) >= self._max_waiting
+        if not self._turn.count(soon) or full or not is_small(inputs):
             return False
-        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=pause)
+        item = self._enter(signature, inputs, outputs, deadline=None, client=client, future=asker)
         if item.alike is None or not fits_in_one_run(item.rows, self._rules):
             return False
-        self._held.append(item)
-        self._pauses.append(pause)
+        self._held.setdefault(item.alike, []).append(item)
+        self._askers.append(asker)
         return True
 
     def submit(
@@ -232,7 +235,7 @@ class ModelQueue:
         *,
         deadline: float | None,
         client: bytes | None,
-        future: Future[Outputs] | Pause,
+        future: Future[Outputs] | Asker,
     ) -> Waiting:
         rules, rows, key = self._rules, count_rows(inputs), None
         by_rows = rules is not None and bool(rows) and signature in self._joinable
@@ -290,24 +293,48 @@ class ModelQueue:
 
     def _run_turn(self) -> None:
         """Run what came in this turn of the loop, and let those who asked go on."""
-        held, pauses, rules = self._held, self._pauses, self._rules
-        self._held, self._pauses = deque(), []
-        if rules is not None and self._running.acquire(blocking=False):
+        held, askers = self._held, self._askers
+        self._held, self._askers = {}, []
+        if self._running.acquire(blocking=False):
             try:
-                while held and not self._closed and self._quick:
-                    batch = [held.popleft()]
-                    self._gather(held, batch, batch[0].rows, rules)
-                    live = [item for item in batch if self._is_wanted(item)]
-                    if live:
-                        self._least = self._steady.size_for(sum(item.rows for item in live), rules.largest)
-                        spent, begin = time.thread_time_ns() if self._slow else 0, time.perf_counter_ns()
-                        self._answer(live)
-                        self._judge((time.perf_counter_ns() - begin) // len(live), spent)
+                for alike, items in held.items():
+                    self._run_alike(alike, items)
             finally:
                 self._least = 0
                 self._running.release()
-        for pause in pauses:
-            pause.go_on()
+        for asker in askers:
+            asker.go_on()
+
+    def _run_alike(self, alike: Hashable, items: Sequence[Waiting]) -> None:
+        rules, batch, rows = self._rules, list[Waiting](), 0
+        if rules is None:
+            return
+        for item in items:
+            if rows + item.rows > rules.max_batch:
+                self._run_held(alike, batch, rules)
+                batch, rows = [], 0
+            batch.append(item)
+            rows += item.rows
+        self._run_held(alike, batch, rules)
+
+    def _run_held(self, alike: Hashable, batch: Sequence[Waiting], rules: BatchRules) -> None:
+        """Run one batch, unless the model was unloaded meanwhile, or became slow: who gets nothing submits."""
+        if self._closed or not self._quick:
+            return
+        live = [item for item in batch if self._is_wanted(item)]
+        if not live:
+            return
+        if len(self._steady) >= _REMEMBERED and alike not in self._steady:
+            self._steady.clear()
+        steady = self._steady.setdefault(alike, Steady())
+        rows = sum(item.rows for item in live)
+        self._least = steady.size_for(rows, rules.largest)
+        spent, begin = time.thread_time_ns() if self._slow else 0, time.perf_counter_ns()
+        self._answer(live)
+        took = time.perf_counter_ns() - begin
+        if self._least:  # all went together
+            steady.ran(max(rows, self._least), took)
+        self._judge(took // len(live), spent)
 
     # ---- the engine's thread
 
@@ -386,16 +413,19 @@ class ModelQueue:
         try:
             answers = self._infer(items)
         except BaseException as exc:
-            if len(items) == 1:
+            if len(items) == 1 and not self._least:
                 self._fail(items[0], exc)
                 return
-            for item in items:
-                self._answer([item])
+        else:
+            now = time.perf_counter_ns()
+            for item, answer in zip(items, answers, strict=True):
+                self.statistics.success.add(now - item.since)
+                item.future.set_result(answer)
             return
-        now = time.perf_counter_ns()
-        for item, answer in zip(items, answers, strict=True):
-            self.statistics.success.add(now - item.since)
-            item.future.set_result(answer)
+        # Not within the handling of their common failure, which would be kept with each of theirs, and all their inputs.
+        self._least = 0
+        for item in items:
+            self._answer([item])
 
     def _refuse(self, item: Waiting, status: Status, why: str) -> None:
         self._fail(item, RequestError(status, f"{why} {self._name}"))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 _LOOK_EVERY = 16  # requests
 _ALONE_IN_A_ROW = 4  # turns with one request, and no more are held
-_EMPTY_IN_A_ROW = 64  # runs that need no quarter of the rows that they have, and the next have fewer
+_PLAN_NS = 300_000  # that an engine takes to plan anew for another number of rows, about
 
 
 class Turn:
@@ -22,7 +22,7 @@ class Turn:
         self._alone = 0
         self._holds = False
 
-    def takes(self, soon: Callable[[Callable[[], None]], object]) -> bool:
+    def count(self, soon: Callable[[Callable[[], None]], object]) -> bool:
         """Count one more request; whether it is to be held until the end of this turn, when what `soon` is given is called."""
         if self._came:
             self._came += 1
@@ -48,15 +48,25 @@ class Turn:
 
 
 class Steady:
-    """A number of rows that stays the same from run to run: an engine plans anew for each other one, which costs more."""
+    """A number of rows that stays the same from run to run: an engine plans anew for each other one.
+
+    A run is filled up to it as far as that costs less than planning.
+    """
 
     def __init__(self) -> None:
         self._size = 1
-        self._empty = 0
+        self._row_ns = 0  # what a row takes, in the quickest of the last runs
 
     def size_for(self, rows: int, most: int) -> int:
-        """What a run of so many rows is filled up to: `most` or less, a power of two where that is enough."""
-        self._empty = self._empty + 1 if rows * 4 < self._size else 0
-        if rows > self._size or self._empty >= _EMPTY_IN_A_ROW:
-            self._size, self._empty = 1 << (rows - 1).bit_length(), 0
-        return max(rows, min(self._size, most))
+        """What a run of so many rows is filled up to: `most` or less, and a power of two where that is less."""
+        if rows > self._size or self._is_dear(self._size - rows):
+            self._size = 1 << (rows - 1).bit_length()
+        size = rows if self._is_dear(self._size - rows) else self._size
+        return min(size, most)
+
+    def ran(self, size: int, ns: int) -> None:
+        """A run of so many rows took so long."""
+        self._row_ns = min(self._row_ns + self._row_ns // 8 + 1, ns // size) if self._row_ns else ns // size
+
+    def _is_dear(self, rows: int) -> bool:
+        return rows * self._row_ns > _PLAN_NS

@@ -13,8 +13,8 @@ _SMALL = 64 << 10  # bytes of inputs that are run by the one who asks; more rows
 Outputs = dict[str, Tensor]
 
 
-class Pause(Protocol):
-    """The wait of who asks in the event loop's thread, and goes on there as soon as it is told to."""
+class Asker(Protocol):
+    """Who asks in the event loop's thread, waits for the end of its turn, and goes on as soon as it is told to."""
 
     def cancelled(self) -> bool:
         """Whether nobody waits for it any more."""
@@ -44,7 +44,7 @@ class Waiting:
     by_rows: bool
     alike: Hashable
     since: int
-    future: Future[Outputs] | Pause
+    future: Future[Outputs] | Asker
     taken: bool = False  # by who answers it: the engine's thread, who cancels it, or who gives the queue up
 
     def fits(self, other: "Waiting") -> bool:

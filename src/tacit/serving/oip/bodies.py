@@ -35,6 +35,7 @@ from tacit.wire.tensor import DT_STRING, ELEMENT_TYPES, Tensor
 
 MAX_INFLATED = 100 * 1024 * 1024  # bytes of a compressed body once inflated, whatever else is allowed
 HEADER = "inference-header-content-length"
+_USUAL, _USUAL_PARAMETERS = frozenset(("inputs", "outputs", "parameters")), frozenset(("binary_data_output",))
 _REMEMBERED, _REMEMBERED_SIZE = 64, 1024  # texts, and the bytes of one
 _BINARY = {"content-type": "application/octet-stream"}
 _JSON = {"content-type": "application/json"}
@@ -66,6 +67,7 @@ class _Asks:
     wanted: Sequence[Wanted]
     timeout: int
     form: Form
+    usual: bool  # whether nothing stands in it but what is read, and nothing that is another's business
 
     @classmethod
     def of(cls, text: bytes) -> "_Asks":
@@ -82,7 +84,8 @@ class _Asks:
         if found is not None and any("\ud800" <= sign <= "\udfff" for sign in found):
             raise _refusal("'id' has half a character (a lone surrogate), which no answer can repeat")
         form = Form(binary, otherwise=_flag(parameters, "binary_data_output") or False, id=found)
-        return cls(inputs, wanted, timeout, form)
+        usual = document.keys() <= _USUAL and parameters.keys() <= _USUAL_PARAMETERS and bool(inputs)
+        return cls(inputs, wanted, timeout, form, usual)
 
 
 _known: dict[bytes, _Asks] = {}  # a client sends the same JSON again and again, and other bytes behind it
@@ -91,12 +94,12 @@ _known: dict[bytes, _Asks] = {}  # a client sends the same JSON again and again,
 def _read_head(text: bytes) -> _Asks:
     """What the JSON of a request says. Raises: RequestError.
 
-    What holds no value of a tensor is remembered: values are nobody's to keep.
+    What holds no value of a tensor, no id and no more than is usual is remembered: the rest is nobody's to keep.
     """
     asks = _known.get(text)
     if asks is None:
         asks = _Asks.of(text)
-        if len(text) <= _REMEMBERED_SIZE and all(size is not None for _, size in asks.inputs.values()):
+        if asks.usual and len(text) <= _REMEMBERED_SIZE and all(size is not None for _, size in asks.inputs.values()):
             if len(_known) >= _REMEMBERED:
                 _known.clear()
             _known[text] = asks

@@ -27,7 +27,7 @@ from tacit.serving.oip.question import (
     select,
     whole_number,
 )
-from tacit.serving.plane import Plane, Selector, start_managing
+from tacit.serving.plane import Plane, Selector, as_it_is, start_managing
 from tacit.wire.contents import UNTYPED, encode_contents, parse_contents
 from tacit.wire.direct.inference import encode_inference
 from tacit.wire.direct.repeats import Repeats
@@ -52,7 +52,6 @@ class _Asked:
     model: str
     version: int | None
     wanted: Sequence[Wanted]
-    timeout: int
     name: str
     dtype: int
     shape: tuple[int, ...]
@@ -187,20 +186,24 @@ class OipService:
             Selector(asked.model, asked.version, caller=_caller(call)),
             {asked.name: read_content(message, begin, asked.dtype, asked.shape)},
             asked.wanted,
-            timeout=asked.timeout,
         )
-        found = await answer(self._plane, question, decode=_as_it_is, deadline=_deadline(call))
+        found = await answer(self._plane, question, decode=as_it_is, deadline=_deadline(call))
         return encode_inference(found.model, found.version, found.outputs)
 
     def _remember(self, message: bytes, request: wire.ModelInferRequest, question: Question[_Input]) -> None:
-        """A request was answered, and one like it need not be parsed. One with an id has no like: ids are counted up."""
-        if len(request.raw_input_contents) != 1 or request.id:
+        """A request was answered, and one like it need not be parsed.
+
+        One with an id or a parameter has no like: they are counted up, or hold what is nobody's to keep.
+        """
+        if len(request.raw_input_contents) != 1 or request.id or request.parameters:
             return
         tensor, selector = request.inputs[0], question.selector
+        if tensor.parameters:
+            return
         dtype = dtype_of(tensor.datatype, name=tensor.name)
         if dtype not in (DT_STRING, DT_BOOL):
             about = tensor.name, dtype, tuple(tensor.shape)
-            asked = _Asked(selector.model, selector.version, question.wanted, question.timeout, *about)
+            asked = _Asked(selector.model, selector.version, question.wanted, *about)
             self._repeats.remember(message, request.raw_input_contents[0], asked)
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], call: GrpcCall) -> AsyncGenerator[bytes, None]:
@@ -269,10 +272,6 @@ def _decode(name: str, given: _Input) -> Tensor:
     tensor, raw = given
     dtype = dtype_of(tensor.datatype, name=name)
     return parse_contents(tensor, dtype) if raw is None else parse_raw(raw, dtype, tuple(tensor.shape), name=name)
-
-
-def _as_it_is(_name: str, tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _deadline(call: GrpcCall) -> float | None:

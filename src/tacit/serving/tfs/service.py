@@ -5,9 +5,8 @@ Source: tensorflow_serving/apis/{prediction_service,model_service}.proto.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
@@ -16,7 +15,7 @@ from tacit.edge import GrpcCall, GrpcHandler
 from tacit.errors import RequestError, Status
 from tacit.graph.signature import SERVING_DEFAULT, Signature, TensorSpec
 from tacit.serving.callers import caller_of
-from tacit.serving.plane import Plane, Prediction, Selector
+from tacit.serving.plane import Plane, Prediction, Selector, Wire, as_it_is
 from tacit.serving.tfs.inference import CLASSIFY, REGRESS, Classified, Inference, Regressed, check_tasks
 from tacit.serving.tfs.meter import Measured, Meter, NoMeter
 from tacit.wire.direct.prediction import encode_prediction
@@ -24,7 +23,7 @@ from tacit.wire.direct.repeats import Repeats
 from tacit.wire.pb import serving_config_pb2 as config_wire
 from tacit.wire.pb import serving_pb2 as wire
 from tacit.wire.pb import tensorflow_pb2 as tensorflow
-from tacit.wire.tensor import DT_BOOL, DT_STRING, Tensor, encode_tensor, parse_tensor, read_content
+from tacit.wire.tensor import DT_BOOL, DT_STRING, VALUE_FIELDS, Tensor, encode_tensor, parse_tensor, read_content
 
 _METADATA_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
@@ -46,19 +45,16 @@ class GrpcOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a PredictRequest asks, but for its tensors and who sent it; and of what kind its one tensor of numbers is.
-
-    `alias` is empty where it has others than one such tensor, with its values as bytes.
-    """
+    """What a PredictRequest with one tensor of numbers, as bytes, asks: but for its values and who sent it."""
 
     model: str
     version: int | None
     label: str | None
     signature: str
     outputs: tuple[str, ...]
-    alias: str = ""
-    dtype: int = 0
-    shape: tuple[int, ...] = ()
+    alias: str
+    dtype: int
+    shape: tuple[int, ...]
 
 
 class TfsService:
@@ -97,29 +93,60 @@ class TfsService:
     async def predict(self, message: bytes, call: GrpcCall) -> bytes:
         """PredictRequest to PredictResponse."""
         with Measured(self._meter, "Predict", "GRPC", deadline=call.deadline) as seen:
-            inputs: Mapping[str, Any]
             repeated = self._repeats.find(message)
-            if repeated is not None:
-                asked, begin = repeated
-                inputs = {asked.alias: read_content(message, begin, asked.dtype, asked.shape)}
-                decode: Callable[[str, Any], Tensor] = _as_it_is
-            else:
+            if repeated is None:
                 request = wire.PredictRequest()
                 read_message(request, message)
-                asked, inputs, decode = _asked(request), request.inputs, decode_tensor
-            seen.model = asked.model
-            prediction = await self._plane.predict(
-                Selector(asked.model, asked.version, asked.label, caller_of(call.peer_certificate, call.metadata)),
-                asked.signature,
-                inputs,
-                decode=decode,
-                output_filter=asked.outputs,
-                deadline=_deadline(call),
-            )
-            if repeated is None and asked.alias:
-                self._repeats.remember(message, request.inputs[asked.alias].tensor_content, asked)
+                seen.model = request.model_spec.name
+                prediction = await self._predict(
+                    _selector(request.model_spec, call),
+                    request.model_spec.signature_name,
+                    request.inputs,
+                    call,
+                    decode=decode_tensor,
+                    outputs=request.output_filter,
+                )
+                self._remember(message, request)
+            else:
+                asked, begin = repeated
+                seen.model = asked.model
+                prediction = await self._predict(
+                    Selector(asked.model, asked.version, asked.label, caller_of(call.peer_certificate, call.metadata)),
+                    asked.signature,
+                    {asked.alias: read_content(message, begin, asked.dtype, asked.shape)},
+                    call,
+                    decode=as_it_is,
+                    outputs=asked.outputs,
+                )
             made_by = prediction.model, prediction.version, prediction.signature
             return encode_prediction(*made_by, prediction.outputs, as_content=self._as_content)
+
+    async def _predict(
+        self,
+        selector: Selector,
+        signature: str,
+        inputs: Mapping[str, Wire],
+        call: GrpcCall,
+        *,
+        decode: Callable[[str, Wire], Tensor],
+        outputs: Sequence[str],
+    ) -> Prediction:
+        return await self._plane.predict(
+            selector, signature, inputs, decode=decode, output_filter=outputs, deadline=_deadline(call)
+        )
+
+    def _remember(self, message: bytes, request: wire.PredictRequest) -> None:
+        """A request was answered, and one like it need not be parsed; the values of a tensor are nobody's to keep."""
+        if len(request.inputs) != 1:
+            return
+        ((alias, tensor),) = request.inputs.items()
+        given = {field.name for field, _ in tensor.ListFields()}
+        if "tensor_content" not in given or given & VALUE_FIELDS or tensor.dtype in (DT_STRING, DT_BOOL):
+            return
+        spec = _selector(request.model_spec, None)
+        asked = spec.model, spec.version, spec.label, request.model_spec.signature_name, tuple(request.output_filter)
+        shape = tuple([dim.size for dim in tensor.tensor_shape.dim])
+        self._repeats.remember(message, tensor.tensor_content, _Asked(*asked, alias, tensor.dtype, shape))
 
     async def classify(self, message: bytes, call: GrpcCall) -> bytes:
         """ClassificationRequest to ClassificationResponse."""
@@ -266,30 +293,13 @@ def decode_tensor(alias: str, proto: tensorflow.TensorProto) -> Tensor:
         raise RequestError(exc.status, f"tensor parsing error: {alias}: {exc}") from exc
 
 
-def _asked(request: wire.PredictRequest) -> _Asked:
-    spec = request.model_spec
-    choice = spec.WhichOneof("version_choice")
-    version = spec.version.value if choice == "version" else None
-    label = spec.version_label if choice == "version_label" else None
-    asked = spec.name, version, label, spec.signature_name, tuple(request.output_filter)
-    if len(request.inputs) == 1:
-        ((alias, tensor),) = request.inputs.items()
-        if alias and tensor.tensor_content and tensor.dtype not in (DT_STRING, DT_BOOL):
-            return _Asked(*asked, alias, tensor.dtype, tuple([dim.size for dim in tensor.tensor_shape.dim]))
-    return _Asked(*asked)
-
-
-def _as_it_is(_alias: str, tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _selector(spec: wire.ModelSpec, call: GrpcCall) -> Selector:
+def _selector(spec: wire.ModelSpec, call: GrpcCall | None) -> Selector:
     choice = spec.WhichOneof("version_choice")
     return Selector(
         spec.name,
         version=spec.version.value if choice == "version" else None,
         label=spec.version_label if choice == "version_label" else None,
-        caller=caller_of(call.peer_certificate, call.metadata),
+        caller=caller_of(call.peer_certificate, call.metadata) if call else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Meaning = TypeVar("Meaning")
 
 _KEY = 16  # bytes of a message that tell it from others of its length
-_AROUND = 2048  # bytes around the values at most
+_AROUND = 512  # bytes around the values at most: names, a shape and a filter
 _HEAD = 64  # bytes of the values that are looked for first
 _LOOKS = 4  # places where those may stand: more is not worth the time
 _REMEMBERED = 64  # messages

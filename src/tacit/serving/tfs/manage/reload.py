@@ -87,15 +87,15 @@ class Reloader:
         # A caller who no longer waits does not stop it: half of a configuration is what nobody asked for.
         work = start_managing(partial(self.apply, entries))
         try:
-            await asyncio.wait_for(asyncio.shield(work), deadline)
+            # No `wait_for`: that asks for a task, and a handler has none before it waits.
+            done, _ = await asyncio.wait({work}, timeout=deadline)
         except asyncio.CancelledError:  # the edge's word for the same deadline, or for a caller who has gone
             work.add_done_callback(self._tell)
             raise
-        except TimeoutError as exc:
+        if not done:
             work.add_done_callback(self._tell)
-            raise RequestError(
-                Status.DEADLINE_EXCEEDED, "the deadline passed while the models were loaded; it goes on"
-            ) from exc
+            raise RequestError(Status.DEADLINE_EXCEEDED, "the deadline passed while the models were loaded; it goes on")
+        work.result()
 
     def _tell(self, work: "asyncio.Future[None]") -> None:
         """What became of a configuration whose caller has gone."""
