@@ -7,8 +7,10 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Whoever starts the tests in the background may have SIGINT ignored, and so would every program that they start.
+# Whoever starts the tests in the background may have SIGINT ignored, and by nohup SIGHUP; and so would every program that
+# they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Nothing is said to a server of these tests that it does not answer, but a busy machine may need more than five seconds.
 _DEFAULT = httpx._config.DEFAULT_TIMEOUT_CONFIG
