@@ -544,8 +544,12 @@ def test_strict_flags_are_on_where_nothing_says_otherwise() -> None:
 # ---- the log
 
 
-def test_a_fault_is_one_line_of_the_log_and_quotes_nobodys_input(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_one_line_of_the_log_and_quotes_nobodys_input(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     edge, loop = logging.getLogger("tacit.edge"), logging.getLogger("asyncio")
+    for logger in (logging.getLogger("tacit"), loop):
+        monkeypatch.setattr(logger, "handlers", [])  # of a program that another test ran in this process
     with faults_in(open_log()):
         try:
             raise ValueError("the input was 42")
