@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -544,12 +544,24 @@ def test_strict_flags_are_on_where_nothing_says_otherwise() -> None:
 # ---- the log
 
 
-def test_a_fault_is_one_line_of_the_log_and_quotes_nobodys_input(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _fresh_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loggers as a process begins with: programs that other tests ran in this one leave theirs."""
+    loggers = [logging.getLogger(name) for name in ("tacit", "tacit.edge", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+        monkeypatch.setattr(logger, "disabled", False)
+        logger.setLevel(logging.NOTSET)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("_fresh_loggers")
+def test_a_fault_is_one_line_of_the_log_and_quotes_nobodys_input(capfd: pytest.CaptureFixture[str]) -> None:
     edge, loop = logging.getLogger("tacit.edge"), logging.getLogger("asyncio")
-    for logger in (logging.getLogger("tacit"), loop):
-        monkeypatch.setattr(logger, "handlers", [])  # of a program that another test ran in this process
     with faults_in(open_log()):
         try:
             raise ValueError("the input was 42")
