@@ -187,8 +187,11 @@ async def test_clients_are_not_mixed_where_the_rules_say_so() -> None:
         assert not ({1, 3} & set(run) and {2, 4} & set(run))
 
 
-async def test_a_batch_has_no_more_rows_than_the_rules_allow() -> None:
-    asker = Asker(Doubler(), BatchRules(max_batch=4))
+@pytest.mark.parametrize(
+    "rules", [BatchRules(max_batch=4), BatchRules(max_batch=16, max_execution=4, allowed=(1, 2, 4))]
+)
+async def test_a_run_has_no_more_rows_than_the_rules_allow(rules: BatchRules) -> None:
+    asker = Asker(Doubler(), rules)
     await asker.crowd()
     for value in range(10):
         asker.ask(value)
@@ -205,16 +208,6 @@ async def test_only_allowed_sizes_are_run() -> None:
     await asyncio.sleep(0)
     assert asker.told == {number: [2 * number + 2] for number in range(5)}
     assert {len(run) for run in asker.runner.runs} <= {1, 3, 6}
-
-
-async def test_a_batch_is_run_in_parts_where_a_run_may_have_fewer_rows() -> None:
-    asker = Asker(Doubler(), BatchRules(max_batch=16, max_execution=4, allowed=(1, 2, 4)))
-    await asker.crowd()
-    for value in range(10):
-        asker.ask(value)
-    await asyncio.sleep(0)
-    assert asker.told == {number: [2 * number] for number in range(10)}
-    assert [len(run) for run in asker.runner.runs] == [4, 4, 4]
 
 
 async def test_after_a_refusal_each_is_run_with_its_own_rows_alone() -> None:
