@@ -1,6 +1,7 @@
 """Work that is begun where it is asked for."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -108,6 +109,43 @@ async def test_a_pause_ends_where_somebody_ends_it_and_the_work_goes_on_there() 
     assert seen == [True, 7, False]
     pause.go_on()  # it is over
     assert seen == [True, 7, False]
+    assert not may_pause()
+
+
+async def test_work_that_has_waited_may_not_pause_where_other_work_lets_it_go_on() -> None:
+    loop, pause, seen = asyncio.get_running_loop(), Pause[int](), list[bool]()
+
+    async def waits() -> None:
+        await pause
+        seen.append(may_pause())
+
+    async def ends_the_wait() -> None:
+        pause.go_on()
+        seen.append(may_pause())
+
+    begin(loop, waits())
+    begin(loop, ends_the_wait())
+    assert seen == [False, True]
+
+
+async def test_work_that_another_thread_drives_is_nothing_to_this_one() -> None:
+    loop, begun, over, seen = asyncio.get_running_loop(), threading.Event(), threading.Event(), list[bool]()
+
+    async def long() -> None:
+        begun.set()
+        over.wait(30)
+
+    async def short() -> None:
+        over.set()
+        other.join(30)  # it ends before this does, and neither leaves anything behind
+        seen.append(may_pause())
+
+    other = threading.Thread(target=lambda: begin(loop, long()))
+    other.start()
+    assert begun.wait(30)
+    assert not may_pause()
+    begin(loop, short())
+    assert seen == [True]
     assert not may_pause()
 
 

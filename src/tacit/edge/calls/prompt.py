@@ -5,6 +5,7 @@ What does wait goes on as a task, as any other. Python does the same by itself f
 """
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -75,6 +76,7 @@ class Pause(Generic[Result]):
         if work is None or loop is None:  # it went on before, or its work never waited
             return
         heard = self._cancelled
+        before, _begun.now = _begun.now, False  # it has waited, wherever it goes on
         try:
             waited = work.throw(asyncio.CancelledError()) if heard else work.send(None)
         except (StopIteration, asyncio.CancelledError):
@@ -82,6 +84,8 @@ class Pause(Generic[Result]):
         except Exception as exc:  # as a task that nobody asks
             loop.call_exception_handler({"message": "work that was begun failed", "exception": exc})
             return
+        finally:
+            _begun.now = before
         self._task = _as_task(loop, work, waited)
         if self._cancelled and not heard:
             self._task.cancel()
@@ -126,15 +130,18 @@ def _as_task(loop: asyncio.AbstractEventLoop, work: Work, waited: Any) -> "async
     return task
 
 
-class _Begun:
-    """Whether work is in the step that `begin` drives."""
+class _Begun(threading.local):
+    """Whether this thread is in a step of work that `begin` drives: another thread has a loop of its own."""
 
     now = False
 
 
+_begun = _Begun()
+
+
 def may_pause() -> bool:
     """Whether who asks is in work that `begin` drives, and has not waited yet: then alone it may wait for a `Pause`."""
-    return _Begun.now
+    return _begun.now
 
 
 def begin(loop: asyncio.AbstractEventLoop, work: Work) -> Handle | None:
@@ -142,13 +149,13 @@ def begin(loop: asyncio.AbstractEventLoop, work: Work) -> Handle | None:
 
     Nothing in it may ask for the task that it is in before it waits, and after a `Pause`: `asyncio.timeout` does.
     """
-    before, _Begun.now = _Begun.now, True
+    before, _begun.now = _begun.now, True
     try:
         waited = work.send(None)
     except (StopIteration, asyncio.CancelledError):
         return None
     finally:
-        _Begun.now = before
+        _begun.now = before
     if isinstance(waited, Pause):
         waited.belong(loop, work)
         return waited
