@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import lru_cache
 
 from tacit.edge.listener import HttpHandler, HttpRefusal, HttpRequest, HttpResponse
 
@@ -15,6 +16,9 @@ _JSON: Mapping[str, str] = {"content-type": "application/json"}
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADS = 32  # heads of answers that are remembered
+Fields = tuple[tuple[str, str], ...]
+"""Headers, by name and value."""
 BODILESS = frozenset((204, 304))  # statuses whose answers have neither a body nor its length
 
 
@@ -32,7 +36,7 @@ async def answer(handler: HttpHandler, request: HttpRequest, refuse: HttpRefusal
     """The handler's answer; a failure becomes 500 without its text."""
     try:
         response = await handler(request)
-        check_fields(response)
+        check_fields(tuple(response.headers.items()))
         return response
     except Exception:
         # The caller learns nothing about our inside; our log has it.
@@ -65,17 +69,18 @@ class Date:
         return self._text
 
 
-def fields_of(response: HttpResponse, date: str) -> dict[str, str]:
-    """The headers of an answer, those that the handler left out included."""
+def fields_of(status: int, headers: Fields, *, length: int, date: str) -> dict[str, str]:
+    """The headers of an answer of `length` bytes, those that the handler left out included."""
     fields = {"date": date}
-    if response.status not in BODILESS:
-        fields["content-length"] = str(len(response.body))
-    fields.update((name.lower(), value) for name, value in response.headers.items())
+    if status not in BODILESS:
+        fields["content-length"] = str(length)
+    fields.update((name.lower(), value) for name, value in headers)
     return fields
 
 
-def check_fields(response: HttpResponse) -> None:
+@lru_cache(maxsize=_HEADS)
+def check_fields(headers: Fields) -> None:
     """A header is one line, whatever a handler put into it. Raises: ValueError."""
-    for name, value in response.headers.items():
+    for name, value in headers:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"the header {name!r} cannot be sent as it is")

@@ -6,7 +6,6 @@ compared with the bytes that came before any memory is taken for it.
 Source: open-inference-protocol, specification/protocol; Triton's extension_binary_data.md.
 """
 
-import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -61,12 +60,16 @@ def count_elements(shape: Sequence[int], *, name: str) -> int:
     """How many elements a shape has. Raises: RequestError for what is no shape."""
     if len(shape) > MAX_RANK:
         raise _refusal(f"input '{name}' has rank {len(shape)}, above {MAX_RANK}")
-    if any(size < 0 for size in shape):
-        raise _refusal(f"input '{name}' has shape {list(shape)}; a size in a request is known, so -1 is none")
+    count = beside_zeroes = 1
+    for size in shape:
+        if size < 0:
+            raise _refusal(f"input '{name}' has shape {list(shape)}; a size in a request is known, so -1 is none")
+        count *= size
+        beside_zeroes *= size or 1
     # Zeroes do not excuse the other dimensions: numpy multiplies those all the same.
-    if math.prod(size for size in shape if size) > _MAX_ELEMENTS // 16:
+    if beside_zeroes > _MAX_ELEMENTS // 16:
         raise _refusal(f"input '{name}' has shape {list(shape)}, more elements than memory has addresses")
-    return math.prod(shape)
+    return count
 
 
 def parse_raw(raw: bytes | memoryview, dtype: int, shape: Sequence[int], *, name: str) -> Tensor:

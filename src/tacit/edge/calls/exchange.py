@@ -323,7 +323,8 @@ class PlainRequest(Exchange):
         """Answer, and be done."""
         if self.done:
             return
-        fields = fields_of(response, self._line.service.date.now())
+        headers, date = tuple(response.headers.items()), self._line.service.date.now()
+        fields = fields_of(response.status, headers, length=len(response.body), date=date)
         fields.pop("connection", None)
         block = encode_block([(":status", str(response.status)), *fields.items()])
         if self._request.method == "HEAD" or response.status in BODILESS or not response.body:

@@ -11,6 +11,7 @@ Source: open-inference-protocol, inference_rest.md; Triton's extension_binary_da
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -181,12 +182,12 @@ def write_answer(found: Found, form: Form) -> tuple[bytes, dict[str, str]]:
     """An answer's body and headers. Raises: RequestError for an output that JSON cannot carry."""
     entries, behind = [], []
     for name, tensor in found.outputs.items():
-        head = {"name": name, "datatype": datatype_of(tensor.dtype), "shape": tensor.shape}
         if form.binary.get(name, form.otherwise):
             raw = encode_raw(tensor)
             behind.append(raw)
-            entries.append(orjson.dumps({**head, "parameters": {"binary_data_size": len(raw)}}))
+            entries.append(_raw_entry(name, tensor.dtype, tensor.shape, len(raw)))
         else:
+            head = {"name": name, "datatype": datatype_of(tensor.dtype), "shape": tensor.shape}
             entries.append(orjson.dumps(head)[:-1] + b',"data":' + _encode(name, tensor) + b"}")
     about: dict[str, Any] = {"model_name": found.model, "model_version": str(found.version)}
     if form.id is not None:
@@ -195,6 +196,13 @@ def write_answer(found: Found, form: Form) -> tuple[bytes, dict[str, str]]:
     if not behind:
         return text, _JSON
     return b"".join((text, *behind)), {**_BINARY, HEADER: str(len(text))}
+
+
+@lru_cache(maxsize=_REMEMBERED)  # a model says the same of its outputs again and again
+def _raw_entry(name: str, dtype: int, shape: tuple[int, ...], size: int) -> bytes:
+    """What the JSON says of an output whose `size` bytes stand behind it."""
+    head = {"name": name, "datatype": datatype_of(dtype), "shape": shape}
+    return orjson.dumps({**head, "parameters": {"binary_data_size": size}})
 
 
 def _encode(name: str, tensor: Tensor) -> bytes:

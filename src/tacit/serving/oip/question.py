@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 
 from tacit.errors import RequestError, Status
@@ -32,8 +33,7 @@ class Wanted:
     classes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Question(Generic[Wire]):
+class Question(msgspec.Struct, Generic[Wire], frozen=True):
     """One inference. `timeout` is microseconds, 0 for none."""
 
     selector: Selector
@@ -42,8 +42,7 @@ class Question(Generic[Wire]):
     timeout: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Outputs in the order of the question, or of the model."""
 
     model: str

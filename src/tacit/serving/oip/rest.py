@@ -86,7 +86,7 @@ class OipRest:
                 return _answer(about.statistics(self._plane, None, caller))
             if found["verb"] == "infer":
                 _require("POST", method, path)
-                return await self._infer(found, request)
+                return await self._infer(found, request, caller)
             if found["verb"] in ("generate", "generate_stream"):
                 raise RequestError(Status.UNIMPLEMENTED, f"/{found['verb']} is not served here; /infer is")
             _require("GET", method, path)
@@ -131,8 +131,8 @@ class OipRest:
         served = find(self._plane, selector)
         return _answer(about.config(served) if verb == "config" else about.metadata(self._plane, served))
 
-    async def _infer(self, found: re.Match[str], request: HttpRequest) -> HttpResponse:
-        selector = select(unquote(found["name"]), found["version"] or "", _caller(request))
+    async def _infer(self, found: re.Match[str], request: HttpRequest, caller: Caller) -> HttpResponse:
+        selector = select(unquote(found["name"]), found["version"] or "", caller)
         # Before a byte is inflated or parsed for a stranger.
         self._plane.callers.check_model(selector.model, selector.caller)
         encoding = request.headers.get("content-encoding", "").strip().lower()

@@ -8,19 +8,21 @@ connection ends with it.
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from http import HTTPStatus
 
 import httptools
 
 from tacit.edge.calls.prompt import Handle, begin
-from tacit.edge.http import BODILESS, answer, fields_of, split_target
+from tacit.edge.http import BODILESS, Fields, answer, fields_of, split_target
+from tacit.edge.http1.repeats import Repeats
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
 from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SHORT = 64  # bytes of a header's name that is remembered
+_HEADS = 32  # heads of answers that are remembered
 _PARTING = 0.05  # seconds for what lies in the socket already
 
 
@@ -51,6 +53,7 @@ class Http1:
         self._transport, self._service, self._peer = transport, service, peer
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
+        self._repeats = Repeats()
         self._repeating = False  # whether the parser reads a head that it read before, without its Upgrade
         self._orders: deque[_Order] = deque()
         self._task: Handle | None = None
@@ -79,7 +82,24 @@ class Http1:
         if self._ends:
             return
         if self._between:
-            self._between, self._waits = False, self._loop.time()
+            self._waits = self._loop.time()
+        at_rest = self._between and self._task is None
+        if not (at_rest and self._repeats_itself(data)):
+            self._parse(data, at_rest=at_rest)
+        if self._orders and self._task is None:
+            self._task = begin(self._loop, self._answer())
+
+    def _repeats_itself(self, data: bytes | memoryview) -> bool:
+        """Whether these bytes are a whole request with the head of the last one, which is to be answered now."""
+        request = self._repeats.find(data)
+        if request is None or not self._service.budget.take(len(request.body)):
+            return False
+        bodiless = request.method == "HEAD"
+        self._orders.append(_Order(request, None, bodiless, keep=True, old=False, held=len(request.body)))
+        return True
+
+    def _parse(self, data: bytes | memoryview, *, at_rest: bool) -> None:
+        self._between = False
         self._arrived += len(data)
         try:
             self._feed(data)
@@ -91,8 +111,10 @@ class Http1:
             self._refuse(exc.status, str(exc))
         except httptools.HttpParserError as exc:
             self._refuse(*_told(exc))
-        if self._orders and self._task is None:
-            self._task = begin(self._loop, self._answer())
+        if at_rest and len(self._orders) == 1:
+            order = self._orders[0]
+            if order.request is not None and order.keep and not order.old:
+                self._repeats.remember(data, order.request)
 
     def pause(self) -> None:
         """The socket takes nothing more for now."""
@@ -334,13 +356,9 @@ class Http1:
         self._orders.clear()
 
     def _write(self, response: HttpResponse, *, bodiless: bool, keep: bool, old: bool) -> None:
-        fields = fields_of(response, self._service.date.now())
-        if not keep:
-            fields["connection"] = "close"
-        elif old:
-            fields["connection"] = "keep-alive"
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        encoded = _status_line(response.status) + head.encode("latin-1") + b"\r\n"
+        persists = "close" if not keep else "keep-alive" if old else ""
+        fields = tuple(response.headers.items())
+        encoded = _head(response.status, fields, len(response.body), self._service.date.now(), persists)
         if bodiless or response.status in BODILESS:
             self._transport.write(encoded)
         elif len(response.body) < self._service.limits.head:
@@ -392,10 +410,14 @@ def _name(name: bytes) -> str:
 _known_name = lru_cache(maxsize=256)(_name)  # clients send the same few
 
 
-@cache
-def _status_line(status: int) -> bytes:
+@lru_cache(maxsize=_HEADS)  # a server says the same again and again, but for the second
+def _head(status: int, headers: Fields, length: int, date: str, persists: str) -> bytes:
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+    fields = fields_of(status, headers, length=length, date=date)
+    if persists:
+        fields["connection"] = persists
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode("latin-1")
