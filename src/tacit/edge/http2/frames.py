@@ -111,7 +111,8 @@ class FrameReader:
 
     def __init__(self, *, max_data: int, max_small: int) -> None:
         """DATA may have `max_data` bytes, which SETTINGS_MAX_FRAME_SIZE announces; all other kinds `max_small`."""
-        self._max_data, self._max_small = max_data, min(max_small, max_data)
+        self._max_data = max_data
+        self._limits = dict.fromkeys(range(HEADERS, CONTINUATION + 1), min(max_small, max_data))
         self._held = bytearray()  # a frame that is not whole
         self._need = HEADER_SIZE  # bytes that `_held` waits for
         self._kind = self._flags = self._stream = 0  # of the frame that is passed on as it comes
@@ -142,6 +143,10 @@ class FrameReader:
                 high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
                 length, body = high << 16 | low, position + HEADER_SIZE
                 self._check_size(kind, length)
+                if kind == DATA and not flags & PADDED and body + length <= size:  # nearly always
+                    position, self.overhead = body + length, 0
+                    yield DATA, flags, stream & 0x7FFFFFFF, view[body:position], length
+                    continue
                 if kind == DATA or kind > CONTINUATION:
                     if flags & PADDED and kind == DATA and length and body == size:
                         self._need = HEADER_SIZE + 1  # how much of it is padding has not come yet
@@ -170,14 +175,13 @@ class FrameReader:
         return bool(self._held)
 
     def _check_size(self, kind: int, length: int) -> None:
-        limit = self._max_data
-        if kind in _FIXED or kind in (HEADERS, CONTINUATION, SETTINGS, GOAWAY, PUSH_PROMISE):
-            limit = self._max_small
-        if length > limit:
-            # A block of headers that large is within what SETTINGS allow a frame, and not within what we read.
-            calm = kind in (HEADERS, CONTINUATION) and length <= self._max_data
-            code = ErrorCode.ENHANCE_YOUR_CALM if calm else ErrorCode.FRAME_SIZE_ERROR
-            raise ConnectionFault(code, f"a frame of kind {kind} has {length} bytes; at most {limit} are taken")
+        limit = self._limits.get(kind, self._max_data)
+        if length <= limit:
+            return
+        # A block of headers that large is within what SETTINGS allow a frame, and not within what we read.
+        calm = kind in (HEADERS, CONTINUATION) and length <= self._max_data
+        code = ErrorCode.ENHANCE_YOUR_CALM if calm else ErrorCode.FRAME_SIZE_ERROR
+        raise ConnectionFault(code, f"a frame of kind {kind} has {length} bytes; at most {limit} are taken")
 
     def _open(self, data: bytes | memoryview, position: int, length: int) -> int:
         """Begin a frame that is passed on as it comes; where its body begins."""

@@ -95,9 +95,15 @@ class Outgoing:
             return False
         stream.send_window -= size
         self.window -= size
-        head = encode_header(len(block), HEADERS, END_HEADERS, number) + block
-        tail = encode_header(len(trailers), HEADERS, END_STREAM | END_HEADERS, number) + trailers
-        self._frames.append(head + encode_header(size, DATA, 0, number) + body + tail)
+        parts = (
+            encode_header(len(block), HEADERS, END_HEADERS, number),
+            block,
+            encode_header(size, DATA, 0, number),
+            body,
+            encode_header(len(trailers), HEADERS, END_STREAM | END_HEADERS, number),
+            trailers,
+        )
+        self._frames.append(b"".join(parts))
         stream.ended_out = True
         self._ended(stream)
         return True
