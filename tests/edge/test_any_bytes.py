@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import frames as f
+from fakes.transport import Transport
 from tacit.edge import GrpcCall, HttpRequest, HttpResponse
 from tacit.edge.calls import Multiplexer
 from tacit.edge.calls.messages import MessageReader, parse_timeout
@@ -26,33 +27,6 @@ def pieces(raw: bytes, sizes: Sequence[int]) -> list[bytes]:
         found.append(raw[position : position + size])
         position += size
     return [piece for piece in (*found, raw[position:]) if piece]
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 async def mirror(request: HttpRequest) -> HttpResponse:
