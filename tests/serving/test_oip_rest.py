@@ -343,6 +343,19 @@ async def test_settings_are_told_and_not_changed() -> None:
     assert (await answer("POST", "/v2/logging", {"no": 1}))[0] == 400
 
 
+async def test_nobody_traces_a_model_that_does_not_answer() -> None:
+    for method, body in (("GET", b""), ("POST", {}), ("POST", {"trace_level": ["TENSORS"]})):
+        refusal = (400, {"error": "Request for unknown model : nö"})
+        assert await answer(method, "/v2/models/n%C3%B6/trace/setting", body) == refusal
+
+
+@pytest.mark.parametrize("path", ["/v2/trace/setting", f"{MODEL}/trace/setting", "/v2/logging"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_settings_are_asked_and_changed_by_their_own_methods(method: str, path: str) -> None:
+    status, refusal = await answer(method, path)
+    assert (status, refusal["error"]) == (400, f"{path} is asked with GET or POST, not {method}")
+
+
 @pytest.mark.parametrize("path", ["/v2/no", "/v2/models/a/b/c", "/v2/models//infer", "/v2/repository", "/v2/health"])
 async def test_an_unknown_route_is_not_found(path: str) -> None:
     assert (await answer("GET", path))[0] == 404

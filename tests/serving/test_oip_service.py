@@ -286,6 +286,27 @@ async def test_the_repository_is_listed_loaded_and_unloaded() -> None:
     assert len(models.loads) == 2
 
 
+async def test_a_version_that_was_taken_away_says_so_and_one_that_failed_says_why() -> None:
+    class Ended(FakeModels):
+        def statuses(self, model: str) -> Any:
+            failed = VersionStatus(2, State.END, Status.INVALID_ARGUMENT, "no model")
+            return (failed, VersionStatus(1, State.END), VersionStatus(0, State.AVAILABLE))
+
+    listed = await call("RepositoryIndex", wire.RepositoryIndexRequest(), Ended(example()._served))
+    assert [(m.version, m.state, m.reason) for m in wire.RepositoryIndexResponse.FromString(listed).models] == [
+        ("2", "UNAVAILABLE", "no model"), ("1", "UNAVAILABLE", "unloaded"), ("0", "READY", "")
+    ]  # fmt: skip
+
+
+async def test_nobody_traces_a_model_that_does_not_answer() -> None:
+    assert await call("TraceSetting", wire.TraceSetting(model_name="half_plus_two"))
+    asked = wire.TraceSetting(model_name="no")
+    refusal = Status.INVALID_ARGUMENT, "Request for unknown model : no"
+    assert await refused("TraceSetting", asked) == refusal
+    asked.settings["trace_level"].value[:] = ["TENSORS"]
+    assert await refused("TraceSetting", asked) == refusal
+
+
 async def test_settings_are_told_and_not_changed() -> None:
     trace = wire.TraceSetting.FromString(await call("TraceSetting", wire.TraceSetting()))
     assert list(trace.settings["trace_level"].value) == ["OFF"]

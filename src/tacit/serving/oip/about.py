@@ -13,7 +13,7 @@ from tacit.graph.signature import TensorSpec
 from tacit.serving.batching import Duration
 from tacit.serving.callers import Caller
 from tacit.serving.oip.question import find, signature_of
-from tacit.serving.plane import Plane, Selector, Served, State
+from tacit.serving.plane import Plane, Selector, Served, State, VersionStatus
 from tacit.wire.raw_tensor import DATATYPES
 from tacit.wire.tensor import type_name
 
@@ -65,6 +65,15 @@ def is_ready(plane: Plane, selector: Selector) -> bool:
             return False
         raise
     return True
+
+
+def _answers(plane: Plane, selector: Selector) -> bool:
+    try:
+        return is_ready(plane, selector)
+    except RequestError as exc:
+        if exc.status is Status.NOT_FOUND:
+            return False
+        raise
 
 
 def _is_known(plane: Plane, selector: Selector) -> bool:
@@ -200,17 +209,28 @@ def index(plane: Plane, caller: Caller | None, *, ready: bool) -> list[Json]:
     """Every version of every model that the caller may ask, with its state; with `ready` those that answer."""
     entries: list[Json] = []
     for name in visible(plane, caller):
-        statuses: Sequence[Any] = plane.models.statuses(name)
+        statuses = plane.models.statuses(name)
         entries.extend(
-            {"name": name, "version": str(s.version), "state": _STATES[s.state], "reason": s.message} for s in statuses
+            {"name": name, "version": str(s.version), "state": _STATES[s.state], "reason": _reason(s)} for s in statuses
         )
         if not statuses:
             entries.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": "no version is there yet"})
     return [entry for entry in entries if entry["state"] == "READY" or not ready]
 
 
-def trace_settings(changes: Json) -> Json:
-    """How requests are traced: they are not. Raises: RequestError for whoever wants to change that."""
+def _reason(status: VersionStatus) -> str:
+    """Why a version does not answer, in Triton's word for one that was taken away."""
+    return status.message or ("unloaded" if status.state is State.END else "")
+
+
+def trace_settings(plane: Plane, selector: Selector | None, changes: Json) -> Json:
+    """How requests are traced, those of one model or of all: they are not.
+
+    Raises:
+        RequestError: for whoever wants to change that, and INVALID_ARGUMENT for a model that does not answer, as Triton.
+    """
+    if selector is not None and not _answers(plane, selector):
+        raise RequestError(Status.INVALID_ARGUMENT, f"Request for unknown model : {selector.model}")
     return _settings(_TRACE, changes, "requests are not traced here; /v2/models/NAME/stats counts them")
 
 

@@ -24,7 +24,7 @@ from tacit.serving.callers import Caller, caller_of
 from tacit.serving.oip import about
 from tacit.serving.oip.bodies import HEADER, MAX_INFLATED, decode, raw_question, read_question, unpack, write_answer
 from tacit.serving.oip.question import answer, find, refuse_to_share, select, signature_of
-from tacit.serving.plane import Plane, start_managing
+from tacit.serving.plane import Plane, Selector, start_managing
 from tacit.serving.tfs.values import parse_json
 
 PREFIX = "/v2"
@@ -47,7 +47,7 @@ _MODEL = re.compile(
     r"(?:/(?P<verb>infer|ready|config|stats|generate|generate_stream))?/?"
 )
 _REPOSITORY = re.compile(r"/v2/repository/(?:[^/]+/)?models/(?P<name>[^/]+)/(?P<verb>load|unload)/?")
-_TRACE = re.compile(r"/v2(?:/models/[^/]+)?/trace/setting/?")
+_TRACE = re.compile(r"/v2(?:/models/(?P<name>[^/]+))?/trace/setting/?")
 _SHARED_MEMORY = re.compile(r"/v2/(?:systemsharedmemory|cudasharedmemory)(?:/.*)?")
 
 
@@ -103,13 +103,15 @@ class OipRest:
         if path == "/v2/repository/index":
             _require("POST", method, path)
             return _answer(about.index(self._plane, _caller(request), ready=_changes(request).get("ready") is True))
-        if _TRACE.fullmatch(path):
-            return _answer(about.trace_settings(_changes(request) if method == "POST" else {}))
+        if found := _TRACE.fullmatch(path):
+            name = found["name"]
+            selector = None if name is None else Selector(unquote(name), caller=_caller(request))
+            return _answer(about.trace_settings(self._plane, selector, _settings(request)))
         if path == "/v2/models":
             _require("GET", method, path)
             return _answer({"models": about.visible(self._plane, _caller(request))})
         if path == "/v2/logging":
-            return _answer(about.log_settings(_changes(request) if method == "POST" else {}))
+            return _answer(about.log_settings(_settings(request)))
         told = self._facts.get(path)
         if told is None:
             raise RequestError(Status.NOT_FOUND, f"there is no {request.path[:256]} here")
@@ -165,6 +167,16 @@ def _caller(request: HttpRequest) -> Caller:
 def _require(wanted: str, method: str, path: str) -> None:
     if method != wanted and not (wanted == "GET" and method == "HEAD"):
         raise RequestError(Status.INVALID_ARGUMENT, f"{path[:256]} is asked with {wanted}, not {method[:16]}")
+
+
+def _settings(request: HttpRequest) -> dict[str, Any]:
+    """The settings that somebody wants changed; none where they are only asked for. Raises: RequestError."""
+    if request.method == "POST":
+        return _changes(request)
+    if request.method not in ("GET", "HEAD"):
+        text = f"{request.path[:256]} is asked with GET or POST, not {request.method[:16]}"
+        raise RequestError(Status.INVALID_ARGUMENT, text)
+    return {}
 
 
 def _answer(document: Any, status: int = 200) -> HttpResponse:

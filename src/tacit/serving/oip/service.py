@@ -143,16 +143,17 @@ class OipService:
         await start_managing(partial(self._plane.models.unload_model, request.model_name))
         return b""
 
-    async def trace_setting(self, message: bytes, _call: GrpcCall) -> bytes:
+    async def trace_setting(self, message: bytes, call: GrpcCall) -> bytes:
         """How requests are traced."""
         request = _read(wire.TraceSetting, message)
+        selector = Selector(request.model_name, caller=_caller(call)) if request.model_name else None
         changes = {
             name: list(setting.value) if name == "trace_level" else "".join(setting.value)
             for name, setting in request.settings.items()
             if setting.value
         }
         response = wire.TraceSetting()
-        for name, value in about.trace_settings(changes).items():
+        for name, value in about.trace_settings(self._plane, selector, changes).items():
             response.settings[name].value.extend(value if isinstance(value, list) else [value])
         return response.SerializeToString()
 
