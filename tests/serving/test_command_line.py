@@ -123,6 +123,7 @@ def test_models_are_read_from_their_text() -> None:
     [
         ("nonsense", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
         ("", "names no model"),
+        ("custom_model_config {}", "custom_model_config is not read here"),
         ('model_config_list { config { base_path: "/a" } }', "has no name"),
         ('model_config_list { config { name: "a" base_path: "a" } }', "absolute path or URI; got base_path()=a"),
         (

@@ -159,6 +159,13 @@ def test_what_is_no_model_is_refused(contents: Mapping[str, bytes]) -> None:
         load(contents)
 
 
+@pytest.mark.parametrize("names", [["saved_model.pbtxt"], ["m/saved_model.pbtxt", "m/variables/variables.index"]])
+def test_a_saved_model_in_text_is_told_how_it_is_to_be_written(names: list[str]) -> None:
+    with pytest.raises(ModelFormatError, match=r"saved_model\.pbtxt is a .* export it as saved_model\.pb"):
+        recognise(names)
+    assert recognise([*names, names[0].removesuffix("txt")]).entry == names[0].removesuffix("txt")
+
+
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/model.onnx", "a/../model.onnx", "a\\model.onnx", ""])
 def test_t42_a_name_that_leads_out_of_the_model_is_refused(name: str) -> None:
     with pytest.raises(ModelFormatError):

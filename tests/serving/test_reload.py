@@ -85,10 +85,29 @@ def test_new_models_answer_and_those_left_out_are_gone(tmp_path: Path, serves: R
     assert available(serves, "second") == [4, 3]
     assert serves.find(Selector("second", label="stable")).version == 3
     assert serves.find(Selector("second", label="canary")).version == 4
-    assert serves.statuses("first") == []
     assert serves.names() == ("second",)
     with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(first\)"):
         serves.find(Selector("first"))
+
+
+def test_how_a_model_ended_is_told_once_it_is_no_longer_served_and_of_so_many_models(
+    tmp_path: Path, serves: Repository, reloader: Reloader, first: ModelEntry
+) -> None:
+    base = put(tmp_path / "second", 2, 3)
+    (base / "2" / "model.onnx").write_bytes(b"no model")
+    reloader.apply([entry("second", base, latest=2)])
+    assert [(one.version, one.state, one.code) for one in serves.statuses("first")] == [(1, State.END, Status.OK)]
+    reloader.apply([first])
+    assert [(one.version, one.state, one.code) for one in serves.statuses("second")] == [
+        (3, State.END, Status.OK), (2, State.END, Status.INVALID_ARGUMENT)
+    ]  # fmt: skip
+    assert available(serves, "first") == [1]
+    for number in range(33):
+        reloader.apply([entry(f"other{number}", first.base)])
+    assert [bool(serves.statuses(name)) for name in ("first", "second", "other0", "other1")] == [
+        False, False, True, True
+    ]  # fmt: skip
+    assert serves.names() == ("other32",)
 
 
 def test_a_model_that_does_not_change_is_not_loaded_again(
@@ -120,6 +139,14 @@ def test_a_model_that_fails_leaves_all_as_it_was(
     assert serves.names() == ("first",)
 
 
+def test_versions_that_a_policy_names_and_nobody_has_are_named(
+    serves: Repository, reloader: Reloader, first: ModelEntry
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        reloader.apply([entry("first", first.base, specific=frozenset((9, 7)))])
+    assert f"{{name: first}} due to error: no version 7, 9 of it at {first.base}, and its" in str(refused.value)
+
+
 def test_every_model_that_fails_is_named(tmp_path: Path, serves: Repository, reloader: Reloader) -> None:
     bad = [entry(name, put(tmp_path / name, 1, content=b"no model")) for name in ("second", "third")]
     with pytest.raises(RequestError) as refused:
@@ -127,7 +154,9 @@ def test_every_model_that_fails_is_named(tmp_path: Path, serves: Repository, rel
     text = str(refused.value)
     assert text.startswith("3 model(s) did not become available: {{{name: second version: 1} due to error: ")
     assert "}, {{name: third version: 1} due to error: " in text
-    assert text.endswith(f"}}, {{{{name: fifth}} due to error: no version of it at {tmp_path / 'no'}}}, }}")
+    assert text.endswith(
+        f"}}, {{{{name: fifth}} due to error: no version of it at {tmp_path / 'no'}: there is no such path}}, }}"
+    )
     assert serves.names() == ("first",)
 
 
@@ -521,7 +550,7 @@ def test_a_file_that_changes_is_put_into_force_and_a_bad_one_is_told_once(
         assert available(serves, "second") == [1]
         path.write_text(text(second))
         wait_for("config-reloaded", 2)
-        assert not serves.statuses("first")
+        assert [one.state for one in serves.statuses("first")] == [State.END]
     finally:
         stop.set()
         follower.join()

@@ -101,8 +101,9 @@ def test_two_names_of_one_version_are_told_of_once_and_one_is_served(
     for _ in range(3):
         repository.poll()
     assert states(repository) == {5: State.AVAILABLE}
+    assert [event["path"] for event in events.named("model-available")] == [str(tmp_path / "5")]
     (told,) = events.named("model-version-twice")
-    assert told["message"] == f"005, 5 of m at {tmp_path} is passed over: 0005 is version 5 already"
+    assert told["message"] == f"0005, 005 of m at {tmp_path} is passed over: 5 is version 5 already"
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,30 @@ def test_a_model_that_has_not_arrived_is_waited_for_and_that_is_said_once(
     seal(tmp_path, capsule, version=4)
     repository.poll()
     assert states(repository) == {4: State.AVAILABLE}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "saved_model.pb",
+            "saved_model.pb lies in it directly; put it into a folder whose name is its version's number",
+        ),
+        ("m/1/model.onnx", "expected a folder whose name is a version's number, as {base}/1/, with the model in it"),
+        ("", "there is no such path"),
+    ],
+)
+def test_where_no_version_is_the_log_says_what_to_do(
+    tmp_path: Path, make_repository: Any, events: Any, name: str, told: str
+) -> None:
+    base = tmp_path / "base"
+    if name:
+        (base / name).parent.mkdir(parents=True)
+        (base / name).write_bytes(b"")
+    make_repository(plain(base)).poll()
+    (awaited,) = events.named("model-awaited")
+    begin = f"no version of m (plain) at {base} yet: "
+    assert str(awaited["message"]).startswith(begin + told.format(base=base))
 
 
 def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not_and_is_told_each_time_it_is_lost(

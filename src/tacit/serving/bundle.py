@@ -11,6 +11,8 @@ from typing import Protocol
 
 from tacit.errors import FileInputError, ModelFormatError
 
+_AS_TEXT = "saved_model.pbtxt"
+
 
 class Kind(StrEnum):
     """What an engine is given to read."""
@@ -122,6 +124,10 @@ def recognise(names: Sequence[str]) -> Layout:
     if any(kind is Kind.SAVED_MODEL for kind, _ in entries):
         # A SavedModel's folder may hold graphs and models among its assets.
         entries = [entry for entry in entries if entry[0] is Kind.SAVED_MODEL]
+    if not entries and (text := next((name for name in names if PurePosixPath(name).name == _AS_TEXT), None)):
+        raise ModelFormatError(
+            f"{text} is a SavedModel written as text, which is not read here; export it as saved_model.pb, in binary form"
+        )
     if len(entries) != 1:
         found = ", ".join(sorted(names)[:8]) or "nothing"
         problem = "no model" if not entries else f"{len(entries)} models"

@@ -31,13 +31,13 @@ from tacit.serving.batching.loaded import LoadedModel
 from tacit.serving.engines.interface import EngineLoader, EngineOptions
 from tacit.serving.loading.opening import Loading, Observer, Opener
 from tacit.serving.plane import Selector, State, VersionStatus
-from tacit.serving.sources import Access, Source, list_sources
+from tacit.serving.sources import Access, Source, explain_none, list_sources
 
 _NONE_WANTED = "its version policy is `specific` and names no version"
 _PATIENCE = 1.0  # seconds that the end waits for a change under way, and for each model
 _LONGEST_REST = 1.0  # seconds between two looks at what failed and at what became ready, where the storage rests
 _SHORTEST_REST = 0.05
-_MAX_ENDED = 32  # versions that ended and are still told of
+_MAX_ENDED = 32  # versions that ended and are still told of; and models that are no longer served
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,14 @@ class Repository:
             _trouble(f"{config.name} version: {source.version}", table[source.version].status.message)
             for source in sources
         ]
-        return ", ".join(failed) or _trouble(config.name, f"no version of it at {config.base}")
+        if failed:
+            return ", ".join(failed)
+        if config.policy.specific is not None:
+            listed = ", ".join(map(str, sorted(config.policy.specific)))
+            return _trouble(
+                config.name, f"no version {listed} of it at {config.base}, and its version policy is `specific`"
+            )
+        return _trouble(config.name, f"no version of it at {config.base}: {explain_none(config.base, config.access)}")
 
     def _check_labels(
         self, config: ModelConfig, before: ModelConfig | None, kept: Collection[int], *, ahead: bool
@@ -288,9 +295,17 @@ class Repository:
         return any(entry.loaded is not None and entry.loaded.works for entry in self._tables.get(name, {}).values())
 
     def _remove(self, name: str) -> None:
+        """Unload a model; GetModelStatus goes on telling how its versions ended, as TensorFlow Serving's does."""
         for version in sorted(self._tables[name]):
             self._unload_version(name, version)
-        self._tables = {other: table for other, table in self._tables.items() if other != name}
+        tables = dict(self._tables)
+        table = tables.pop(name)
+        if table:
+            tables[name] = table  # the last to end
+        gone = [other for other in tables if other not in self._configs]
+        for other in gone[:-_MAX_ENDED]:
+            del tables[other]
+        self._tables = tables
         self._told.pop(name, None)
 
     # -- what the storage says
@@ -350,7 +365,8 @@ class Repository:
             self._tell(
                 config.name,
                 "model-awaited",
-                f"no version of {config.name} ({config.access.format}) at {config.base} yet; waiting for it",
+                f"no version of {config.name} ({config.access.format}) at {config.base} yet: "
+                f"{explain_none(config.base, config.access)}; waiting for it",
             )
             return
         if not sources and not config.base.exists():

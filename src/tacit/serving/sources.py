@@ -124,13 +124,30 @@ def list_sources(base: Path, access: Access) -> list[Source]:
         if not base.is_dir():
             return []
         found: dict[int, Source] = {}
+        names: dict[int, list[str]] = {}
         for child in sorted(base.iterdir()):
-            source = _child(child, access.format, suffixes)
-            if source and (first := found.setdefault(source.version, source)) is not source:
-                found[source.version] = replace(first, twins=(*first.twins, child.name))
+            if source := _child(child, access.format, suffixes):
+                # Of several names of a number TensorFlow Serving takes the last: 5, and not 005.
+                twins = names.setdefault(source.version, [])
+                found[source.version] = replace(source, twins=tuple(twins))
+                twins.append(child.name)
     except OSError as exc:
         raise FileInputError(f"cannot list {exc.filename or base}: {exc.strerror}") from exc
     return sorted(found.values(), key=lambda source: source.version, reverse=True)
+
+
+def explain_none(base: Path, access: Access) -> str:
+    """Why a base path has no version, and what to do: most often the model lies in it without a version's folder."""
+    suffixes = _SUFFIXES[access.format]
+    if base.suffix in suffixes or not base.exists():
+        return "there is no such path"
+    try:
+        astray = sorted(child.name for child in base.iterdir() if child.suffix in suffixes and child.is_file())
+    except OSError:
+        astray = []
+    if astray:
+        return f"{astray[0]} lies in it directly; put it into a folder whose name is its version's number, as {base}/1/"
+    return f"expected a folder whose name is a version's number, as {base}/1/, with the model in it"
 
 
 def open_source(source: Source, access: Access) -> Bundle:

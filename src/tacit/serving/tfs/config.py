@@ -142,7 +142,12 @@ def parse_model_config(text: str, *, may_be_empty: bool = False) -> list[ModelEn
     Raises:
         UsageError: not the text form of ModelServerConfig, or models that cannot be served together.
     """
-    entries = read_model_config(_parse(text, wire.ModelServerConfig(), "ModelServerConfig"))
+    config = _parse(text, wire.ModelServerConfig(), "ModelServerConfig")
+    if config.HasField("custom_model_config"):
+        raise UsageError(
+            "custom_model_config is not read here; list the models in model_config_list { config { ... } }"
+        )
+    entries = read_model_config(config)
     if not entries and not may_be_empty:
         raise UsageError("the configuration names no model; expected model_config_list { config { ... } }")
     return entries
