@@ -1,14 +1,17 @@
 """Calls over HTTP/2 on real sockets: streaming, deadlines, what clients take back, and those that only take time."""
 
 import asyncio
+import gzip
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+import hpack
 import pytest
 
 from fakes import frames as f
@@ -488,6 +491,80 @@ async def test_t44_a_compressed_message_is_never_unpacked() -> None:
                     iter([message]) if "Stream" in type(method).__name__ else message, compression=grpc.Compression.Gzip
                 )
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("way", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_messages_are_taken_where_that_is_allowed(way: grpc.Compression) -> None:
+    async def two(messages: AsyncIterator[bytes]) -> bytes:
+        return b"".join([message async for message in messages])
+
+    async with serving(inflated=LIMIT, bodies=LIMIT) as port, channel(port) as opened:
+        message = bytes(LIMIT // 2) + b"end"
+        for _ in range(5):  # what one held is given back before the next
+            assert await opened.unary_unary("/t/Echo")(message, compression=way) == message
+            answers = opened.stream_stream("/t/Double")(iter([message, b"x", message]), compression=way)
+            assert await two(answers) == message * 2 + b"xx" + message * 2
+
+
+@pytest.mark.parametrize("method", ["/t/Echo", "/t/Total"])
+@pytest.mark.parametrize(("size", "limits"), [(LIMIT, {"inflated": 5000}), (LIMIT + 1, {"inflated": LIMIT * 2})])
+async def test_t44_a_compressed_message_is_bounded_once_it_is_inflated(
+    method: str, size: int, limits: dict[str, int]
+) -> None:
+    async with serving(size_flag="--size", **limits) as port, channel(port) as opened:
+        kind = opened.unary_unary if method == "/t/Echo" else opened.stream_unary
+        message = bytes(size)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await kind(method)(message if method == "/t/Echo" else iter([message]), compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        most = min(LIMIT, limits["inflated"])
+        text = f"received message larger than max ({most} bytes, once inflated) (--size); send it uncompressed"
+        assert text in str(refused.value.details())
+
+
+async def test_t44_what_a_compressed_message_holds_counts_among_all_that_is_held() -> None:
+    waiting = asyncio.Event()
+
+    async def wait(message: bytes, _call: GrpcCall) -> bytes:
+        waiting.set()
+        await asyncio.sleep(PATIENCE)
+        return message
+
+    methods = {"/t/Wait": wait, "/t/Echo": echo}
+    async with serving(methods=methods, inflated=LIMIT, bodies=LIMIT) as port, channel(port) as opened:
+        first = opened.unary_unary("/t/Wait")(bytes(LIMIT // 2), compression=grpc.Compression.Gzip)
+        await waiting.wait()
+        echoes = opened.unary_unary("/t/Echo")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await echoes(bytes(LIMIT // 2), compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first.cancel()
+        assert len(await echoes(bytes(LIMIT // 4), compression=grpc.Compression.Gzip)) == LIMIT // 4
+
+
+@pytest.mark.parametrize("path", ["/t/Echo", "/t/Total"])
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "text"),
+    [
+        (None, gzip.compress(b"x", mtime=0), 13, "grpc-encoding does not say how"),
+        ("identity", gzip.compress(b"x", mtime=0), 13, "grpc-encoding does not say how"),
+        ("snappy", b"x", 12, "grpc-encoding snappy is not read; gzip and deflate are"),
+        ("gzip", b"no gzip", 3, "the body is not gzip, though grpc-encoding says so"),
+        ("gzip", gzip.compress(b"x", mtime=0)[:-1], 3, "the gzip body was cut short"),
+    ],
+)
+async def test_a_message_that_cannot_be_inflated_is_refused_with_the_reason(
+    path: str, encoding: str | None, body: bytes, status: int, text: str
+) -> None:
+    async with serving(inflated=LIMIT) as port, Raw(port) as client:
+        more = [("grpc-encoding", encoding)] if encoding else []
+        head = f.headers(1, *f.HEAD[:2], (":path", path), *f.HEAD[3:], *more)
+        packed = b"\1" + len(body).to_bytes(4, "big") + body
+        client.send(f.PREFACE, f.settings(), head, f.frame(f.DATA, f.END_STREAM, 1, packed))
+        heard = await client.hear(some(f.HEADERS, 1))
+        fields = dict(hpack.Decoder().decode(next(e.payload for e in f.parse(heard) if e.kind == f.HEADERS)))
+        assert int(fields["grpc-status"]) == status
+        assert text in unquote(fields["grpc-message"])
 
 
 async def test_what_is_no_grpc_is_refused_on_a_port_for_grpc() -> None:

@@ -127,6 +127,47 @@ async def test_a_model_is_unloaded_and_loaded_again(serving: Any, plain: Path) -
             assert (failed.status_code, "failed to load" in failed.json()["error"]) == (400, True)
 
 
+@pytest.mark.parametrize("port", ["grpc", "grpc_socket"])
+@pytest.mark.parametrize("way", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_messages_are_answered_on_every_port_that_speaks_grpc(
+    serving: Any, plain: Path, tmp_path: Path, port: str, way: grpc.Compression
+) -> None:
+    rows = np.ones((1000, 4), np.float32)
+    async with serving(flags_for(plain, f"--grpc_socket_path={tmp_path / 'grpc'}"), {}) as ports:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            await until_ready(channel)
+        where = f"unix:{tmp_path / 'grpc'}" if port == "grpc_socket" else f"127.0.0.1:{ports['grpc']}"
+        async with grpc.aio.insecure_channel(where, compression=way) as channel:
+            raw = await channel.unary_unary(PATH + "ModelInfer")(infer_message(rows))
+            assert list(oip.ModelInferResponse.FromString(raw).outputs[0].shape) == [1000, 3]
+            stream = channel.stream_stream(PATH + "ModelStreamInfer")(iter([infer_message(rows)] * 2))
+            streamed = [oip.ModelStreamInferResponse.FromString(raw) async for raw in stream]
+            assert [list(each.infer_response.outputs[0].shape) for each in streamed] == [[1000, 3]] * 2
+
+
+@pytest.mark.parametrize("named", [["m"], []])
+async def test_t44_nothing_is_inflated_where_not_everybody_may_call(
+    serving: Any, plain: Path, server_identity: KeyPair, named: list[str]
+) -> None:
+    clients = {"c": {"certificate": "", "token": sha256(b"secret").hexdigest(), "models": named}}
+    environ = {**attested(server_identity), "TACIT_CLIENTS": json.dumps(clients)}
+    credentials = grpc.ssl_channel_credentials(server_identity.certificate_pem)
+    message, shown = infer_message(np.ones((1000, 4), np.float32)), (("authorization", "Bearer secret"),)
+    async with (
+        serving(flags_for(plain), environ) as ports,
+        grpc.aio.secure_channel(f"localhost:{ports['grpc']}", credentials) as channel,
+    ):
+        await until_ready(channel)
+        call = channel.unary_unary(PATH + "ModelInfer")
+        assert await call(message, metadata=shown)
+        if not named:
+            assert await call(message, compression=grpc.Compression.Gzip)
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(message, metadata=shown, compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def attested(identity: KeyPair, manager: KeyPair | None = None) -> dict[str, str]:
     clients = (
         {"manager": {"certificate": sha256(manager.certificate_der).hexdigest(), "management": True}} if manager else {}

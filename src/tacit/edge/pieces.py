@@ -35,11 +35,11 @@ class Pieces:
         self.size = 0
 
 
-def inflate(body: bytes, encoding: str, *, limit: int, beyond: RequestError) -> bytes:
+def inflate(body: bytes, encoding: str, *, limit: int, beyond: RequestError, said: str = "Content-Encoding") -> bytes:
     """What a compressed body holds: all of its members, one behind the other.
 
-    `beyond` is raised where that is more than `limit` bytes, before more of them are in memory. Source: RFC 1952,
-    section 2.2.
+    `beyond` is raised where that is more than `limit` bytes, before more of them are in memory. `said` is the header that
+    names the encoding. Source: RFC 1952, section 2.2.
 
     Raises:
         RequestError: INVALID_ARGUMENT for what is not compressed, cut short, or followed by anything else.
@@ -55,7 +55,7 @@ def inflate(body: bytes, encoding: str, *, limit: int, beyond: RequestError) -> 
                 # One byte more than is allowed: a length of 0 would be no limit.
                 part = inflater.decompress(piece, limit - size + 1)
             except zlib.error as exc:
-                text = f"the body is not {encoding}, though Content-Encoding says so: {exc}"
+                text = f"the body is not {encoding}, though {said} says so: {exc}"
                 raise RequestError(Status.INVALID_ARGUMENT, text) from exc
             size += len(part)
             if size > limit:

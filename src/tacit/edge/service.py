@@ -25,6 +25,7 @@ class Limits:
     bodies: int = 1 << 30  # of all requests that are being received or handled together; at least the largest one
     size_flag: str = ""  # that moves the size of one request; named where one is refused
     bodies_flag: str = ""  # that moves `bodies`
+    inflated: int = 0  # of one compressed gRPC message, once inflated; 0 takes none
     http2: Rules = field(default_factory=Rules)
 
     def look_every(self) -> float:

@@ -61,6 +61,11 @@ class Callers:
         self._anybody_manages = anybody_manages
 
     @property
+    def closed(self) -> bool:
+        """Whether there are models that only clients of the manifest may call."""
+        return self._closed
+
+    @property
     def ask_for_certificates(self) -> bool:
         """Whether some client is known by its certificate."""
         return any(client.certificate for client in self._clients)

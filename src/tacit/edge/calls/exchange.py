@@ -105,7 +105,8 @@ class _GrpcExchange(Exchange):
 
     def __init__(self, line: Line, stream: int, request: Request) -> None:
         super().__init__(line, stream, request)
-        self._reader = messages.MessageReader(line.service.max_message, line.service.limits.size_flag)
+        limits = line.service.limits
+        self._reader = messages.MessageReader(line.service.max_message, limits.size_flag, packed=limits.inflated > 0)
         self._begun = False  # whether the answer's head was sent
         self._deadline: float | None = None
         timeout = request.headers.get("grpc-timeout")
@@ -135,6 +136,16 @@ class _GrpcExchange(Exchange):
         except RequestError as exc:
             self.refuse(exc.status, str(exc))
             return []
+
+    def _unpacked(self, message: bytes) -> bytes:
+        """The message, inflated if it came compressed. Raises: RequestError."""
+        if not isinstance(message, messages.Packed):
+            return message
+        service, encoding = self._line.service, self._request.headers.get("grpc-encoding", "")
+        limit = (
+            service.limits.inflated if service.max_message < 0 else min(service.limits.inflated, service.max_message)
+        )
+        return messages.unpack(message, encoding, limit=limit, flag=service.limits.size_flag)
 
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())
@@ -180,7 +191,23 @@ class UnaryCall(_GrpcExchange):
             self.refuse(Status.INTERNAL, "the call has no message")
         else:
             self._message = None
-            self._task = begin(self._line.loop, self._answer(message))
+            if isinstance(message, messages.Packed):
+                self._inflate(message)
+            else:
+                self._task = begin(self._line.loop, self._answer(message))
+
+    def _inflate(self, message: messages.Packed) -> None:
+        """Go on with what a compressed message holds, which counts as if it had come so."""
+        try:
+            whole = self._unpacked(message)
+        except RequestError as exc:
+            self.refuse(exc.status, str(exc))
+            return
+        if not self._line.service.budget.take(len(whole)):
+            self.refuse(Status.RESOURCE_EXHAUSTED, self._line.service.full())
+            return
+        self.got += len(whole)
+        self._task = begin(self._line.loop, self._answer(whole))
 
     async def _answer(self, message: bytes) -> None:
         try:
@@ -244,8 +271,8 @@ class StreamingCall(_GrpcExchange):
         """The client's messages. What was taken makes room for as much again.
 
         Raises:
-            RequestError: The client stopped within a message; or the server ends, which no handler may take for the
-                client's own end.
+            RequestError: The client stopped within a message, or sent one that cannot be inflated; or the server ends,
+                which no handler may take for the client's own end.
         """
         while True:
             while not self._messages:
@@ -264,7 +291,7 @@ class StreamingCall(_GrpcExchange):
             self._line.service.budget.give_back(size)
             self.got -= size
             self._line.flush()
-            yield message
+            yield self._unpacked(message)
 
     async def _run(self) -> None:
         try:

@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes
 
 from tacit.edge.http2 import encode_block
 from tacit.edge.listener import cut
-from tacit.edge.pieces import Pieces
+from tacit.edge.pieces import Pieces, inflate
 from tacit.edge.service import named
 from tacit.errors import RequestError, Status
 
@@ -67,16 +67,42 @@ def parse_timeout(text: str) -> float:
     return int(found[1]) * _SECONDS[found[2]]
 
 
+class Packed(bytes):
+    """A message as it came: compressed."""
+
+    __slots__ = ()
+
+
+def unpack(message: Packed, encoding: str, *, limit: int, flag: str = "") -> bytes:
+    """A compressed message, inflated to at most `limit` bytes; `flag` moves that, and is named where it is too few.
+
+    Raises:
+        RequestError: it is larger, or not in the `grpc-encoding` that the call names, or in one that is not read.
+    """
+    if encoding in ("", "identity"):
+        raise RequestError(Status.INTERNAL, "a message is compressed, and grpc-encoding does not say how")
+    if encoding not in ("gzip", "deflate"):
+        raise RequestError(Status.UNIMPLEMENTED, f"grpc-encoding {encoding[:32]} is not read; gzip and deflate are")
+    text = f"grpc: received message larger than max ({limit} bytes, once inflated){named(flag)}; send it uncompressed"
+    beyond = RequestError(Status.RESOURCE_EXHAUSTED, text)
+    return inflate(message, encoding, limit=limit, beyond=beyond, said="grpc-encoding")
+
+
 class MessageReader:
     """Puts messages together from the pieces in which their bytes come.
 
     A message is judged by its announced length, before a byte of it is kept.
     """
 
-    def __init__(self, max_message: int, flag: str = "") -> None:
-        """Take messages of up to `max_message` bytes; -1 is no limit. `flag` moves that, and the refusal of a larger one names it."""
+    def __init__(self, max_message: int, flag: str = "", *, packed: bool = False) -> None:
+        """Take messages of up to `max_message` bytes; -1 is no limit. `flag` moves that, and the refusal of a larger one names it.
+
+        With `packed`, compressed ones are taken too, and come as `Packed`.
+        """
         self._max = max_message
         self._flag = flag
+        self._takes_packed = packed
+        self._kind: type[bytes] = bytes  # of the begun message
         self._head = bytearray()
         self._pieces: Pieces | None = None  # nearly always a message comes whole
         self.missing = 0  # bytes of the begun message that are still to come
@@ -85,14 +111,14 @@ class MessageReader:
         """The messages that end in `data`.
 
         Raises:
-            RequestError: A message is too large, or compressed.
+            RequestError: A message is too large, or compressed where that is not taken.
         """
         size = len(data)
         if size >= PREFIX and not self._head and not self.missing:
             compressed, length = _PREFIX.unpack_from(data)
             if length + PREFIX == size:  # nearly always
                 self._judge(compressed, length)
-                return [bytes(data[PREFIX:])]
+                return [self._kind(data[PREFIX:])]
         done: list[bytes] = []
         view = memoryview(data)
         while view:
@@ -107,7 +133,7 @@ class MessageReader:
                 self._pieces.add(piece)
             if not self.missing:
                 self._head.clear()
-                done.append(self._pieces.take() if self._pieces else b"")
+                done.append(self._kind(self._pieces.take() if self._pieces else b""))
         return done
 
     def is_between(self) -> bool:
@@ -124,7 +150,8 @@ class MessageReader:
         return view[lacking:]
 
     def _judge(self, compressed: int, length: int) -> None:
-        if compressed:
+        self._kind = Packed if compressed else bytes
+        if compressed and not self._takes_packed:
             raise RequestError(Status.UNIMPLEMENTED, _COMPRESSED)
         if 0 <= self._max < length:
             text = f"grpc: received message larger than max ({length} vs. {self._max}){named(self._flag)}"

@@ -13,7 +13,7 @@ from tacit.edge.service import Limits
 from tacit.errors import RequestError
 from tacit.serving.oip import rest as oip_rest
 from tacit.serving.oip import service as oip_service
-from tacit.serving.oip.bodies import HEADER
+from tacit.serving.oip.bodies import HEADER, MAX_INFLATED
 from tacit.serving.plane import Plane
 from tacit.serving.tfs.flags import Flags
 from tacit.serving.tfs.values import check_json_size
@@ -110,9 +110,14 @@ def rest_timeout(flags: Flags) -> float | None:
     return given / 1000 if given > 0 else None
 
 
-def edge_limits(flags: Flags) -> Limits:
-    """What all requests of a port together may hold, and the flags that the edge's refusals name."""
+def edge_limits(flags: Flags, *, open_to_all: bool) -> Limits:
+    """What all requests of a port together may hold, and the flags that the edge's refusals name.
+
+    Compressed gRPC messages are taken where everybody may call: which model is meant stands within the message, and
+    nothing is inflated for who may not call it.
+    """
     return Limits(
+        inflated=min(flags.number("max_message_bytes"), MAX_INFLATED) if open_to_all else 0,
         bodies=flags.number("max_inflight_bytes"),
         size_flag="--max_message_bytes",
         bodies_flag="--max_inflight_bytes",

@@ -204,7 +204,7 @@ async def listen(server: Server) -> dict[str, Listener]:
                 port=max(0, rest_port),
                 tls=_tls(server, "h2", "http/1.1"),
                 max_body=flags.number("max_message_bytes"),
-                limits=edge_limits(flags),
+                limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
                 refuse=doors.refuse,
             )
     if socket:
@@ -214,7 +214,7 @@ async def listen(server: Server) -> dict[str, Listener]:
             port=0,
             tls=_tls(server, "h2"),
             max_message=flags.number("max_message_bytes"),
-            limits=edge_limits(flags),
+            limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
         )
     return listeners
 
@@ -234,7 +234,7 @@ async def _listen_for_both(
         grpc=methods,
         max_body=flags.number("max_message_bytes"),
         max_message=flags.number("max_message_bytes"),
-        limits=edge_limits(flags),
+        limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
         refuse=refuse,
     )
 
@@ -272,7 +272,7 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
             port=port,
             tls=_tls(server, "h2"),
             max_message=limit,
-            limits=edge_limits(flags),
+            limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
         )
     if server.plane.callers.ask_for_certificates and not (identity and identity.client_roots):
         raise UsageError(
