@@ -141,11 +141,9 @@ class _GrpcExchange(Exchange):
         """The message, inflated if it came compressed. Raises: RequestError."""
         if not isinstance(message, messages.Packed):
             return message
-        service, encoding = self._line.service, self._request.headers.get("grpc-encoding", "")
-        limit = (
-            service.limits.inflated if service.max_message < 0 else min(service.limits.inflated, service.max_message)
-        )
-        return messages.unpack(message, encoding, limit=limit, flag=service.limits.size_flag)
+        most, limits = self._line.service.max_message, self._line.service.limits
+        limit, flag = (most, limits.size_flag) if 0 <= most < limits.inflated else (limits.inflated, "")
+        return messages.unpack(message, self._request.headers.get("grpc-encoding", ""), limit=limit, flag=flag)
 
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())

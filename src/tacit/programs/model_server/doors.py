@@ -117,7 +117,7 @@ def edge_limits(flags: Flags, *, open_to_all: bool) -> Limits:
     nothing is inflated for who may not call it.
     """
     return Limits(
-        inflated=min(flags.number("max_message_bytes"), MAX_INFLATED) if open_to_all else 0,
+        inflated=MAX_INFLATED if open_to_all else 0,
         bodies=flags.number("max_inflight_bytes"),
         size_flag="--max_message_bytes",
         bodies_flag="--max_inflight_bytes",
