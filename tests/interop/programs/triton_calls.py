@@ -89,8 +89,11 @@ async def inferences(client):
             outputs=[client_of.InferRequestedOutput("y", binary_data=False)],
         ))  # fmt: skip
         np.testing.assert_allclose(result.as_numpy("y"), EXPECTED, rtol=1e-5)
-        result = await done(client.infer("m", [given(ROWS, "FP32")], request_compression_algorithm="gzip"))
-        np.testing.assert_allclose(result.as_numpy("y"), EXPECTED, rtol=1e-5)
+    many = np.tile(ROWS, (500, 1))  # small messages go as they are, whatever is asked
+    for way in ("gzip", "deflate"):
+        asked = {"request_compression_algorithm" if HTTP else "compression_algorithm": way}
+        result = await done(client.infer("m", [given(many, "FP32")], **asked))
+        np.testing.assert_allclose(result.as_numpy("y"), np.tile(EXPECTED, (500, 1)), rtol=1e-5)
 
 
 async def wrong(client):
@@ -115,6 +118,7 @@ async def management(client):
     assert len((await done(client.get_inference_statistics(**plain)))["model_stats"]) > 1
     settings = await done(client.get_trace_settings("m", **plain))
     assert "OFF" in str(settings), settings
+    await refused(lambda: client.get_trace_settings("no", **plain), "unknown model")
     await refused(lambda: client.update_trace_settings(settings={"trace_level": ["TENSORS"]}), "trace_level")
     assert await done(client.get_log_settings(**plain))
     await refused(lambda: client.update_log_settings({"log_verbose_level": 1}), "log_verbose_level")
