@@ -58,6 +58,9 @@ def test_every_flag_takes_its_default(name: str) -> None:
         (["--model_nam=x"], "did you mean --model_name?"),
         (["--zzzzzz"], "unknown flag --zzzzzz"),
         (["--port=many"], "expected a whole number"),
+        (["--port=85_00"], "expected a whole number"),
+        (["--port=８５"], "expected a whole number"),
+        (["--strict_flags=false", "--strict_flags=true", "--zzzzzz"], "unknown flag --zzzzzz"),
         (["--port=99999"], "expected a whole number, -1 to 65535"),
         (["--rest_api_port=-2"], "expected a whole number, -1 to 65535"),
         (["--threads=-1"], "expected a whole number, 0 to 4096"),
@@ -138,7 +141,17 @@ def test_a_broken_models_text_is_refused(text: str, part: str) -> None:
     assert part in str(refused.value)
 
 
-@pytest.mark.parametrize(("path", "text"), [("metrics", "begins with /"), ("/v2/metrics", "what is below /v2 is")])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("metrics", "begins with /"),
+        ("/v2/metrics", "what is below /v2 is"),
+        ("/v2", "what is below /v2 is"),
+        ("/metrics?a=1", "as it stands in an address"),
+        ("/met rics", "as it stands in an address"),
+        ("/métrics", "as it stands in an address"),
+    ],
+)
 def test_a_path_at_which_no_metrics_can_be_is_refused(path: str, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         parse_monitoring_config(f'prometheus_config {{ enable: true path: "{path}" }}')

@@ -528,7 +528,9 @@ def test_a_certificates_file_that_is_gone_is_told_once_until_it_is_back(tmp_path
     assert len(told) == 2
 
 
-@pytest.mark.parametrize("given", [["--strict_flags", "false"], ["--strict_flags=false"], ["-strict_flags", "FALSE"]])
+@pytest.mark.parametrize(
+    "given", [["--strict_flags", "false"], ["--strict_flags=false"], ["--strict_flags", "-strict_flags", "FALSE"]]
+)
 def test_strict_flags_are_off_in_one_word_or_two(given: list[str]) -> None:
     flags = parse_flags([*given, "--model_nam=x"])
     assert flags.unknown

@@ -208,8 +208,12 @@ def parse_monitoring_config(text: str) -> Monitoring:
     path = config.path or METRICS_PATH
     if not path.startswith("/"):
         raise UsageError(f"the path of the metrics is {path!r}; expected one that begins with /")
-    if path.startswith("/v2/"):
+    if path == "/v2" or path.startswith("/v2/"):
         raise UsageError(f"the path of the metrics is {path!r}, and what is below /v2 is the Open Inference Protocol's")
+    if not path.isascii() or not path.isprintable() or any(sign in path for sign in " ?#"):
+        raise UsageError(
+            f"the path of the metrics is {path!r}; expected one as it stands in an address, without ? and #"
+        )
     return Monitoring(config.enable, path)
 
 

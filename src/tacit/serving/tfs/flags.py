@@ -136,7 +136,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "skip_initialize_tpu": _accepted(False),
 }
 
-_LENIENT = ("strict_flags=false", "strict_flags=0")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
@@ -196,8 +195,13 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
 
 def _is_lenient(arguments: Sequence[str]) -> bool:
-    words = [argument.lstrip("-").lower() for argument in arguments]
-    return any(word in _LENIENT or (word, after) == ("strict_flags", "false") for word, after in pairwise([*words, ""]))
+    """What `--strict_flags` says, wherever it stands; the last of several counts, as of every flag."""
+    lenient = False
+    for argument, after in pairwise([*arguments, ""]):
+        name, equals, given = argument.lstrip("-").partition("=")
+        if name == "strict_flags" and argument.startswith("-"):
+            lenient = given.lower() in _FALSE if equals else after.lower() == "false"
+    return lenient
 
 
 def usage() -> str:
@@ -239,7 +243,8 @@ def _convert(name: str, flag: Flag, given: str) -> Value:
         return given
     kind = "a whole number" if isinstance(default, int) else "a number"
     try:
-        value = type(default)(given)
+        # Python also reads 85_00, and digits of other scripts.
+        value = type(default)(given if given.isascii() and "_" not in given else "")
     except ValueError as exc:
         raise UsageError(f"--{name}={given}: expected {kind}") from exc
     if not flag.least <= value <= flag.most:
