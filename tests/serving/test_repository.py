@@ -180,6 +180,18 @@ def test_a_model_that_has_not_arrived_is_waited_for_and_that_is_said_once(
     assert states(repository) == {4: State.AVAILABLE}
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "saved_model.pb"])
+def test_a_version_that_kubernetes_mounts_is_one_model(tmp_path: Path, make_repository: Any, name: str) -> None:
+    held = tmp_path / "1" / "..2026_11_26"
+    held.mkdir(parents=True)
+    (held / name).write_bytes(models.onnx_model() if name == "model.onnx" else models.saved_model())
+    (tmp_path / "1" / "..data").symlink_to(held.name)
+    (tmp_path / "1" / name).symlink_to(f"..data/{name}")
+    repository = make_repository(plain(tmp_path))
+    repository.poll()
+    assert states(repository) == {1: State.AVAILABLE}
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -138,7 +138,9 @@ def _walk_plain(folder: Path) -> Iterator[str]:
     def refuse(exc: OSError) -> None:
         raise exc  # what cannot be read must not be missing in silence: the id would be another model's
 
-    for place, _, files in os.walk(folder, onerror=refuse):
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        # Kubernetes mounts each file as a link into a folder beside it (`..2026_11_26`), where it is no second one.
+        folders[:] = [name for name in folders if not name.startswith("..")]
         for file in (Path(place, name) for name in files):
             if file.is_file():
                 yield file.relative_to(folder).as_posix()
