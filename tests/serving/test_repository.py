@@ -241,6 +241,7 @@ def test_removing_all_versions_unloads_the_model_but_a_lost_storage_does_not_and
 def test_a_capsule_is_found_as_file_as_number_and_in_a_folder(tmp_path: Path, make_repository: Any, place: str) -> None:
     base = tmp_path / "base"
     seal(tmp_path, base / place, version=7)
+    (base / place).with_name("._m.capsule").write_bytes(b"what an archive left beside it")
     repository = make_repository(sealed(base / place if place == "m.capsule" else base))
     repository.poll()
     assert states(repository) == {7: State.AVAILABLE}

@@ -142,7 +142,7 @@ def explain_none(base: Path, access: Access) -> str:
     if base.suffix in suffixes or not base.exists():
         return "there is no such path"
     try:
-        astray = sorted(child.name for child in base.iterdir() if child.suffix in suffixes and child.is_file())
+        astray = sorted(child.name for child in base.iterdir() if _is_model(child, suffixes) and child.is_file())
     except OSError:
         astray = []
     if astray:
@@ -191,8 +191,13 @@ def _child(child: Path, storage: Format, suffixes: Sequence[str]) -> Source | No
         return None
     if storage is Format.PLAIN:
         return Source(int(child.name), child, _stamp(child))
-    files = [file for file in sorted(child.iterdir()) if file.suffix in suffixes]
+    files = [file for file in sorted(child.iterdir()) if _is_model(file, suffixes)]
     return Source(int(child.name), files[0], _stamp(files[0])) if files else None
+
+
+def _is_model(file: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a file has a model's name; hidden ones are what archives and editors leave beside it."""
+    return file.suffix in suffixes and not file.name.startswith(".")
 
 
 def _is_number(name: str) -> bool:
