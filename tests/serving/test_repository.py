@@ -212,6 +212,7 @@ def test_where_no_version_is_the_log_says_what_to_do(
         (base / name).write_bytes(b"")
     make_repository(plain(base)).poll()
     (awaited,) = events.named("model-awaited")
+    assert str(awaited["message"]).endswith("; waiting for it")
     begin = f"no version of m (plain) at {base} yet: "
     assert str(awaited["message"]).startswith(begin + told.format(base=base))
 
@@ -519,13 +520,22 @@ def test_what_failed_is_tried_again_and_what_is_new_stays_unseen_where_the_stora
 
 
 def test_a_model_that_a_call_brings_makes_ready_where_the_storage_is_looked_at_once(
-    tmp_path: Path, make_repository: Any
+    tmp_path: Path, make_repository: Any, events: Any
 ) -> None:
     repository = make_repository(plain(tmp_path / "nowhere"))
     put(tmp_path, 1)
     with running(repository, 0) as ready:
+        wait_until(lambda: events.named("model-awaited"))
         repository.reload([plain(tmp_path)])
         assert ready.wait(60)
+    (awaited,) = events.named("model-awaited")
+    assert str(awaited["message"]).endswith("no such path; the storage is looked at once, so ask for it by a call")
+
+
+def test_a_call_for_a_model_that_is_not_there_says_what_is_missing(tmp_path: Path, make_repository: Any) -> None:
+    repository = make_repository(plain(tmp_path / "nowhere"))
+    with pytest.raises(RequestError, match="failed to load m: it has no version yet: there is no such path"):
+        repository.load_model("m")
 
 
 def test_a_storage_that_is_never_looked_at_gives_its_models_when_a_call_asks_for_them(

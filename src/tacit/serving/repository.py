@@ -102,6 +102,7 @@ class Repository:
         self._tables: dict[str, _Table] = {config.name: MappingProxyType({}) for config in models}
         self._held: set[str] = set()  # models that a client unloaded
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
+        self._rests = False  # whether the storage is looked at once, or never
 
     # -- what requests ask
 
@@ -174,9 +175,8 @@ class Repository:
             if any(entry.loaded for entry in self._tables[model].values()):
                 return
             failed = [status.message for status in self.statuses(model) if status.message]
-        raise RequestError(
-            Status.INVALID_ARGUMENT, f"failed to load {model}: {failed[0] if failed else 'it has no version yet'}"
-        )
+        why = failed[0] if failed else f"it has no version yet: {explain_none(config.base, config.access)}"
+        raise RequestError(Status.INVALID_ARGUMENT, f"failed to load {model}: {why}")
 
     def unload_model(self, model: str) -> None:
         """Take the model away until it is loaded again. Raises: RequestError."""
@@ -317,7 +317,7 @@ class Repository:
         first time, whoever brought it.
         """
         announced = False
-        look = interval >= 0
+        look, self._rests = interval >= 0, interval <= 0
         rest = interval if interval > 0 else min(max(self._loading.pause, _SHORTEST_REST), _LONGEST_REST)
         while True:
             if look:
@@ -362,12 +362,10 @@ class Repository:
             self._tell(config.name, "model-storage-failed", str(exc))
             return
         if not sources and not self._tables[config.name]:
-            self._tell(
-                config.name,
-                "model-awaited",
-                f"no version of {config.name} ({config.access.format}) at {config.base} yet: "
-                f"{explain_none(config.base, config.access)}; waiting for it",
-            )
+            why = explain_none(config.base, config.access)
+            then = "the storage is looked at once, so ask for it by a call" if self._rests else "waiting for it"
+            awaited = f"no version of {config.name} ({config.access.format}) at {config.base} yet: {why}; {then}"
+            self._tell(config.name, "model-awaited", awaited)
             return
         if not sources and not config.base.exists():
             lost = f"{config.base}, where {config.name} was, is gone; what is loaded of it goes on answering"
