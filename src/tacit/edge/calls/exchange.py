@@ -138,12 +138,16 @@ class _GrpcExchange(Exchange):
             return []
 
     def _unpacked(self, message: bytes) -> bytes:
-        """The message, inflated if it came compressed. Raises: RequestError."""
+        """The message, inflated if it came compressed; what it holds then counts as if it had come so. Raises: RequestError."""
         if not isinstance(message, messages.Packed):
             return message
         most, limits = self._line.service.max_message, self._line.service.limits
         limit, flag = (most, limits.size_flag) if 0 <= most < limits.inflated else (limits.inflated, "")
-        return messages.unpack(message, self._request.headers.get("grpc-encoding", ""), limit=limit, flag=flag)
+        whole = messages.unpack(message, self._request.headers.get("grpc-encoding", ""), limit=limit, flag=flag)
+        if not self._line.service.budget.take(len(whole)):
+            raise RequestError(Status.RESOURCE_EXHAUSTED, self._line.service.full())
+        self.got += len(whole)
+        return whole
 
     def _call(self) -> GrpcCall:
         left = None if self._deadline is None else max(0.0, self._deadline - self._line.loop.time())
@@ -195,16 +199,12 @@ class UnaryCall(_GrpcExchange):
                 self._task = begin(self._line.loop, self._answer(message))
 
     def _inflate(self, message: messages.Packed) -> None:
-        """Go on with what a compressed message holds, which counts as if it had come so."""
+        """Go on with what a compressed message holds."""
         try:
             whole = self._unpacked(message)
         except RequestError as exc:
             self.refuse(exc.status, str(exc))
             return
-        if not self._line.service.budget.take(len(whole)):
-            self.refuse(Status.RESOURCE_EXHAUSTED, self._line.service.full())
-            return
-        self.got += len(whole)
         self._task = begin(self._line.loop, self._answer(whole))
 
     async def _answer(self, message: bytes) -> None:
@@ -289,7 +289,11 @@ class StreamingCall(_GrpcExchange):
             self._line.service.budget.give_back(size)
             self.got -= size
             self._line.flush()
-            yield self._unpacked(message)
+            whole = self._unpacked(message)
+            yield whole
+            if whole is not message:  # whoever asks for the next one is done with it
+                self._line.service.budget.give_back(len(whole))
+                self.got -= len(whole)
 
     async def _run(self) -> None:
         try:
