@@ -168,6 +168,20 @@ async def test_t44_nothing_is_inflated_where_not_everybody_may_call(
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("flag", ["--max_client_requests=5", "--max_client_rate=1000"])
+async def test_t44_nothing_is_inflated_before_a_client_was_counted(serving: Any, plain: Path, flag: str) -> None:
+    async with (
+        serving([*flags_for(plain), flag], {}) as ports,
+        grpc.aio.insecure_channel(f"localhost:{ports['grpc']}") as channel,
+    ):
+        await until_ready(channel)
+        call, message = channel.unary_unary(PATH + "ModelInfer"), infer_message(np.ones((1000, 4), np.float32))
+        assert await call(message)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(message, compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def attested(identity: KeyPair, manager: KeyPair | None = None) -> dict[str, str]:
     clients = (
         {"manager": {"certificate": sha256(manager.certificate_der).hexdigest(), "management": True}} if manager else {}

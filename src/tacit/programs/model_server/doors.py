@@ -113,11 +113,12 @@ def rest_timeout(flags: Flags) -> float | None:
 def edge_limits(flags: Flags, *, open_to_all: bool) -> Limits:
     """What all requests of a port together may hold, and the flags that the edge's refusals name.
 
-    Compressed gRPC messages are taken where everybody may call: which model is meant stands within the message, and
-    nothing is inflated for who may not call it.
+    Compressed gRPC messages are taken where everybody may call, as often as he likes: which model is meant stands within
+    the message, and nothing is inflated for who may not call it, or not yet.
     """
+    counted = flags.number("max_client_requests") or flags.number("max_client_rate")
     return Limits(
-        inflated=MAX_INFLATED if open_to_all else 0,
+        inflated=MAX_INFLATED if open_to_all and not counted else 0,
         bodies=flags.number("max_inflight_bytes"),
         size_flag="--max_message_bytes",
         bodies_flag="--max_inflight_bytes",
