@@ -3,7 +3,8 @@
 # Usage: deploy/images/run.sh coordinator [PODMAN OPTION...]
 #        deploy/images/run.sh server [PODMAN OPTION...]
 # Both use the host's network: 4433 and 2001, 8500 and 8501. Variables (EDG_..., TACIT_..., OE_SIMULATION) of this shell go
-# along. The encrypted model is taken from ./encrypted. Without a TEE, the simulated platform of $TACIT_PLATFORM (or of
+# along; the coordinator's state, and the collateral that it fetches, stay in podman's volume tacit-coordinator-data, whatever
+# folders the variables name. The encrypted model is taken from ./encrypted. Without a TEE, the simulated platform of $TACIT_PLATFORM (or of
 # ~/.local/share/tacit/platform) comes as podman's secret tacit-platform. CONTAINERS names another program than podman, with
 # options of its own; TACIT_IMAGE another image; TACIT_CONTAINER names the container.
 set -eu
@@ -26,7 +27,7 @@ set -- --rm --name "${TACIT_CONTAINER:-tacit-$what}" --replace --network host --
 # Values stay out of the list of processes.
 for name in $(env | sed -n 's/^\(EDG_[A-Z0-9_]*\|TACIT_[A-Z0-9_]*\|OE_SIMULATION\)=.*/\1/p'); do
     case $name in
-        TACIT_PLATFORM | TACIT_IMAGE | TACIT_CONTAINER | EDG_COORDINATOR_SEAL_DIR | EDG_MARBLE_UUID_FILE) ;;
+        TACIT_PLATFORM | TACIT_IMAGE | TACIT_CONTAINER | EDG_COORDINATOR_SEAL_DIR | TACIT_COLLATERAL_CACHE | EDG_MARBLE_UUID_FILE) ;;
         TACIT_COORDINATOR_PACKAGE | TACIT_COORDINATOR_CERTIFICATE | TACIT_COLLATERAL_BUNDLE | EDG_STARTUP_MANIFEST)
             eval "file=\$$name"
             [ -f "$file" ] || fail "$name is $file, and there is no such file"
@@ -49,6 +50,9 @@ elif [ "${OE_SIMULATION:-}" != 1 ] && [ "${TACIT_UNATTESTED:-}" != 1 ]; then
 fi
 if [ "$what" = coordinator ]; then
     set -- "$@" --volume tacit-coordinator-data:/coordinator/data --env EDG_COORDINATOR_SEAL_DIR=/coordinator/data
+    # What was fetched lies beside the state: a folder of this host is not there inside, and is gone with the container.
+    [ -z "${TACIT_COLLATERAL_CACHE:-}${TACIT_PCCS:-}${TACIT_KDS:-}" ] ||
+        set -- "$@" --env TACIT_COLLATERAL_CACHE=/coordinator/data/collateral
 else
     mkdir -p encrypted
     set -- "$@" --volume "$PWD/encrypted:/encrypted:ro" --volume "$PWD/encrypted:/run/tacit/encrypted:ro" \

@@ -50,6 +50,20 @@ def test_a_variable_with_a_digit_in_its_name_goes_along(tmp_path: Path) -> None:
     assert "EDG_K8S_STATE_NAME" in run(tmp_path, "coordinator", EDG_K8S_STATE_NAME="s").stdout.splitlines()
 
 
+@pytest.mark.parametrize("variable", ["TACIT_COLLATERAL_CACHE", "TACIT_PCCS", "TACIT_KDS"])
+def test_collateral_that_the_coordinator_fetched_stays_with_its_state(variable: str, tmp_path: Path) -> None:
+    words = run(tmp_path, "coordinator", **{variable: "/of/this/host"}).stdout.splitlines()
+    assert words[words.index("tacit-coordinator-data:/coordinator/data") - 1] == "--volume"
+    assert words[words.index("TACIT_COLLATERAL_CACHE=/coordinator/data/collateral") - 1] == "--env"
+    assert "TACIT_COLLATERAL_CACHE" not in words
+
+
+def test_where_nothing_is_fetched_no_folder_is_named_for_it(tmp_path: Path) -> None:
+    for what in ("coordinator", "server"):
+        assert "TACIT_COLLATERAL_CACHE" not in run(tmp_path, what).stdout
+    assert "TACIT_COLLATERAL_CACHE" not in run(tmp_path, "server", TACIT_COLLATERAL_CACHE="/of/this/host").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "environ", "said"),
     [
