@@ -9,7 +9,7 @@ import pytest
 from fakes import models
 from fakes.command_line import run_main
 from fakes.records import predict_log, record
-from tacit.cli.inference.compared import Measured, as_lines, difference
+from tacit.cli.inference.compared import Difference, Measured, as_fields, as_lines, difference
 from tacit.serving.tfs.records import NAME
 from tacit.vault import seal_folder
 
@@ -84,6 +84,19 @@ def test_inputs_of_other_names_are_refused(version: Path, tmp_path: Path) -> Non
     done = run_main("model", "compare", version, "--precision", "int8", "--input", tmp_path / "x.npz")
     assert done.code == 1
     assert "the model takes x; the file has z" in done.err
+
+
+def test_what_is_no_number_in_both_is_no_difference_and_in_one_is_the_largest() -> None:
+    exact = np.array([[np.nan, np.inf], [-np.inf, 2.0]], np.float32)
+    assert difference(exact, exact) == Difference(0.0, 0.0, 2.0, 1.0)
+    assert difference(exact, np.array([[1.0, np.inf], [-np.inf, 2.0]], np.float32)).largest == np.inf
+    assert difference(np.zeros((0, 2)), np.zeros((0, 2))).mean == 0.0
+
+
+def test_an_infinite_difference_is_json() -> None:
+    found = {"f32": Measured({"y": np.zeros(2)}, [0.0, 0.1]), "int8": Measured({"y": np.zeros(3)}, [0.0, 0.1])}
+    text = json.dumps(as_fields(found), allow_nan=False)
+    assert json.loads(text)["int8"]["Outputs"]["y"]["Largest"] == "Infinity"
 
 
 def test_differences_are_what_they_are_called() -> None:

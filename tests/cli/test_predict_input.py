@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tacit.cli.inference.arrays import load_arrays
+from tacit.cli.inference.arrays import as_jsonable, load_arrays
 from tacit.cli.inference.predict import load_credential
 from tacit.errors import InputError, UsageError
 from tacit.pki import issue_self_signed
@@ -50,6 +50,14 @@ def test_json_that_is_no_array_is_refused(tmp_path: Path, text: str, reason: str
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match=reason):
         load_arrays(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_what_json_has_no_number_for_is_printed_by_its_name(kind: type) -> None:
+    answer = np.array([[np.nan, 1.5], [np.inf, -np.inf]], kind)
+    assert json.dumps(as_jsonable(answer), allow_nan=False) == '[["NaN", 1.5], ["Infinity", "-Infinity"]]'
+    assert json.dumps(as_jsonable(answer[0, 0]), allow_nan=False) == '"NaN"'
+    assert as_jsonable(np.array([b"NaN"], object)) == ["NaN"]
 
 
 def pickled() -> bytes:

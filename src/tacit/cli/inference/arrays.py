@@ -76,10 +76,19 @@ def as_npz(named: Mapping[str, Any]) -> bytes:
 
 
 def as_jsonable(value: Any) -> Any:
-    """Lists of numbers and text; bytes as text."""
+    """Lists of numbers and text; bytes as text, and NaN and the infinities by name, for JSON has no such numbers."""
     array = np.asarray(value)
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        named = array.astype(object)
+        named[~finite] = [_name_of(number) for number in array[~finite]]
+        return named.tolist()
     if array.dtype == object or array.dtype.kind == "S":
         return np.vectorize(
             lambda item: item.decode("utf-8", "replace") if isinstance(item, bytes) else item, otypes=[object]
         )(array).tolist()
     return array.tolist()
+
+
+def _name_of(number: Any) -> str:
+    """How protobuf's JSON, and the words of the REST port, call it."""
+    return "NaN" if np.isnan(number) else "Infinity" if number > 0 else "-Infinity"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.cli.inference.arrays import as_jsonable
 from tacit.cli.up.processes import Program, Programs, clean_environment, find_program
 from tacit.client.inference import ServingClient, Signature, TensorSpec
 from tacit.client.session import DEFAULT_SIGNATURE
@@ -155,14 +156,19 @@ class Difference:
 
 def difference(exact: Array, other: Array) -> Difference:
     """Hold an output against the exact one."""
+    if exact.shape == other.shape and exact.size == 0:
+        return Difference(0.0, 0.0, 0.0, None)
     if exact.dtype.kind not in "fiub" or exact.shape != other.shape:
         agree = float(np.mean(exact == other)) if exact.shape == other.shape else 0.0
         return Difference(0.0 if agree == 1.0 else float("inf"), 1.0 - agree, 1.0, agree)
     left, right = exact.astype(np.float64), other.astype(np.float64)
-    apart = np.abs(left - right)
+    with np.errstate(invalid="ignore"):
+        apart = np.where((left == right) | (np.isnan(left) & np.isnan(right)), 0.0, np.abs(left - right))
+    apart[np.isnan(apart)] = np.inf  # a number here, and none there
+    size = np.abs(left[np.isfinite(left)])
     by_rows = left.ndim > 1 and left.shape[-1] > 1
     same = float(np.mean(left.argmax(-1) == right.argmax(-1))) if by_rows else None
-    return Difference(float(apart.max(initial=0)), float(apart.mean()), float(np.abs(left).max(initial=0)), same)
+    return Difference(float(apart.max()), float(apart.mean()), float(size.max(initial=0)), same)
 
 
 def as_fields(found: Mapping[str, Measured]) -> dict[str, Any]:
@@ -177,8 +183,8 @@ def as_fields(found: Mapping[str, Measured]) -> dict[str, Any]:
         for alias in exact:
             held = difference(exact[alias], one.outputs[alias])
             outputs[alias] = {
-                "Largest": held.largest,
-                "Mean": held.mean,
+                "Largest": as_jsonable(held.largest),
+                "Mean": as_jsonable(held.mean),
                 "Scale": held.scale,
                 "SameTop": held.same,
             }

@@ -44,6 +44,8 @@ def predict(
 ) -> None:
     """Check the coordinator, send one input to its server over TLS, and print what comes back as JSON; with -o as a .npz file.
 
+    JSON has no NaN and no infinities: they are printed as the texts "NaN", "Infinity" and "-Infinity".
+
     Example: tacit predict localhost:4433 digits image.npy
     """
     # Here, so that the other commands start without numpy and gRPC.
