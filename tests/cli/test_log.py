@@ -15,7 +15,8 @@ import pytest
 from fakes.command_line import Outcome, run_main
 from fakes.core import UUID
 from fakes.programs import CoordinatorProcess, activate, make_platform_folder
-from tacit.cli.coordinator.log import _beginning, _for_a_person
+from tacit.cli.coordinator.log import _beginning, _for_a_person, _lines
+from tacit.client.log import MAX_LINE
 from tacit.evidence.issue import load_simulated_tee
 from tacit.pki import issue_self_signed
 
@@ -170,6 +171,16 @@ def test_whose_log_it_is_has_to_be_said(place: Place) -> None:
     assert "Give HOST:PORT" in run_main("log", "verify", "log.jsonl").err
     assert "nothing is known" in run_main("log", "verify", "log.jsonl", "elsewhere:4433").err
     assert "no such file" in run_main("log", "verify", "nothing.jsonl", place.host).err
+
+
+def test_t44_of_a_line_without_end_no_more_is_read_than_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(3 * MAX_LINE)
+    lines = _lines(tmp_path / "endless")
+    assert len(next(lines)) == MAX_LINE + 2
+    lines.close()
+    (tmp_path / "lines").write_bytes(b"a\n\nb")
+    assert list(_lines(tmp_path / "lines")) == [b"a", b"", b"b"]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from tacit.cli.files import (
 )
 from tacit.cli.trust import HostArgument, InsecureOption, open_store, reach, while_doing
 from tacit.client.address import COORDINATOR_PORT, parse_address
-from tacit.client.log import export_log, verify_export
+from tacit.client.log import MAX_LINE, export_log, verify_export
 from tacit.errors import FileInputError, InputError, NotTrustedError, PeerError
 
 _ABOUT = ("number", "time", "event", "salt")
@@ -160,10 +160,13 @@ def _root(host: str | None, path: Path | None) -> x509.Certificate:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    """The lines of a file, however large. Raises: FileInputError."""
+    """The lines of a file, however large; of one that is longer than an entry may be, only so much that it is refused.
+
+    Raises: FileInputError.
+    """
     try:
         with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
-            for line in stream:
+            while line := stream.readline(MAX_LINE + 2):
                 yield line.rstrip(b"\n")
     except OSError as exc:
         raise FileInputError(f"open {file}: {(exc.strerror or str(exc)).lower()}") from exc
