@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -357,6 +358,20 @@ def test_signers_that_would_say_nothing_are_refused(store: TrustStore, more: tup
     done = run_main("trust", HOST, "--tee", "simulated", *more)
     assert (done.code, store.load_hosts()) == (2, {})
     assert reason in done.err
+
+
+def test_where_signatures_lie_is_looked_at_and_what_is_not_there_yet_is_told(store: TrustStore, tmp_path: Path) -> None:
+    officer = issue_self_signed(["officer"], common_name="officer", now=NOW)
+    (tmp_path / "officer.pem").write_bytes(officer.certificate_pem)
+    os.mkfifo(tmp_path / "pipe")
+    told = ("trust", HOST, "--tee", "simulated", "--signer", tmp_path / "officer.pem", "--signatures")
+    for name, reason in (("pipe", "is neither a file nor a folder"), ("\udcff", "is no text that can be remembered")):
+        done = run_main(*told, tmp_path / name)
+        assert (done.code, store.load_hosts(), len(done.err.splitlines())) == (1, {}, 1)
+        assert reason in done.err
+    done = run_main(*told, tmp_path / "later")
+    assert done.code == 0
+    assert f"Note: there is no {tmp_path / 'later'} yet" in done.err
 
 
 def test_a_file_that_is_no_signatures_is_not_added_to(store: TrustStore, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Collateral from services on loopback, the cache and bundles: recorded and simulated, whole and with faults."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -496,6 +497,12 @@ def test_t09_a_forged_file_of_the_cache_is_replaced(service: Service, tmp_path: 
 
 
 # ---- bundles
+
+
+def test_a_pipe_is_no_bundle_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CollateralAbsentError, match="it is no regular file; name a file"):
+        CollateralSource(Places(None, None, tmp_path / "pipe", None))
 
 
 def test_a_bundle_is_all_that_is_needed(tmp_path: Path) -> None:

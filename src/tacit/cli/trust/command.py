@@ -17,7 +17,7 @@ from tacit.cli.trust.through import service_host
 from tacit.client.address import COORDINATOR_PORT, parse_address
 from tacit.client.connect import load_simulated_expectation
 from tacit.client.trust import UNATTESTED, Expectation, TrustStore
-from tacit.errors import InputError, ManifestError, NotTrustedError, UsageError
+from tacit.errors import FileInputError, InputError, ManifestError, NotTrustedError, UsageError
 from tacit.evidence import Tee
 from tacit.evidence.anchor import MAKERS
 from tacit.manifest import Package, parse_manifest
@@ -288,7 +288,25 @@ def _with_signers(expectation: Expectation, signers: list[Path], signatures: Pat
     if expectation.manifest_fingerprint is not None:
         raise UsageError("--manifest pins one manifest, and --signer all that are signed: give one of them")
     keys = tuple(parse_signer(read_input(file)) for file in signers)
-    return replace(expectation, signers=keys, signatures=str(signatures.absolute()))
+    return replace(expectation, signers=keys, signatures=_signatures_place(signatures))
+
+
+def _signatures_place(path: Path) -> str:
+    """Where signatures lie, or are to lie, as it is remembered. Raises: FileInputError."""
+    place = str(path.absolute())
+    try:
+        place.encode()
+    except UnicodeEncodeError as exc:
+        raise FileInputError(
+            f"{place!r} is no text that can be remembered; give the file or folder such a name"
+        ) from exc
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileInputError(f"{path} is neither a file nor a folder; name what `tacit manifest sign -o` writes")
+    if not path.exists():
+        typer.echo(
+            f"Note: there is no {path} yet; until `tacit manifest sign` writes it, no manifest will do.", err=True
+        )
+    return place
 
 
 def _digest(text: str, option: str) -> bytes:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,6 +164,8 @@ class Bundle:
         except OSError as exc:
             # Callers of an API may read this: where the file lies is the operator's affair.
             raise CollateralAbsentError(f"the bundle of collateral cannot be read: {exc.strerror}") from exc
+        if not stat.S_ISREG(found.st_mode):  # a pipe would hold us up
+            raise CollateralAbsentError("the bundle of collateral cannot be read: it is no regular file; name a file")
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> None:
