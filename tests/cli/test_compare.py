@@ -56,6 +56,13 @@ def test_a_precision_that_cannot_be_had_is_told_beside_the_others(tmp_path: Path
     assert "random rows" in lines[-1]
 
 
+def test_a_file_by_a_name_that_no_server_reads_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "model.bytes").write_bytes(models.onnx_model())
+    done = run_main("model", "compare", tmp_path / "model.bytes", "--precision", "int8")
+    assert done.code == 1
+    assert "model.bytes is a file and no plain model; expected .onnx" in done.err
+
+
 def test_a_capsule_is_compared_with_its_key(version: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))

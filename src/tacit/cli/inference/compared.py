@@ -92,8 +92,9 @@ def _start(programs: Programs, model: Path, precision: str, key: Path | None, fo
 
 
 def _failure(server: Program) -> str:
-    """What a server says of a model that it cannot load; empty while it says nothing."""
-    return next((str(event["error"]) for event in server.events() if event.get("event") == "model-failed"), "")
+    """What a server says of a model that it cannot load, or find; empty while it says nothing."""
+    said = {"model-failed": "error", "model-storage-failed": "message"}
+    return next((str(one[said[one["event"]]]) for one in server.events() if one.get("event") in said), "")
 
 
 def _place(model: Path, folder: Path) -> list[str]:
