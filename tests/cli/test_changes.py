@@ -149,7 +149,7 @@ def test_recovery_secrets_are_printed_where_their_file_cannot_be_written_after_a
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(FileInputError, match="with -r"):
-        keep_recovery({"other": b"secret"}, tmp_path / "gone" / "new.json")
+        keep_recovery({"other": b"secret"}, tmp_path / "gone" / "new.json").tell_after([])
     assert capsys.readouterr().out == '{"RecoverySecrets":{"other":"c2VjcmV0"}}\n'
 
 

@@ -1,7 +1,9 @@
 """MarbleRun's verbs against real coordinators, one on a simulated platform and one unattested: their lines, files, codes."""
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import os
 import ssl
@@ -17,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fakes.command_line import Outcome, run_main
 from fakes.place import HEADLESS, Place, make_place
 from fakes.programs import CoordinatorProcess
+from tacit.cli.app import main
+from tacit.errors import FileInputError
 from tacit.pki import issue_self_signed
 
 
@@ -435,18 +439,74 @@ def test_another_program_is_refused_with_the_way_out(place: Place) -> None:
 # ---- recovery data
 
 
-def test_recovery_secrets_go_to_a_private_file(place: Place, tmp_path: Path) -> None:
+@pytest.fixture
+def recoverable(tmp_path: Path) -> Path:
+    """A manifest with a recovery key."""
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import PublicFormat
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     manifest = {"Packages": {"p": {"Debug": True}}, "Marbles": {"m": {"Package": "p"}}, "RecoveryKeys": {"r": public}}
-    file, target = tmp_path / "m.json", tmp_path / "recovery.json"
-    file.write_text(json.dumps(manifest))
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    return tmp_path / "m.json"
+
+
+def test_recovery_secrets_go_to_a_private_file(recoverable: Path, tmp_path: Path) -> None:
+    target = tmp_path / "recovery.json"
     with CoordinatorProcess(tmp_path) as coordinator:
-        done = run_main("manifest", "set", file, coordinator.client, "-i", "-r", target)
+        done = run_main("manifest", "set", recoverable, coordinator.client, "-i", "-r", target)
     assert done.code == 0, done.err
     assert done.out.endswith(f"Manifest successfully set\nRecovery data saved to: {target}\n")
     assert is_private(target)
     assert list(json.loads(target.read_text())["RecoverySecrets"]) == ["r"]
+
+
+class _Left(io.StringIO):
+    """Standard output whose reader leaves before the last lines."""
+
+    def write(self, text: str) -> int:
+        if "successfully set" in text:
+            raise BrokenPipeError
+        return super().write(text)
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_recovery_secrets_are_not_lost_with_whoever_reads_the_output(
+    recoverable: Path, tmp_path: Path, named: bool
+) -> None:
+    target, err = tmp_path / "recovery.json", io.StringIO()
+    with (
+        CoordinatorProcess(tmp_path) as coordinator,
+        contextlib.redirect_stdout(_Left()),
+        contextlib.redirect_stderr(err),
+    ):
+        words = ["manifest", "set", str(recoverable), coordinator.client, "-i"]
+        assert main([*words, "-r", str(target)] if named else words) == 1
+    assert "RecoverySecrets" in (target.read_text() if named else err.getvalue())
+    assert ("RecoverySecrets" in err.getvalue()) is not named
+
+
+def test_recovery_secrets_are_kept_where_the_manifest_cannot_be_pinned(
+    recoverable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise FileInputError("no space left on the device")
+
+    monkeypatch.setattr("tacit.cli.manifest.commands._remember", full)
+    with CoordinatorProcess(tmp_path) as coordinator:
+        done = run_main("manifest", "set", recoverable, coordinator.client, "-i")
+    refused(done, "no space left on the device")
+    assert "RecoverySecrets" in done.out
+
+
+def test_a_file_for_recovery_secrets_that_there_are_none_of_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"Packages": {"p": {"Debug": true}}, "Marbles": {"m": {"Package": "p"}}}')
+    with CoordinatorProcess(tmp_path) as coordinator:
+        done = run_main("manifest", "set", tmp_path / "m.json", coordinator.client, "-i", "-r", tmp_path / "rec.json")
+    assert done.code == 0
+    assert "rec.json was not written: the manifest has no RecoveryKeys" in done.err
+    assert not (tmp_path / "rec.json").exists()

@@ -71,10 +71,15 @@ def set_(
             secrets = client.set_manifest(raw)
         except PeerError as exc:
             raise PeerError(f"{exc}{_about_the_one_there(client, reached.host, raw)}") from exc
-    typer.echo("Manifest successfully set")
-    _remember(reached, hashlib.sha256(raw).digest())
-    if secrets:
-        keep_recovery(secrets, recovery)
+    kept = keep_recovery(secrets, recovery)
+    try:
+        _remember(reached, hashlib.sha256(raw).digest())
+    finally:
+        kept.tell_after(["Manifest successfully set"])
+    if recovery is not None and not secrets:
+        typer.echo(
+            f"Note: {recovery} was not written: the manifest has no RecoveryKeys, so there is no secret.", err=True
+        )
 
 
 @app.command("get")

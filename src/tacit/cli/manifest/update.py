@@ -1,6 +1,7 @@
 """`tacit manifest update`: change the manifest of a running coordinator, by one user or several."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,6 @@ from tacit.cli.files import (
     load_key_pair,
     load_manifest,
     printable,
-    say,
     write_output,
 )
 from tacit.cli.manifest.recovery import RecoveryOption, keep_recovery
@@ -48,15 +48,14 @@ def apply(
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     with reached.client(given.user) as client, while_doing("applying update: applying manifest update"):
         outcome = client.update(given.raw)
-    if outcome.needed:
-        verb = "user still needs" if outcome.needed == 1 else "users still need"
-        say("Update manifest submitted successfully.", output)
-        say("Changes are pending and have not been applied yet.", output)
-        say(f"{outcome.needed} {verb} to acknowledge the update manifest.", output)
-        say(f"The following users may acknowledge the update: {', '.join(outcome.missing)}", output)
-    else:
-        say("Update manifest set successfully", output)
-    _finish(reached, given, outcome, output)
+    verb = "user still needs" if outcome.needed == 1 else "users still need"
+    waits = (
+        "Update manifest submitted successfully.",
+        "Changes are pending and have not been applied yet.",
+        f"{outcome.needed} {verb} to acknowledge the update manifest.",
+        f"The following users may acknowledge the update: {', '.join(outcome.missing)}",
+    )
+    _finish(reached, given, outcome, waits if outcome.needed else ("Update manifest set successfully",), output)
 
 
 @app.command()
@@ -79,9 +78,7 @@ def acknowledge(
     doing = "acknowledging update manifest: sending manifest update acknowledgement"
     with reached.client(given.user) as client, while_doing(doing):
         outcome = client.acknowledge_update(given.raw)
-    say("Acknowledgement successful:", output)
-    say(outcome.message, output)
-    _finish(reached, given, outcome, output)
+    _finish(reached, given, outcome, ("Acknowledgement successful:", outcome.message), output)
 
 
 @app.command()
@@ -138,14 +135,16 @@ class _Given:
         check_output(recovery, option="-r")
 
 
-def _finish(reached: Reached, given: _Given, outcome: UpdateOutcome, output: str) -> None:
-    """Recovery secrets where the update changed the keys, the outcome for a program, and what is expected from now on."""
-    if outcome.recovery_secrets:
-        keep_recovery(outcome.recovery_secrets, given.recovery, output=output)
-    if output == "json":
-        fields = {"MissingAcknowledgments": outcome.needed, "MissingUsers": list(outcome.missing)}
-        typer.echo(json.dumps(fields))
-    _follow(reached, given.raw, outcome)
+def _finish(reached: Reached, given: _Given, outcome: UpdateOutcome, lines: Sequence[str], output: str) -> None:
+    """Recovery secrets where the update changed the keys, what is expected from now on, and the outcome in lines or JSON."""
+    kept = keep_recovery(outcome.recovery_secrets, given.recovery)
+    try:
+        _follow(reached, given.raw, outcome)
+    finally:
+        kept.tell_after(lines, output)
+        if output == "json":
+            fields = {"MissingAcknowledgments": outcome.needed, "MissingUsers": list(outcome.missing)}
+            typer.echo(json.dumps(fields))
 
 
 def _follow(reached: Reached, raw: bytes, outcome: UpdateOutcome) -> None:
