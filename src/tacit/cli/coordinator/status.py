@@ -29,4 +29,4 @@ def status(host: HostArgument, output: FormatOption = "text", insecure: Insecure
         return
     typer.echo(printable(f"{found.code}: {found.message}"))
     if found.mark is not None:
-        typer.echo(f"TEE: {found.mark.tee.upper()}, state {found.mark.epoch}", err=True)
+        typer.echo(f"TEE: {found.mark.tee.upper()}; epoch of its state: {found.mark.epoch}", err=True)

@@ -134,5 +134,5 @@ def show(folder: FolderOption = None, output: FormatOption = "text") -> None:
     if output == "json":
         typer.echo(json.dumps({"TEE": str(anchor.tee), "Name": anchor.name, "Folder": str(place), "Root": digest}))
         return
-    typer.echo(f"{anchor.tee.upper()} platform {anchor.name} in {place}")
+    typer.echo(f"{anchor.tee.upper()} platform in {place}: {anchor.name}")
     typer.echo(f"Root: {digest}")
