@@ -197,6 +197,10 @@ def tls() -> ssl.SSLContext:
     ("reply", "reason"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
+        (
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
+            "error: none; is it a coordinator? A coordinator's client",
+        ),
         (b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n", "405 No"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "something else than a coordinator's JSON"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", "broke before a whole answer came"),

@@ -173,6 +173,12 @@ def test_whose_log_it_is_has_to_be_said(place: Place) -> None:
     assert "no such file" in run_main("log", "verify", "nothing.jsonl", place.host).err
 
 
+def test_the_port_for_marbles_is_told_from_the_one_for_clients(place: Place) -> None:
+    done = run_main("status", place.coordinator.mesh, "-i")
+    assert done.code == 1
+    assert "is it a coordinator's mesh port, which is for marbles? The client API is another, 4433" in done.err
+
+
 def test_t44_of_a_line_without_end_no_more_is_read_than_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "endless").open("wb") as file:
         file.truncate(3 * MAX_LINE)

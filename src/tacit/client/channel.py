@@ -359,4 +359,10 @@ def _tls_error(address: Address, exc: ssl.SSLError) -> TlsError:
             f"the certificate of {address} does not lead to the attested root ({exc.verify_message}): "
             "it is another server, or its keys were renewed since"
         )
-    return TlsError(f"TLS with {address} failed ({exc.reason or exc}); does that port speak TLS?")
+    reason = str(exc.reason or exc)
+    if "certificate required" in reason.lower().replace("_", " "):
+        return TlsError(
+            f"{address} wants a certificate from whoever connects: is it a coordinator's mesh port, which is for marbles? "
+            "The client API is another, 4433 unless it was told otherwise"
+        )
+    return TlsError(f"TLS with {address} failed ({reason}); does that port speak TLS?")

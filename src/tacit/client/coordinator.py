@@ -39,6 +39,7 @@ from tacit.wire import rest
 from tacit.wire.log import LogDigestsV2, LogMark, LogV2
 
 _T = TypeVar("_T")
+_WHERE = f"A coordinator's client API is on port {COORDINATOR_PORT} unless it was told otherwise"
 
 
 class _Envelope(msgspec.Struct):
@@ -284,8 +285,7 @@ class CoordinatorClient:
             return msgspec.json.decode(envelope.data, type=kind)
         except rest.JSON_ERRORS as exc:
             raise PeerError(
-                f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc}); is it one? "
-                f"A coordinator's client API is on port {COORDINATOR_PORT} unless it was told otherwise"
+                f"{self._channel.url(path)} answered with something else than a coordinator's JSON ({exc}); is it one? {_WHERE}"
             ) from exc
 
 
@@ -316,7 +316,8 @@ def _refusal(method: str, url: str, answer: Answer) -> PeerError | UnauthorizedE
         envelope = msgspec.json.decode(answer.body, type=_Envelope)
         status, message = envelope.status, envelope.message
     except rest.JSON_ERRORS:
-        status, message = "error", answer.body[:200].decode("utf-8", "replace").strip()
+        said = answer.body[:200].decode("utf-8", "replace").strip()
+        status, message = "error", f"{said or 'nothing more'}; is it a coordinator? {_WHERE}"
     if answer.status == 401:
         return UnauthorizedError(f"{method} {url}: authorizing user: {message}")
     return PeerError(f"{method} {url}: {answer.status} {answer.phrase}: {status}: {message}")
