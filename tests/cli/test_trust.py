@@ -210,7 +210,8 @@ def test_t06_evidence_bound_to_a_key_alone_has_to_be_asked_for(store: TrustStore
     run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID)
     assert not store.load_expectation(HOST).key_bound
     assert json.loads(run_main("trust", "--output", "json").out)[HOST]["KeyBound"] is False
-    run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID, "--key-bound")
+    done = run_main("trust", HOST, "--tee", "sgx", "--unique-id", ID, "--key-bound")
+    assert "KEY-BOUND: whoever has its TLS key passes for it" in done.out
     assert store.load_expectation(HOST).key_bound
     assert "Key-bound" in run_main("trust").out
 

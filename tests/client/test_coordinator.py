@@ -77,7 +77,10 @@ def test_an_older_coordinator_is_asked_by_v1(coordinator: FakeCoordinator) -> No
 
 def test_only_405_means_an_older_coordinator(coordinator: FakeCoordinator) -> None:
     coordinator.answers["GET", "/api/v2/status"] = (404, b"nothing here")
-    with connect(coordinator) as client, pytest.raises(PeerError, match=r"404 Not Found: error: nothing here; is it a coordinator"):
+    with (
+        connect(coordinator) as client,
+        pytest.raises(PeerError, match=r"404 Not Found: error: nothing here; is it a coordinator"),
+    ):
         client.status()
 
 

@@ -124,11 +124,15 @@ def trust(
     if expectation is None or tee is None:
         return
     store.store_expectation(address, expectation)
-    _say_expected(tee, address)
+    _say_expected(tee, address, key_bound=key_bound)
 
 
-def _say_expected(tee: str, address: str) -> None:
+def _say_expected(tee: str, address: str, *, key_bound: bool) -> None:
     typer.echo(f"Expecting a coordinator in TEE {tee} at {address}")
+    if key_bound:
+        typer.echo(
+            "KEY-BOUND: whoever has its TLS key passes for it; its evidence will not be bound to the connection."
+        )
     if tee in tuple(Tee) and Tee(tee).is_simulated:
         typer.echo("SIMULATED: this proves nothing about a real machine.")
     if tee == UNATTESTED:
