@@ -122,6 +122,13 @@ def test_an_answer_that_is_none_is_told_without_a_traceback(
     assert "Traceback" not in capfd.readouterr().err + caplog.text
 
 
+def test_the_port_for_clients_is_told_from_the_one_for_marbles(folder: Path) -> None:
+    tls = unverified_client_context(certificate=None, alpn=("h2",))
+    refusal = Said([(":status", "405"), ("content-type", "text/plain")], None, None)
+    with answering(refusal, folder) as port, pytest.raises(ActivationError, match="Marbles ask its mesh port, 2001"):
+        asyncio.run(_call(Address("localhost", port), b"request", tls, seconds=10))
+
+
 def test_a_refusal_of_any_length_is_told_in_part(folder: Path) -> None:
     tls = unverified_client_context(certificate=None, alpn=("h2",))
     refusal = Said(GRPC, None, [("grpc-status", "7"), ("grpc-message", "x" * 9000)])

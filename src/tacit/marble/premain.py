@@ -72,6 +72,7 @@ SHORTEST_ATTEMPT = 1.0  # seconds; the last attempt is not cut off before it cou
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
 WRONG_STATE = "cannot accept marbles in current state"  # MarbleRun's words for one without a manifest, or in recovery
 _MAX_REFUSAL = 1000  # characters of what somebody else says
+_PLAIN_HTTP = "Received :status"  # how grpclib begins to tell of an HTTP status that gRPC never has
 KEY_FILE = Path("model_key")  # where the demo's manifest puts the model's key, in base64
 OWN_SERVER = "tacit-serve"
 REPLACED_SERVER = "tensorflow_model_server"
@@ -273,6 +274,11 @@ async def _call(address: Address, request: bytes, tls: ssl.SSLContext, *, second
         message = (exc.message or exc.status.name)[:_MAX_REFUSAL]
         if exc.status is Status.UNAVAILABLE or (exc.status, message) == (Status.FAILED_PRECONDITION, WRONG_STATE):
             raise NotYet(f"the coordinator at {address} answers: {message}") from exc
+        if message.startswith(_PLAIN_HTTP):
+            raise ActivationError(
+                f"{address} answers by HTTP and not by gRPC ({message}): is it a coordinator's client API? Marbles ask its "
+                "mesh port, 2001 unless it was told otherwise"
+            ) from exc
         raise ActivationError(f"the coordinator at {address} refuses: {message}") from exc
     except ssl.SSLEOFError as exc:  # one that is just starting or ending
         raise NotYet(f"the coordinator at {address} ends the connection inside TLS") from exc
