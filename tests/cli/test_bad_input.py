@@ -82,6 +82,28 @@ CASES = [
             ("-c user.crt", "Missing option"),
         ]
     ],
+    # of several files, the one that is wrong
+    *[
+        (words, f"Error: {reason}")
+        for words, reason in [
+            (f"secret set zeros {NOBODY} {USER} -i", "zeros: the secrets are not as expected"),
+            (f"recover m.json {NOBODY} -k user.crt -i", "user.crt: no PEM private key found"),
+            (f"recover m.json {NOBODY} -k user.key -i", "user.key: the key of a recovery secret is an RSA key"),
+            ("recover-with-signature sign-secret m.json -k user.key -o out", "user.key: the key of a recovery secret"),
+            (
+                "recover-with-signature encrypt-secret secrets.json --coordinator-pub-key user.crt -o out",
+                "secrets.json: the secret has 22 bytes, so it is still encrypted",
+            ),
+            ("manifest sign m.json -k user.crt -o out", "user.crt: no PEM private key found"),
+            (
+                f"trust {NOBODY} --tee unattested --signer user.crt --signer user.key --signatures out",
+                "user.key: ",
+            ),
+            ("evidence show zeros", "zeros has 3145728 bytes"),
+            ("evidence show m.json", "m.json: quote version"),
+            ("evidence bundle out m.json", "m.json: quote version"),
+        ]
+    ],
     # nobody there, or no name
     *[
         (f"{words} -i", f"nobody answers at {NOBODY}")

@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from tacit.errors import FileInputError, InputError, PkiError, UsageError
+from tacit.errors import FileInputError, InputError, PkiError, TacitError, UsageError
 from tacit.manifest.codec.text import MAX_SIZE, JsonSyntaxError, parse_text, position
 from tacit.manifest.yaml_text import convert_yaml
 from tacit.pki import KeyPair, parse_key_pair
@@ -54,6 +54,17 @@ def say(line: str, output: str) -> None:
 def printable(line: str) -> str:
     """A line of its own: what a file or another machine calls things must not steer the terminal or forge another line."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
+@contextlib.contextmanager
+def about(path: Path | str) -> Iterator[None]:
+    """Say of which file a refusal of what is in it is, where that does not stand in it yet. Raises: TacitError."""
+    try:
+        yield
+    except TacitError as exc:
+        if str(path) not in str(exc):
+            exc.args = (f"{path}: {exc.args[0]}", *exc.args[1:])
+        raise
 
 
 def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric import rsa
 from typer.core import TyperGroup
 
 from tacit.cli.coordinator.shares import (
@@ -24,6 +25,7 @@ from tacit.cli.files import (
     FileFormatOption,
     FormatOption,
     OutputOption,
+    about,
     check_format,
     printable,
     read_input,
@@ -72,10 +74,10 @@ def recover(
     Example: tacit recover recovery.json localhost:4433 --key recovery.key
     """
     check_format(output)
-    raw = read_input(file, largest=_MAX_SECRET * 64)
-    holder = load_recovery_key(read_input(key))
+    raw, holder = read_input(file, largest=_MAX_SECRET * 64), _load_holder(key)
     reached = reach(host, insecure=insecure, quiet=output == "json", recovering=True)
-    share = load_share(raw, holder)
+    with about(file):
+        share = load_share(raw, holder)
     _send(reached, share, sign_share(share, holder), output)
 
 
@@ -135,9 +137,10 @@ def encrypt_secret(
     Example: tacit recover-with-signature encrypt-secret secret --coordinator-pub-key coordinator.pem -o secret.enc
     """
     _refuse_existing(output)
-    holder = None if key is None else load_recovery_key(read_input(key))
-    share = load_share(read_input(file, largest=_MAX_SECRET * 64), holder)
-    write_output(output, encrypt_share(share, parse_ephemeral_key(read_input(public))))
+    share = _load_share(file, None if key is None else _load_holder(key))
+    with about(public):
+        ephemeral = parse_ephemeral_key(read_input(public))
+    write_output(output, encrypt_share(share, ephemeral))
 
 
 @signed_app.command("sign-secret")
@@ -147,8 +150,18 @@ def sign_secret(file: SecretArgument, key: KeyOption, output: NewFileOption) -> 
     Example: tacit recover-with-signature sign-secret secret --key recovery.key -o secret.sig
     """
     _refuse_existing(output)
-    holder = load_recovery_key(read_input(key))
-    write_output(output, sign_share(load_share(read_input(file, largest=_MAX_SECRET * 64), holder), holder))
+    holder = _load_holder(key)
+    write_output(output, sign_share(_load_share(file, holder), holder))
+
+
+def _load_holder(key: Path) -> rsa.RSAPrivateKey:
+    with about(key):
+        return load_recovery_key(read_input(key))
+
+
+def _load_share(file: Path, holder: rsa.RSAPrivateKey | None) -> bytes:
+    with about(file):
+        return load_share(read_input(file, largest=_MAX_SECRET * 64), holder)
 
 
 def _send(reached: Reached, secret: bytes, signature: bytes, output: str) -> None:

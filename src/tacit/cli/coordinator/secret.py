@@ -14,6 +14,7 @@ from cryptography import x509
 from tacit.cli.files import (
     FileFormatOption,
     OutputOption,
+    about,
     check_format,
     load_key_pair,
     read_input,
@@ -54,7 +55,8 @@ def set_(
     Example: tacit secret set model_key.json localhost:4433 --cert owner.crt --key owner.key
     """
     raw = read_input(file)
-    values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
+    with about(file):
+        values = parse_secrets_file(raw) if from_pem is None else {from_pem: _pem_secret(raw)}
     user = load_key_pair(cert, key)
     reached = reach(host, insecure=insecure, quiet=True, cached=True, sending=True)
     with reached.client(user) as client, while_doing("setting secrets"):

@@ -11,6 +11,7 @@ from tacit.cli.files import (
     FileFormatOption,
     FormatOption,
     OutputOption,
+    about,
     check_format,
     check_output,
     load_manifest,
@@ -176,11 +177,15 @@ def sign(
     """
     if not output:  # as an unset variable in a script gives it; the folder that one is in has a name, `.`
         raise UsageError("output flag must not be empty; name a file or a folder with -o")
-    raw, signer = load_manifest(file), parse_private_key(read_input(key))
+    raw = load_manifest(file)
+    with about(key):
+        signer = parse_private_key(read_input(key))
     place = Path(output)
     if output.endswith("/") or place.is_dir():
         place = signatures_in(place, fingerprint(raw))
-    write_shared(place, add_signature(MANIFEST_LABEL, raw, signer, read_input(place) if place.exists() else b""))
+    with about(place):
+        signed = add_signature(MANIFEST_LABEL, raw, signer, read_input(place) if place.exists() else b"")
+    write_shared(place, signed)
     typer.echo(f"Signed {fingerprint(raw).hex()} in {place}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, load_manifest, read_input, write_output
+from tacit.cli.files import FormatOption, about, check_format, load_manifest, read_input, write_output
 from tacit.cli.platform.display import check_rows, claims_fields, parsed_fields, say_table
 from tacit.cli.platform.gather import Gathered, Judge, gather, parse_moment
 from tacit.errors import InputError, UsageError
@@ -44,7 +44,8 @@ def show(target: TargetArgument, output: FormatOption = "text") -> None:
     """
     check_format(output)
     gathered = gather(target)
-    fields = parsed_fields(gathered.evidence, now=datetime.now(UTC))
+    with about(target):
+        fields = parsed_fields(gathered.evidence, now=datetime.now(UTC))
     if output == "json":
         typer.echo(json.dumps({"Verified": False, **fields}, indent=2))
         return
@@ -127,7 +128,8 @@ def bundle(
     if file.exists():
         entries = dict(Bundle(file).entries)
     for target in targets:
-        _, kept = judge.verify(gather(target))
+        with about(target):
+            _, kept = judge.verify(gather(target))
         entries[str(platform_of(kept.collateral))] = replace(kept, fetched=kept.fetched.astimezone(UTC))
     write_output(file, render_bundle(tuple(entries.values())))
     if output == "json":
@@ -163,7 +165,8 @@ def _say_verified(claims: Claims, gathered: Gathered, at: str | None) -> None:
 def _packages(package: Path | None, manifest: Path | None) -> dict[str, Package]:
     """What to compare with, by name. Raises: FileInputError, ManifestError, InputError."""
     if package is not None:
-        return {str(package): parse_package(read_input(package))}
+        with about(package):
+            return {str(package): parse_package(read_input(package))}
     if manifest is None:
         return {}
     found = parse_manifest(load_manifest(manifest)).manifest.packages

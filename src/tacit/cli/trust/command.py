@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.files import FormatOption, check_format, load_manifest, parse_fingerprint, read_input
+from tacit.cli.files import FormatOption, about, check_format, load_manifest, parse_fingerprint, read_input
 from tacit.cli.platform import check_place, platform_folder
 from tacit.cli.trust.flags import current_flags
 from tacit.cli.trust.reach import open_store
@@ -291,8 +291,12 @@ def _with_signers(expectation: Expectation, signers: list[Path], signatures: Pat
         raise UsageError("--signer says who signs manifests, and --signatures where that lies: give both")
     if expectation.manifest_fingerprint is not None:
         raise UsageError("--manifest pins one manifest, and --signer all that are signed: give one of them")
-    keys = tuple(parse_signer(read_input(file)) for file in signers)
-    return replace(expectation, signers=keys, signatures=_signatures_place(signatures))
+    return replace(expectation, signers=tuple(map(_load_signer, signers)), signatures=_signatures_place(signatures))
+
+
+def _load_signer(file: Path) -> bytes:
+    with about(file):
+        return parse_signer(read_input(file))
 
 
 def _signatures_place(path: Path) -> str:
