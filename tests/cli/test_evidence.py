@@ -66,7 +66,9 @@ def test_recorded_evidence_is_shown_and_never_called_verified(folder: Path) -> N
     assert found["Verified"] is False
     assert expect["measurement"] in found.values()
     assert (found["Debug"], found["Layout"].split()[0]) == (expect["debug"], expect["tee"])
-    assert "Nothing was verified" in run_main("evidence", "show", file_of(folder)).out
+    out = run_main("evidence", "show", file_of(folder)).out
+    assert "Nothing was verified" in out
+    assert "SIMULATED" not in out
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -116,7 +118,9 @@ def test_a_running_coordinator_is_asked_with_a_fresh_nonce(coordinator: FakeCoor
     assert len(coordinator.requests[0][1]) > len("/api/v2/quote?nonce=") + 40
     out = run_main("evidence", "verify", coordinator.host, "--tee", "simulated").out
     assert "SIMULATED: this proves nothing" in out
-    assert read("show", coordinator.host)["Verified"] is False
+    shown = read("show", coordinator.host)
+    assert (shown["Verified"], shown["Simulated"]) == (False, True)
+    assert "SIMULATED, as its certificates say" in run_main("evidence", "show", coordinator.host).out
     rules = read("explain", coordinator.host, "--tee", "simulated")
     assert rules["Package"]["UniqueID"] == FakeTee().enclave.measurement.hex()
 

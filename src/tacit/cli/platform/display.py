@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from tacit.evidence import Claims
+from tacit.evidence.anchor.certificates import is_simulated, parse_chain
 from tacit.evidence.claims import Check
 from tacit.evidence.fetch.amd import platform_of_report
 from tacit.evidence.fetch.intel import platform_of_quote
@@ -44,6 +45,7 @@ def _quote_fields(quote: Quote) -> Fields:
         "Weaknesses": sorted(quote.weaknesses),
         "ReportData": report.report_data.hex(),
         "Platform": str(platform_of_quote(quote)),
+        "Simulated": any(map(is_simulated, parse_chain(quote.pck_chain_pem))),
     }
 
 

@@ -50,6 +50,8 @@ def show(target: TargetArgument, output: FormatOption = "text") -> None:
         typer.echo(json.dumps({"Verified": False, **fields}, indent=2))
         return
     say_table(fields)
+    if fields.get("Simulated"):  # a report of SNP has no certificates that could say so
+        typer.echo("SIMULATED, as its certificates say: this proves nothing about a real machine.")
     typer.echo("Nothing was verified: anybody could have written these bytes.")
 
 
