@@ -71,6 +71,15 @@ def test_an_intermediate_certificate_alone_is_trusted(tmp_path: Path) -> None:
     assert done.code == 0, done.err
 
 
+def test_a_certificate_that_says_simulated_is_repeated(secure: PredictionServer, crt: Path) -> None:
+    assert run_bench(secure.port, "--crt", crt, "--loop", 1).err == ""
+    marked = trustme.CA(organization_unit_name="SIMULATED").cert_pem.bytes()
+    crt.write_bytes(crt.read_bytes() + marked)
+    done = run_bench(secure.port, "--crt", crt, "--loop", 1)
+    assert done.code == 0
+    assert done.err == f"Note: by {crt} this server is SIMULATED: nothing protects the input.\n"
+
+
 def test_without_a_certificate_the_lines_say_insecure(plain: PredictionServer) -> None:
     assert (
         run_bench(plain.port, "--cnum", 1, "--loop", 1)

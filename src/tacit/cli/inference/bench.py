@@ -289,13 +289,18 @@ def _load_certificates(path: Path) -> bytes:
     from tacit.cli.model.files import load_file
     from tacit.pki.keys import CERTIFICATE_ERRORS
 
+    unit = x509.NameOID.ORGANIZATIONAL_UNIT_NAME
+
     pem = load_file(path, what="a certificate (PEM)", largest=MAX_CERTIFICATES)
     try:
-        x509.load_pem_x509_certificates(pem)
+        subjects = [one.subject for one in x509.load_pem_x509_certificates(pem)]
+        units = {str(found.value) for one in subjects for found in one.get_attributes_for_oid(unit)}
     except CERTIFICATE_ERRORS as exc:
         raise FileInputError(
             f"{path}: no certificate in PEM form (it begins with -----BEGIN CERTIFICATE-----)"
         ) from exc
+    for mark in sorted(units & {"SIMULATED", "UNATTESTED"}):
+        typer.echo(f"Note: by {path} this server is {mark}: nothing protects the input.", err=True)
     return pem
 
 
