@@ -134,6 +134,8 @@ def test_a_coordinator_is_told_where_collateral_is_and_reaches_it(
     told = environment(found, "coordinator")
     assert {name: told[name] for name in ("TACIT_PCCS", "TACIT_KDS") if name in told} == places
     assert egress(found, "marblerun-coordinator") == ports
+    # What it fetched lies on the volume of its state.
+    assert told.get("TACIT_COLLATERAL_CACHE") == ("/coordinator/data/collateral" if places else None)
 
 
 @pytest.mark.parametrize(
