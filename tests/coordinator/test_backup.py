@@ -173,6 +173,22 @@ def test_t31_a_newer_state_is_not_overwritten_unasked(seal: Path, kept: Path) ->
     assert counted(seal) == 17
 
 
+def test_what_one_restore_put_aside_another_does_not_overwrite(seal: Path, kept: Path, tmp_path: Path) -> None:
+    fill(seal, 5)
+    newest = (seal / DATA_NAME).read_bytes()
+    write_backup(copy_folder(seal), tmp_path / "newer")
+    assert restore_folder(read_backup(kept), seal, replace=True) == ".before"
+    older = (seal / DATA_NAME).read_bytes()
+    assert restore_folder(read_backup(tmp_path / "newer"), seal, replace=True) == ".before.2"
+    assert restore_folder(read_backup(kept), seal, replace=True) == ".before.3"
+    asides = [(seal / f"{DATA_NAME}.before{number}").read_bytes() for number in ("", ".2", ".3")]
+    assert asides == [newest, older, newest]
+    # One that was broken off goes on with the names that it began with.
+    (seal / folder_module.RESTORE_NAME).write_bytes(b".before.3")
+    assert restore_folder(read_backup(kept), seal, replace=False) == ".before.3"
+    assert restore_folder(read_backup(kept), tmp_path / "empty", replace=False) == ""
+
+
 def test_another_state_is_not_overwritten_unasked(tmp_path: Path, kept: Path) -> None:
     other = tmp_path / "other"
     fill(other, 1)

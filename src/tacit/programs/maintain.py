@@ -23,8 +23,9 @@ def run(argv: Sequence[str], *, folder: Path, program: str) -> None:
         _say(f"State {backup.epoch} of {folder}, {len(backup.files)} files, written to {options.file}")
         return
     backup = read_backup(options.file)
-    restore_folder(backup, folder, replace=options.replace)
-    _say(f"State {backup.epoch} brought back into {folder}; what was there before ends in .before")
+    ending = restore_folder(backup, folder, replace=options.replace)
+    before = f"what was there before ends in {ending}" if ending else "nothing else was there"
+    _say(f"State {backup.epoch} brought back into {folder}; {before}")
     _say("Whoever saw a newer state of this coordinator will refuse it until they run `tacit trust HOST --forget`")
 
 

@@ -10,7 +10,8 @@ not malice: whether the state is authentic is the coordinator's to say, when it 
 (1) Everything is checked and written beside what is there, synced, before anything is touched.
 (2) A mark stands in the folder while names change; with it no coordinator starts. So a restore that is broken off is
     run again, and until then nobody goes on from half of it.
-(3) What was there stays, as `.before`.
+(3) What was there stays, as `.before`; where an earlier restore left such files, as `.before.2` and so on. The mark says which,
+    so that a restore that is run again goes on with the same.
 """
 
 import contextlib
@@ -39,6 +40,8 @@ PAUSE = 0.05  # seconds between them
 
 # The older key and plan belong to it: a change of keys that was cut off is opened with them.
 _NAMES = re.compile(rf"{DATA_NAME}|(?:{KEY_NAME}|{PLAN_NAME})(?:\.old)?|{LOG_NAME}\.[0-9a-f]{{16}}\.[0-9]{{12,19}}")
+_BEFORE = ".before"
+_ENDING = re.compile(rb"\.before(?:\.[1-9][0-9]{0,5})?")
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -152,8 +155,10 @@ def read_backup(path: Path) -> Backup:
     return backup
 
 
-def restore_folder(backup: Backup, folder: Path, *, replace: bool) -> None:
+def restore_folder(backup: Backup, folder: Path, *, replace: bool) -> str:
     """Put a backup's files in place of what the folder holds. Run again, it ends what was broken off.
+
+    Gives the end of the names of what was there, empty where nothing was that is another.
 
     Raises:
         BackupError: there is a newer state or another one, and `replace` does not say to put it aside.
@@ -163,7 +168,7 @@ def restore_folder(backup: Backup, folder: Path, *, replace: bool) -> None:
     try:
         if not (folder / RESTORE_NAME).exists():
             _check_older(backup, folder, replace=replace)
-        _put(backup, folder, lock)
+        return _put(backup, folder, lock)
     finally:
         os.close(lock)
 
@@ -187,26 +192,29 @@ def _check_older(backup: Backup, folder: Path, *, replace: bool) -> None:
         )
 
 
-def _put(backup: Backup, folder: Path, lock: int) -> None:
+def _put(backup: Backup, folder: Path, lock: int) -> str:
     mark = folder / RESTORE_NAME
     waiting = {name: folder / f"{name}.new" for name in backup.files}
     try:
+        ending = _ending(folder)
         for name, path in waiting.items():  # (1)
             write_new(path, backup.files[name])
-        write_new(mark, b"")  # (2)
+        if not mark.exists():  # one that stands there from before is never away for a moment
+            write_new(mark, ending.encode())  # (2)
         os.fsync(lock)
         for path in sorted(folder.iterdir()):
             if _NAMES.fullmatch(path.name) and path.name not in backup.files:
-                path.rename(_aside(path))
+                path.rename(_aside(path, ending))
         for name, path in sorted(waiting.items()):
             there = folder / name
             if there.exists() and there.read_bytes() != backup.files[name]:
-                there.rename(_aside(there))  # (3)
+                there.rename(_aside(there, ending))  # (3)
             path.rename(there)
         os.fsync(lock)
         mark.unlink()
         with contextlib.suppress(OSError):
             os.fsync(lock)  # should the mark come back with a power cut, the same command takes it away again
+        return ending if any(_ends(path, ending) for path in folder.iterdir()) else ""
     except OSError as exc:
         if not mark.exists():
             for path in waiting.values():
@@ -230,8 +238,25 @@ def _look(folder: Path) -> dict[str, tuple[int, int, int]]:
     return {name: (info.st_ino, info.st_size, info.st_mtime_ns) for name, info in found.items()}
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.before")
+def _ending(folder: Path) -> str:
+    """How names of what is put aside end: as the mark says, or as none does yet. Raises: OSError."""
+    found = read_if_there(folder / RESTORE_NAME)
+    if found is not None:
+        return found.decode("ascii") if _ENDING.fullmatch(found) else _BEFORE
+    there = list(folder.iterdir())
+    return next(
+        ending
+        for ending in (_BEFORE, *(f"{_BEFORE}.{number}" for number in range(2, len(there) + 3)))
+        if not any(_ends(path, ending) for path in there)
+    )
+
+
+def _ends(path: Path, ending: str) -> bool:
+    return _NAMES.fullmatch(path.name.removesuffix(ending)) is not None and path.name.endswith(ending)
+
+
+def _aside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}{ending}")
 
 
 def _is_still(path: Path, data: bytes) -> bool:
