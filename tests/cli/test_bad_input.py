@@ -1,6 +1,9 @@
 """Whatever is typed wrongly, missing, damaged or out of reach is one line that says so; nothing is left half-written."""
 
+import contextlib
 import json
+import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from fakes.command_line import run_main
+from tacit.cli.files import read_input
+from tacit.errors import FileInputError
 from tacit.pki import issue_self_signed
 
 NOBODY = "127.0.0.1:1"
@@ -149,3 +154,27 @@ def test_one_line_says_what_is_wrong_and_nothing_is_written(folder: Path, line: 
     assert done.code == 1
     assert reason in done.err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_comes_out_of_a_pipe_is_read_and_not_without_end(tmp_path: Path) -> None:
+    def through(content: bytes, *, largest: int) -> bytes:
+        pipe = tmp_path / "pipe"
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe)
+
+        def write() -> None:
+            with contextlib.suppress(BrokenPipeError), pipe.open("wb") as out:
+                out.write(content)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            return read_input(pipe, largest=largest)
+        finally:
+            writer.join()
+
+    assert through(b"secret", largest=6) == b"secret"
+    with pytest.raises(FileInputError, match="pipe gives more bytes than are expected: at most 6 are expected"):
+        through(b"secrets" * 100_000, largest=6)
+    with pytest.raises(FileInputError, match="not a regular file; name a file, or a pipe"):
+        read_input(Path("/dev/zero"))

@@ -68,15 +68,18 @@ def about(path: Path | str) -> Iterator[None]:
 
 
 def read_input(path: Path, *, largest: int = MAX_INPUT) -> bytes:
-    """A file that somebody named, of at most `largest` bytes. Raises: FileInputError."""
+    """A file that somebody named, or what comes out of a pipe, of at most `largest` bytes. Raises: FileInputError."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            # Reading a pipe or a device could wait for ever, or give no end of bytes.
-            raise FileInputError(f"open {path}: not a regular file; name a file")
-        size = path.stat().st_size
-        if size > largest:
-            raise FileInputError(f"{path} has {size} bytes, and at most {largest} are expected; is it the right file?")
-        return path.read_bytes()
+        if path.exists() and not (path.is_file() or path.is_dir() or path.is_fifo()):
+            # Reading a device could wait for ever. A pipe (`<(...)`, /dev/stdin) is how a secret comes without a disk.
+            raise FileInputError(f"open {path}: not a regular file; name a file, or a pipe")
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            raw = b"" if size > largest else stream.read(largest + 1)
+        if max(size, len(raw)) > largest:
+            much = f"has {size} bytes, and" if size > largest else "gives more bytes than are expected:"
+            raise FileInputError(f"{path} {much} at most {largest} are expected; is it the right file?")
+        return raw
     except FileNotFoundError as exc:
         raise FileInputError(
             f"open {path}: no such file or directory; check its name and the folder that you are in"

@@ -159,14 +159,16 @@ def _check_alone(told: list[str]) -> None:
 def _pin(text: str) -> bytes:
     """The SHA-256 to pin, of a file that is a manifest or as it was given. Raises: FileInputError, InputError, ManifestError."""
     path = Path(text)
-    if path.exists():
-        try:
-            check_manifest(parse_manifest(load_manifest(path)).manifest)
-        except ManifestError as exc:
-            raise ManifestError(
-                f"{path} is no manifest that a coordinator could hold: {exc}; every defect: tacit manifest check {path}"
-            ) from exc
-    return parse_fingerprint(text)
+    if not path.exists():
+        return parse_fingerprint(text)
+    raw = load_manifest(path)
+    try:
+        check_manifest(parse_manifest(raw).manifest)
+    except ManifestError as exc:
+        raise ManifestError(
+            f"{path} is no manifest that a coordinator could hold: {exc}; every defect: tacit manifest check {path}"
+        ) from exc
+    return hashlib.sha256(raw).digest()
 
 
 def _list_known(output: str) -> None:
