@@ -95,6 +95,16 @@ def test_a_key_that_exists_is_used_and_never_overwritten(model: Path) -> None:
     assert "Used the key in model_key" in done.err
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True)])
+def test_a_key_that_others_may_read_is_told(model: Path, mode: int, warned: bool) -> None:
+    key = Path("shared_key")
+    key.write_bytes(bytes(range(32)))
+    key.chmod(mode)
+    done = run_app(app, "encrypt", "-k", key, "-m", model, "--out", "x.capsule")
+    assert done.code == 0, done.err
+    assert (f"Warning: not only its owner may use shared_key (mode {mode:o}); chmod 600 it." in done.err) is warned
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"", "empty"), (b"short", "32 raw bytes"), (base64.b64encode(b"x" * 31), "31 bytes"), (b"x" * 9999, "at most")],

@@ -311,3 +311,6 @@ def _say_key(path: Path, *, made: bool) -> None:
         typer.echo(f"Made a new key: {path} (keep it secret; whoever has it opens the model)", err=True)
     else:
         typer.echo(f"Used the key in {path}", err=True)
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            typer.echo(f"Warning: not only its owner may use {path} (mode {mode:o}); chmod 600 it.", err=True)
