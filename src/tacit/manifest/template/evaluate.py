@@ -109,7 +109,7 @@ class _Evaluator:
 
     def range(self, step: Branch, dot: object) -> None:
         known = len(self.variables)
-        value = self.pipe(step.pipe, dot, declare=False)
+        value = self.pipe(step.pipe, dot)  # its variables are the whole until the first element, and in `else`
         if isinstance(value, int) and not isinstance(value, bool) and len(step.pipe.variables) > 1:
             last = step.pipe.commands[-1]
             written = isinstance(last.operands[0], Constant)  # else it may be a byte of a secret
@@ -159,17 +159,16 @@ class _Evaluator:
 
     # ---- values
 
-    def pipe(self, pipe: Pipe, dot: object, *, declare: bool = True) -> object:
+    def pipe(self, pipe: Pipe, dot: object) -> object:
         value: object = None
         for number, command in enumerate(pipe.commands):
             piped = () if number == 0 else (value,)
             value = self.command(command, dot, piped)
-        if declare:
-            for name in pipe.variables:
-                if pipe.assigns:
-                    self.assign(name, value)
-                else:
-                    self.variables.append((name, value))
+        for name in pipe.variables:
+            if pipe.assigns:
+                self.assign(name, value)
+            else:
+                self.variables.append((name, value))
         return value
 
     def command(self, command: Command, dot: object, piped: tuple[object, ...]) -> object:

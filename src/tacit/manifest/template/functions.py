@@ -38,8 +38,10 @@ def type_name(value: object) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Go's truth: not zero, not empty, not nil. A record is true."""
+    """Go's truth: not zero, not empty, not nil. A record is true, and so is a certificate, also one that is not there."""
     match value:
+        case Bytes(label="CERTIFICATE"):
+            return True
         case Bytes():
             return bool(value.data)
         case Entries():
