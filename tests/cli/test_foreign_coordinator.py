@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fakes.command_line import run_main
 from fakes.coordinator import FakeCoordinator
@@ -13,6 +15,7 @@ from tacit.pki import issue_self_signed
 
 WARNING = "Warning: skipping quote verification\n"
 MANIFEST = '{"Packages": {"p": {"Debug": true}}, "Marbles": {"m": {"Package": "p"}}}'
+HOSTILE = "Secret \x1b[2Jtaken\x9b1A.\u202e"
 
 
 @pytest.fixture(params=[False, True], ids=["v2", "v1"])
@@ -80,6 +83,29 @@ def test_what_it_calls_things_steers_no_terminal(words: str, path: str, data: ob
     assert done.code == 0, done.err
     assert shown in done.out
     assert not set("\x1b\x9b\u202e") & set(done.out)
+
+
+@pytest.mark.parametrize("verb", ["recover", "recover-with-signature"])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/api/v2/recover", {"remaining": 0, "message": HOSTILE}), ("/recover", {"StatusMessage": HOSTILE})],
+    ids=["v2", "v1"],
+)
+def test_what_it_says_of_a_recovery_steers_no_terminal(tmp_path: Path, verb: str, path: str, said: object) -> None:
+    holder = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "rec.key").write_bytes(holder.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "secret").write_bytes(bytes(32))
+    proof = ("--key", tmp_path / "rec.key") if verb == "recover" else ("--signature", tmp_path / "secret")
+    with FakeCoordinator(tee=None, marked=None, only_v1=path == "/recover") as foreign:
+        foreign.code = 1
+        foreign.answers["POST", path] = 200, json.dumps({"status": "success", "data": said}).encode()
+        done = run_main(verb, tmp_path / "secret", foreign.host, "-i", *proof)
+        foreign.answers["POST", path] = 500, json.dumps({"status": "error", "message": HOSTILE}).encode()
+        refused = run_main(verb, tmp_path / "secret", foreign.host, "-i", *proof)
+    assert (done.code, done.out) == (0, WARNING + r"Secret \x1b[2Jtaken\x9b1A.\u202e" + "\n"), done.err
+    assert (refused.code, refused.out) == (1, WARNING)
+    assert "error: Secret \ufffd[2Jtaken\ufffd1A.\ufffd\n" in refused.err
+    assert not set("\x1b\x9b\u202e") & set(refused.err)
 
 
 ZEROS = "00" * 32
