@@ -112,9 +112,18 @@ def test_an_id_is_36_characters_whatever_an_editor_put_around_it(around: str) ->
     assert parse_uuid(around.format(UUID)) == UUID
 
 
+@pytest.mark.parametrize(
+    "text", [UUID.upper(), f"{{{UUID}}}", f"urn:uuid:{UUID}", f"URN:UUID:{UUID.upper()}", UUID.replace("-", "")]
+)
+def test_an_id_in_another_of_its_forms_is_the_same_id(text: str) -> None:
+    assert parse_uuid(text + "\n") == UUID
+
+
 def test_anything_else_is_no_id() -> None:
     with pytest.raises(InputError, match=r"^failed to unmarshal UUID: invalid UUID length: 37$"):
         parse_uuid(UUID + "0")
+    with pytest.raises(InputError, match="invalid UUID format"):
+        parse_uuid(UUID.replace("-", "") + "----")
     with pytest.raises(InputError, match="invalid UUID format"):
         parse_uuid("z" * 36)
 

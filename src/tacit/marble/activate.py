@@ -31,6 +31,10 @@ DECRYPT_VARIABLE, MODEL_VARIABLE = "EDG_DECRYPT_MODEL", "TACIT_ENCRYPTED_MODEL"
 ENCRYPTED_MODEL = "/encrypted/saved_model.pb.encrypted"
 """Where the demo's encrypted model lies, unless something else is said."""
 _BLANKS = " \t\r\n\0\ufeff"  # what editors and Windows put around a line, and what a power cut leaves of a block
+_HEX = "[0-9a-fA-F]"
+_PLAIN_UUID = f"{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
+_UUID = re.compile(rf"{_PLAIN_UUID}|\{{{_PLAIN_UUID}\}}|(?i:urn:uuid:){_PLAIN_UUID}|{_HEX}{{32}}")
+_UUID_LENGTHS = {32, 36, 38, 45}
 
 # What a command that is attested on a simulated platform takes over from the host: who it is in the mesh, and how text
 # looks. Each is checked, because the C library opens files by the names in them.
@@ -129,18 +133,19 @@ def parse_settings(environ: Mapping[str, str], folder: Path) -> Settings:
 
 
 def parse_uuid(text: str) -> str:
-    """The marble's id: 36 characters, as MarbleRun keeps it. A line end or blanks that an editor put around it are passed over.
+    """The marble's id in its canonical form. It is kept in that form, in braces, as a URN or as 32 digits.
+
+    A line end or blanks that an editor put around it are passed over.
 
     Raises:
         InputError: anything else.
     """
     text = text.strip(_BLANKS)
-    if len(text) != 36:
+    if len(text) not in _UUID_LENGTHS:
         raise InputError(f"failed to unmarshal UUID: invalid UUID length: {len(text)}")
-    try:
-        return str(uuids.UUID(text))
-    except ValueError as exc:
-        raise InputError("failed to unmarshal UUID: invalid UUID format") from exc
+    if not _UUID.fullmatch(text):
+        raise InputError("failed to unmarshal UUID: invalid UUID format")
+    return str(uuids.UUID(text.lower()))
 
 
 def is_cut_uuid(text: str) -> bool:
