@@ -19,6 +19,12 @@ MARBLERUN_VERBS = CLUSTER_VERBS | {
 }
 """Verbs of MarbleRun's command line: scripts that call them expect 1 for wrong usage too."""
 
+_ASK_NOBODY = CLUSTER_VERBS | {
+    *("package-info", "version", "manifest signature"),
+    *("recover-with-signature encrypt-secret", "recover-with-signature sign-secret"),
+}
+"""Of these the ones that ask no coordinator: `-i` has nothing to skip."""
+
 _OURS = frozenset({"trust", "log", "predict"})  # and these ask a coordinator as well
 _NAMESPACE = "marblerun"
 _NAMESPACE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -137,8 +143,9 @@ def _listed(text: str) -> tuple[str, ...]:
 def arrange(words: Sequence[str]) -> list[str]:
     """The words of one command as our parser takes them, written as MarbleRun's takes them.
 
-    There these options may stand anywhere, `-i` before the verb too, a flag may be `--flag=true`, and a letter's value
-    may follow `=`. `help VERB` asks for help. The words of other verbs are left as they are.
+    There these options may stand anywhere, `-i` before the verb too and with verbs that ask nobody, a flag may be
+    `--flag=true`, and a letter's value may follow `=` or the letter. `help VERB` asks for help. The words of other verbs
+    are left as they are.
 
     Raises: UsageError.
     """
@@ -150,13 +157,17 @@ def arrange(words: Sequence[str]) -> list[str]:
     front: list[str] = []
     kept: list[str] = []
     insecure = False
+    ended: list[str] = []
     rest = iter(words)
     for word in rest:
         name, given, value = word.partition("=")
         if word == "--":
-            return [*front, *kept, *(["-i"] if insecure else []), word, *rest]
+            ended = [word, *rest]
+            break
         if name in _VALUED or name == "-n":
             front += [name, value if given else _value(name, rest)]
+        elif word.startswith("-n"):
+            front += ["-n", word[2:]]
         elif word == "--kube":
             front.append(word)
         elif name in ("-i", "--insecure") and (not given or value in ("true", "false")):
@@ -165,7 +176,10 @@ def arrange(words: Sequence[str]) -> list[str]:
             kept += [name, value]
         else:
             kept.append(word)
-    return [*front, *kept, *(["-i"] if insecure else [])]
+    told = [word for word in (*kept, *ended) if not word.startswith("-")]
+    if {verb, " ".join(told[:2])} & _ASK_NOBODY:
+        insecure = False
+    return [*front, *kept, *(["-i"] if insecure else []), *ended]
 
 
 def _value(name: str, rest: Iterator[str]) -> str:
