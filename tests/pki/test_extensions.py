@@ -142,3 +142,23 @@ def test_what_go_does_not_write_is_refused_in_its_words(issuer: KeyPair, wishes:
     with pytest.raises(PkiError) as refused:
         made(issuer, **wishes)
     assert str(refused.value) == words
+
+
+def test_a_subject_has_gos_order_and_its_kinds_of_text(issuer: KeyPair) -> None:
+    subject = (
+        *(("Country", "DE"), ("Organization", "A&B"), ("Organization", "*"), ("OrganizationalUnit", "o")),
+        *(("Locality", "l"), ("Province", "p"), ("StreetAddress", "s"), ("PostalCode", "1")),
+    )
+    name = made(issuer, subject=subject, common_name="*.x", serial_number="7").subject
+    assert name.public_bytes().hex() == (
+        "307b310b3009060355040613024445310a30080603550408130170310a3008060355040713016c310a300806035504091301"
+        "73310a3008060355041113013131163008060355040a0c012a300a060355040a0c03412642310a3008060355040b13016f31"
+        "0c300a06035504030c032a2e78310a30080603550405130137"
+    )
+
+
+def test_a_single_wildcard_name_becomes_the_common_name(issuer: KeyPair) -> None:
+    certificate = made(issuer, dns_names=("*.example.org",))
+    assert certificate.subject.rfc4514_string() == "CN=*.example.org"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["*.example.org"]

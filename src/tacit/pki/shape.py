@@ -37,17 +37,17 @@ LIFETIME = timedelta(microseconds=(2**63 - 1) // 1000)
 LOOPBACK: tuple[IpAddress, ...] = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 SERVER_AND_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
-# Characters of a PrintableString (X.680, 41.4). Go also takes `*` and `&`; both are rare in names.
-_PRINTABLE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?*&")
-# The order in which Go writes the attributes of a name.
+# Characters of a PrintableString (X.680, 41.4). Go writes any other as UTF-8, `*` and `&` among them.
+_PRINTABLE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
+# The order in which Go 1.26, MarbleRun's, writes the attributes of a name.
 _ORDER = (
     NameOID.COUNTRY_NAME,
-    NameOID.ORGANIZATION_NAME,
-    NameOID.ORGANIZATIONAL_UNIT_NAME,
-    NameOID.LOCALITY_NAME,
     NameOID.STATE_OR_PROVINCE_NAME,
+    NameOID.LOCALITY_NAME,
     NameOID.STREET_ADDRESS,
     NameOID.POSTAL_CODE,
+    NameOID.ORGANIZATION_NAME,
+    NameOID.ORGANIZATIONAL_UNIT_NAME,
     NameOID.COMMON_NAME,
     NameOID.SERIAL_NUMBER,
 )
