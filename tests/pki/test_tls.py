@@ -152,6 +152,16 @@ async def test_a_self_signed_certificate_is_seen_as_it_was_shown() -> None:
     assert seen == repr(USER.certificate_der)
 
 
+async def test_a_certificate_behind_ones_own_speaks_for_nobody(tmp_path: Path) -> None:
+    """A user's certificate stands in the manifest, for everybody to send: only the first one's key was proven."""
+    own = issue_self_signed([], common_name="mallory", now=NOW)
+    (tmp_path / "pem").write_bytes(own.certificate_pem + USER.certificate_pem + own.key_pem)
+    client = trusting()
+    client.load_cert_chain(tmp_path / "pem")
+    seen = await answer_with(server("request"), client, lambda w: peer_certificate(w.transport))
+    assert seen == repr(own.certificate_der)
+
+
 async def test_without_certificate_a_requesting_server_sees_none() -> None:
     assert await answer_with(server("request"), trusting(), lambda w: peer_certificate(w.transport)) == "None"
 
