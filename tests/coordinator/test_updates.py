@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fakes.core import Made, encode, make_coordinator, make_order
 from fakes.tee import NOW
+from tacit.coordinator.api.answers import update_answer
 from tacit.coordinator.sealed.changes import encode_snapshot
 from tacit.coordinator.secrets import NewValue
 from tacit.coordinator.state import Holdings
@@ -338,12 +340,22 @@ def test_a_pending_update_and_raised_versions_outlive_a_restart(tmp_path: Path) 
     store.close()
 
 
+def test_an_answer_tells_recovery_keys_that_go_from_ones_that_stay() -> None:
+    made = make_coordinator()
+    made.core.set_manifest(manifest(RecoveryKeys={"r": PEM}))
+    stays = update_answer(made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM})))
+    assert msgspec.json.encode(stays) == b'{"missingAcknowledgments":0,"missingUsers":null}'
+    goes = update_answer(made.core.updates.update("ann", manifest()))
+    assert msgspec.json.encode(goes) == b'{"missingAcknowledgments":0,"missingUsers":null,"recoverySecrets":{}}'
+
+
 def test_another_recovery_key_brings_another_sealing_key(tmp_path: Path) -> None:
     store = SealedFolder(tmp_path, None)
     made = make_coordinator(store=store)
     made.core.set_manifest(manifest())
     first = (tmp_path / KEY_NAME).read_bytes()
     outcome = made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM}))
+    assert outcome.recovery_secrets is not None
     key = RECOVERY.decrypt(outcome.recovery_secrets["r"], padding.OAEP(padding.MGF1(SHA256()), SHA256(), None))
     assert (tmp_path / KEY_NAME).read_bytes() == key != first
     assert not made.core.updates.update("ann", manifest(RecoveryKeys={"r": PEM})).recovery_secrets

@@ -1,6 +1,6 @@
 """What the coordinator's values are on the wire. Words are MarbleRun's."""
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from tacit.coordinator.core import Status
 from tacit.coordinator.secrets import Secret
@@ -25,7 +25,7 @@ def still_needed(count: int) -> str:
 
 def update_answer(outcome: Outcome) -> UpdateV2:
     """What became of an update."""
-    return UpdateV2(outcome.needed, list(outcome.missing) or None, dict(outcome.recovery_secrets) or UNSET)
+    return UpdateV2(outcome.needed, list(outcome.missing) or None, _given(outcome))
 
 
 def acknowledged_answer(outcome: Outcome) -> AcknowledgedV2:
@@ -35,7 +35,11 @@ def acknowledged_answer(outcome: Outcome) -> AcknowledgedV2:
         names = ", ".join(outcome.missing)
         message = f"{still_needed(outcome.needed)}.\nThe following users have not yet accepted: {names}"
     missing = list(outcome.missing) or None
-    return AcknowledgedV2(message, missing, outcome.needed, dict(outcome.recovery_secrets) or UNSET)
+    return AcknowledgedV2(message, missing, outcome.needed, _given(outcome))
+
+
+def _given(outcome: Outcome) -> dict[str, bytes] | UnsetType:
+    return UNSET if outcome.recovery_secrets is None else dict(outcome.recovery_secrets)
 
 
 def secret_entry(secret: Secret) -> SecretEntry:

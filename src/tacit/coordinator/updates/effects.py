@@ -7,7 +7,7 @@ Source: effects and words as recorded from MarbleRun v1.9.1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -36,11 +36,14 @@ NewIdentity = Callable[[Identity], Identity]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an update or an acknowledgment brought. `missing` names who may still acknowledge."""
+    """What an update or an acknowledgment brought. `missing` names who may still acknowledge.
+
+    `recovery_secrets` is None where those from before go on, and empty where there are no recovery keys any more.
+    """
 
     needed: int = 0
     missing: tuple[str, ...] = ()
-    recovery_secrets: Mapping[str, bytes] = field(default_factory=dict)
+    recovery_secrets: Mapping[str, bytes] | None = None
 
 
 def read_update(raw: bytes) -> tuple[Manifest, tuple[str, ...]]:

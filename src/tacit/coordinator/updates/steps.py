@@ -189,7 +189,9 @@ class Updates:
             random=self._tools.random,
         )
 
-    def _store_replacement(self, before: Manifest, after: Holdings, entry: Entry, fingerprint: str) -> dict[str, bytes]:
+    def _store_replacement(
+        self, before: Manifest, after: Holdings, entry: Entry, fingerprint: str
+    ) -> dict[str, bytes] | None:
         """Store what an update made; the recovery secrets, where the recovery keys are others now."""
         manifest = manifest_of(after)
         bound_to = SEALED_TO[manifest.config.seal_mode]
@@ -199,7 +201,7 @@ class Updates:
                 self._ledger.change(Replaced(after), *told)
             else:
                 self._ledger.rekey(after, *told, key=None, plan=b"", bound_to=bound_to)
-            return {}
+            return None
         key = self._tools.random(KEY_SIZE)
         shares, plan = share_key(key, manifest, random=self._tools.random)
         told = entry, manifest_updated(fingerprint=fingerprint, new_recovery=True)
