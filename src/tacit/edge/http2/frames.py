@@ -143,23 +143,20 @@ class FrameReader:
                 high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
                 length, body = high << 16 | low, position + HEADER_SIZE
                 self._check_size(kind, length)
-                if kind == DATA and not flags & PADDED and body + length <= size:  # nearly always
+                small = kind in self._limits
+                if body + length <= size and (small or (kind == DATA and not flags & PADDED)):  # nearly always
                     position, self.overhead = body + length, 0
-                    yield DATA, flags, stream & 0x7FFFFFFF, view[body:position], length
+                    whole = view[body:position]
+                    yield kind, flags, stream & 0x7FFFFFFF, bytes(whole) if small else whole, 0 if small else length
                     continue
-                if kind == DATA or kind > CONTINUATION:
-                    if flags & PADDED and kind == DATA and length and body == size:
-                        self._need = HEADER_SIZE + 1  # how much of it is padding has not come yet
-                        break
-                    self._kind, self._flags, self._stream = kind, flags, stream & 0x7FFFFFFF
-                    position = self._open(data, body, length)
-                else:
-                    if body + length > size:
-                        self._need = HEADER_SIZE + length
-                        break
-                    position = body + length
-                    yield kind, flags, stream & 0x7FFFFFFF, bytes(view[body:position]), 0
-                    continue
+                if small:
+                    self._need = HEADER_SIZE + length
+                    break
+                if flags & PADDED and kind == DATA and length and body == size:
+                    self._need = HEADER_SIZE + 1  # how much of it is padding has not come yet
+                    break
+                self._kind, self._flags, self._stream = kind, flags, stream & 0x7FFFFFFF
+                position = self._open(data, body, length)
             piece = view[position : min(size, position + self._body)]
             position = self._advance(len(piece), size, position)
             if self._kind == DATA or begun:
