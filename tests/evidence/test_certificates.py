@@ -5,8 +5,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fakes.ratls import NAMES, UNREADABLE_NAMES, certificate, new_key
 from fakes.tee import shared_platform
-from tacit.errors import CollateralError, PlatformError, UntrustedRootError
+from tacit.errors import CollateralError, EvidenceFormatError, PlatformError, UntrustedRootError
 from tacit.evidence.anchor.certificates import parse_chain
 from tacit.evidence.intel.evaluator import _check_revocation, _verify_chain
 from tacit.evidence.issue import program as issuing
@@ -58,3 +59,10 @@ def test_a_chain_is_the_tuple_of_its_certificates(platform: SimulatedPlatform) -
     assert hash(chain) == hash(tuple(platform.pck_chain)) == hash(chain)
     assert {chain: 1}[platform.pck_chain] == 1
     assert chain != parse_chain(pem + platform.root.public_bytes(Encoding.PEM))
+
+
+def test_t13_a_chain_with_names_that_the_library_does_not_read_is_refused() -> None:
+    der = certificate(new_key(), {NAMES: UNREADABLE_NAMES})
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    with pytest.raises(EvidenceFormatError, match="does not parse: x400Address/EDIPartyName"):
+        parse_chain(pem)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.ratls import OLDER, TAGGED, cbor, certificate, key_der, new_key, tagged
+from fakes.ratls import NAMES, OLDER, TAGGED, UNREADABLE_NAMES, cbor, certificate, key_der, new_key, tagged
 from fakes.tee import NOW, FakeTee
 from fakes.tee_kinds import td_quote
 from tacit.errors import (
@@ -218,6 +218,7 @@ def test_a_certificate_of_another_form_is_refused() -> None:
         certificate(rsa_key, {TAGGED: tagged(issue, rsa_key)}),
         certificate(new_key(ec.SECP521R1()), {TAGGED: b""}),
         certificate(KEY, {}),
+        certificate(KEY, {TAGGED: tagged(issue, KEY), NAMES: UNREADABLE_NAMES}),
         GOOD[:-1],
         GOOD + b"\0",
         b"\x30\x82\x00\x00",

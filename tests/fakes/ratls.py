@@ -56,6 +56,10 @@ def tagged(
     return cbor((60000, [issue(sha256(encoded).digest() + bytes(32)), encoded]))
 
 
+NAMES = "2.5.29.17"  # subjectAltName
+UNREADABLE_NAMES = bytes.fromhex("3006a504a1020c00")  # one, an ediPartyName, which the library does not know
+
+
 def certificate(
     key: CertificateIssuerPrivateKeyTypes,
     extensions: dict[str, bytes],

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fakes.ratls import NAMES, UNREADABLE_NAMES
 from tacit.errors import PkiError
 from tacit.pki import KeyPair, issue_intermediate, issue_leaf, issue_root, parse_csr
 from tacit.pki.csr import create_csr
@@ -161,6 +162,12 @@ def test_t13_a_request_of_an_unknown_version_is_refused() -> None:
     at = der.index(version)
     with pytest.raises(PkiError, match=r"^parsing CSR: asn1: .*not a valid CSR version"):
         parse_csr(der[:at] + b"\x02\x01\x10" + der[at + 3 :])
+
+
+def test_t13_a_request_for_names_that_the_library_does_not_read_is_refused() -> None:
+    unreadable = x509.UnrecognizedExtension(x509.ObjectIdentifier(NAMES), UNREADABLE_NAMES)
+    with pytest.raises(PkiError, match=r"^parsing CSR: asn1: .*EDIPartyName are not supported"):
+        parse_csr(request(unreadable))
 
 
 def test_t13_a_huge_request_is_refused_before_parsing() -> None:

@@ -27,7 +27,7 @@ Credentials = Callable[[], tuple[bytes, bytes]]
 
 CERTIFICATE_ERRORS = (
     *(ValueError, TypeError, OverflowError),
-    *(UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension),
+    *(UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
 """What the library raises for bytes that are no certificate or request, or one that it cannot use."""
 

@@ -16,7 +16,8 @@ SIMULATED_MARK = "SIMULATED"
 
 # What the certificate library raises on bytes that are no certificate; `Warning` because callers may have made it an error.
 FOREIGN_ERRORS = (
-    ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, Warning,
+    ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType, Warning,
 )  # fmt: skip
 
 _PEM_CHAIN = re.compile(
