@@ -11,9 +11,8 @@ from tacit.edge.listener import HttpRequest
 _LONGEST = 4096  # bytes of a head that is kept, for each connection
 _LARGEST = 64 << 10  # bytes of a request; a larger one never comes at once
 _END = b"\r\n\r\n"
-_APART = frozenset(
-    ("expect", "transfer-encoding", "upgrade")
-)  # headers by which more is exchanged than a head and a body
+# Headers by which more is exchanged than a head and a body.
+_APART = frozenset(("expect", "transfer-encoding", "upgrade"))
 
 
 class Repeats:
