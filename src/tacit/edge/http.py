@@ -16,7 +16,8 @@ _JSON: Mapping[str, str] = {"content-type": "application/json"}
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_HEADS = 32  # heads of answers that are remembered
+HEADS_KEPT = 32
+"""Heads of answers that are remembered: a server says the same again and again."""
 Fields = tuple[tuple[str, str], ...]
 """Headers, by name and value."""
 BODILESS = frozenset((204, 304))  # statuses whose answers have neither a body nor its length
@@ -78,7 +79,7 @@ def fields_of(status: int, headers: Fields, *, length: int, date: str) -> dict[s
     return fields
 
 
-@lru_cache(maxsize=_HEADS)
+@lru_cache(maxsize=HEADS_KEPT)
 def check_fields(headers: Fields) -> None:
     """A header is one line, whatever a handler put into it. Raises: ValueError."""
     for name, value in headers:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 import httptools
 
 from tacit.edge.calls.prompt import Handle, begin
-from tacit.edge.http import BODILESS, Fields, answer, fields_of, split_target
+from tacit.edge.http import BODILESS, HEADS_KEPT, Fields, answer, fields_of, split_target
 from tacit.edge.http1.repeats import Repeats
 from tacit.edge.listener import HttpRequest, HttpResponse, unsent_bytes
 from tacit.edge.pieces import Pieces
@@ -22,7 +22,6 @@ from tacit.edge.service import Peer, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SHORT = 64  # bytes of a header's name that is remembered
-_HEADS = 32  # heads of answers that are remembered
 _PARTING = 0.05  # seconds for what lies in the socket already
 
 
@@ -410,7 +409,7 @@ def _name(name: bytes) -> str:
 _known_name = lru_cache(maxsize=256)(_name)  # clients send the same few
 
 
-@lru_cache(maxsize=_HEADS)  # a server says the same again and again, but for the second
+@lru_cache(maxsize=HEADS_KEPT)  # the same for a second
 def _head(status: int, headers: Fields, length: int, date: str, persists: str) -> bytes:
     try:
         phrase = HTTPStatus(status).phrase

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger as Log
 
     from tacit.edge.listener import HttpHandler, HttpRefusal
+    from tacit.edge.service import Limits
     from tacit.evidence.claims import Issuer
     from tacit.pki.tls import ClientCertificates, ServerContext
     from tacit.serving.tfs.manage.metrics import Metrics
@@ -204,7 +205,7 @@ async def listen(server: Server) -> dict[str, Listener]:
                 port=max(0, rest_port),
                 tls=_tls(server, "h2", "http/1.1"),
                 max_body=flags.number("max_message_bytes"),
-                limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
+                limits=_limits(server),
                 refuse=doors.refuse,
             )
     if socket:
@@ -214,7 +215,7 @@ async def listen(server: Server) -> dict[str, Listener]:
             port=0,
             tls=_tls(server, "h2"),
             max_message=flags.number("max_message_bytes"),
-            limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
+            limits=_limits(server),
         )
     return listeners
 
@@ -234,7 +235,7 @@ async def _listen_for_both(
         grpc=methods,
         max_body=flags.number("max_message_bytes"),
         max_message=flags.number("max_message_bytes"),
-        limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
+        limits=_limits(server),
         refuse=refuse,
     )
 
@@ -249,6 +250,10 @@ def grpc_methods(server: Server) -> GrpcMethods:
     service = TfsService(server.plane, options, reload=server.reload, meter=server.metrics)
     health = server.health.handlers() if flags.switch("enable_grpc_healthcheck_service") else {}
     return {**service.handlers(), **health}
+
+
+def _limits(server: Server) -> "Limits":
+    return edge_limits(server.flags, open_to_all=not server.plane.callers.closed)
 
 
 def _rest_options(server: Server) -> RestOptions:
@@ -272,7 +277,7 @@ async def _listen_for_grpc(server: Server, methods: GrpcMethods, port: int) -> L
             port=port,
             tls=_tls(server, "h2"),
             max_message=limit,
-            limits=edge_limits(flags, open_to_all=not server.plane.callers.closed),
+            limits=_limits(server),
         )
     if server.plane.callers.ask_for_certificates and not (identity and identity.client_roots):
         raise UsageError(
