@@ -189,6 +189,11 @@ class Failed(grpc.RpcError):
             TlsError,
             "is not valid at this time; set the clock",
         ),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.1.2.3:1: tcp handshaker shutdown",
+            UnreachableError,
+            "a.b:1 does not answer within 10 s",
+        ),
         ("model 'ssl-scanner' is being loaded", RequestError, "model 'ssl-scanner' is being loaded"),
     ],
 )

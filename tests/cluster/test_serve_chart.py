@@ -1,13 +1,14 @@
 """The chart tacit-serve: what it makes of its values, and a model that is served from it on a real cluster."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,8 +204,14 @@ class Served:
         words = [verb, "tensorflow-demo", str(CHART), "--namespace", self.home.name, "--set-file", package]
         return helm(*words, *settings([*fixed, *values])).stdout
 
-    @contextmanager
+    @contextlib.contextmanager
     def client(self) -> Iterator[ServingClient]:
+        """A client of the Service, once that leads to a pod.
+
+        A pod that became ready is not reached at once: while a node changes its rules, a connection that begins there
+        is lost and stays so, however often its first packet is sent again. Another one is not.
+        """
+        assert until(lambda: leads_on(self.address, 8500))
         with through(Address(NAME, 8500), Address(self.address, 8500)):
             client = ServingClient(f"{NAME}:8500", roots_pem=self.roots)
         with client:
@@ -212,6 +219,13 @@ class Served:
 
     def ready(self) -> int:
         return int(found("deployment", "tf-server", "-n", self.home.name)["status"].get("readyReplicas", 0))
+
+
+def leads_on(host: str, port: int) -> bool:
+    """Whether a connection can be made."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
+        return True
+    return False
 
 
 def manifest_of(model: str, owner: str) -> dict[str, Any]:
