@@ -52,6 +52,7 @@ async def grpc():
     assert await client.is_server_live()
     assert await client.is_server_ready()
     assert await client.is_model_ready("m")
+    assert not await client.is_model_ready("nobody")
     for binary in (False, True):
         check(await client.infer(question(binary=binary)))
     await refused(lambda: client.infer(question("no")), "unknown model")

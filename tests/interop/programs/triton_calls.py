@@ -54,7 +54,8 @@ async def facts(client):
     assert await done(client.is_server_live())
     assert await done(client.is_server_ready())
     assert await done(client.is_model_ready("m"))
-    assert not await done(client.is_model_ready("m", "77")) if HTTP else True
+    assert not await done(client.is_model_ready("m", "77"))
+    assert not await done(client.is_model_ready("nobody"))
     plain = {} if HTTP else {"as_json": True}
     server = await done(client.get_server_metadata(**plain))
     assert server["name"] == "tacit" and "statistics" in server["extensions"], server

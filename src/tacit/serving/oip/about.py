@@ -67,7 +67,8 @@ def is_ready(plane: Plane, selector: Selector) -> bool:
     return True
 
 
-def _answers(plane: Plane, selector: Selector) -> bool:
+def answers(plane: Plane, selector: Selector) -> bool:
+    """As `is_ready`; what nobody knows does not answer."""
     try:
         return is_ready(plane, selector)
     except RequestError as exc:
@@ -229,7 +230,7 @@ def trace_settings(plane: Plane, selector: Selector | None, changes: Json) -> Js
     Raises:
         RequestError: for whoever wants to change that, and INVALID_ARGUMENT for a model that does not answer, as Triton.
     """
-    if selector is not None and not _answers(plane, selector):
+    if selector is not None and not answers(plane, selector):
         raise RequestError(Status.INVALID_ARGUMENT, f"Request for unknown model : {selector.model}")
     return _settings(_TRACE, changes, "requests are not traced here; /v2/models/NAME/stats counts them")
 

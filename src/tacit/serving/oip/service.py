@@ -94,9 +94,9 @@ class OipService:
         return wire.ServerReadyResponse(ready=self._plane.models.ready).SerializeToString()
 
     async def model_ready(self, message: bytes, call: GrpcCall) -> bytes:
-        """Whether one model answers."""
+        """Whether one model answers: one that nobody knows does not, as in Triton, whose clients wait for models so."""
         request = _read(wire.ModelRequest, message)
-        ready = about.is_ready(self._plane, select(request.name, request.version, _caller(call)))
+        ready = about.answers(self._plane, select(request.name, request.version, _caller(call)))
         return wire.ModelReadyResponse(ready=ready).SerializeToString()
 
     async def server_metadata(self, _message: bytes, _call: GrpcCall) -> bytes:
