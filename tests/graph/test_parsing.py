@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fakes.examples import DENSE, OF_EXAMPLES, examples, parse_example, saved, sums
-from fakes.graphs import node, placeholder
+from fakes.examples import DENSE, OF_EXAMPLES, examples, parse_example, saved, sums, text
+from fakes.graphs import constant, node, placeholder
 from tacit.errors import ModelFormatError
 from tacit.graph.declared import read_signatures
 from tacit.graph.parsing import take_out_parsing
@@ -61,8 +61,21 @@ def test_what_the_model_does_not_need_for_it_stays_byte_for_byte() -> None:
         [one for one in sums(second=True) if one.name != "given"],
         [one for one in sums(second=True) if one.name != "dense"],
         [one for one in sums(second=False) if one.name != "n"],
+        [text("dense", b"x", scalar=True), *(one for one in sums(second=True) if one.name != "dense")],
+        [constant("dense", np.arange(2)), *(one for one in sums(second=True) if one.name != "dense")],
+        [text("key_n", b"n", b"m"), *(one for one in sums(second=False) if one.name != "key_n")],
+        [constant("key_n", np.arange(1)), *(one for one in sums(second=False) if one.name != "key_n")],
     ],
-    ids=["no parsing", "no default", "no names", "an input that comes from elsewhere"],
+    ids=[
+        "no parsing",
+        "no default",
+        "no names",
+        "an input that comes from elsewhere",
+        "one name for two features",
+        "names that are numbers",
+        "two names for one feature",
+        "a name that is a number",
+    ],
 )
 def test_a_model_of_another_form_is_left_as_it_is(nodes: Sequence[tf.NodeDef]) -> None:
     content = saved(nodes, serving_default=DENSE, regress=OF_EXAMPLES)

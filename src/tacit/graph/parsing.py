@@ -177,11 +177,11 @@ def _dense_outputs(node: tf.NodeDef, nodes: Mapping[str, tf.NodeDef]) -> dict[st
     if node.op == "ParseExample":
         sparse = node.attr["Nsparse"].i
         begin = 2 + sparse
-        names = [bytes(_constant(node.input[begin + place], nodes).array[()]) for place in range(len(types))]
+        names = [_string(node.input[begin + place], nodes) for place in range(len(types))]
         begin += len(types)
     else:
         sparse = node.attr["num_sparse"].i
-        names = [bytes(name) for name in _constant(node.input[3], nodes).array]
+        names = _strings(node.input[3], nodes)
         begin = 5
     outputs = {}
     for place, (name, dtype, shape) in enumerate(zip(names, types, shapes, strict=True)):
@@ -189,6 +189,18 @@ def _dense_outputs(node: tf.NodeDef, nodes: Mapping[str, tf.NodeDef]) -> dict[st
         feature = Feature(int(dtype), shape, default if default.size else None)
         outputs[f"{node.name}:{3 * sparse + place}"] = (name.decode(), feature)
     return outputs
+
+
+def _string(reference: str, nodes: Mapping[str, tf.NodeDef]) -> bytes:
+    (only,) = _strings(reference, nodes)
+    return only
+
+
+def _strings(reference: str, nodes: Mapping[str, tf.NodeDef]) -> list[bytes]:
+    found = _constant(reference, nodes)
+    if found.dtype != DT_STRING:
+        raise ValueError(f"{reference} holds no strings")
+    return [bytes(text) for text in found.array.reshape(-1)]
 
 
 def _constant(reference: str, nodes: Mapping[str, tf.NodeDef]) -> Tensor:
