@@ -1,11 +1,12 @@
 """Feed each reader what nobody would send in good faith, and watch what comes of it.
 
-Usage: python fuzz/run.py [--seconds N] [TARGET...]       every target for N seconds (10); one line each
-       python fuzz/run.py --replay FILE TARGET            what one input does, with the traceback
-       python fuzz/run.py --minimise                      take into fuzz/corpus what was found and reaches new code
+Usage: python fuzz/run.py [--seconds N] [--seed N] [TARGET...]    every target for N seconds (10); one line each
+       python fuzz/run.py --replay FILE TARGET                    what one input does, with the traceback
+       python fuzz/run.py --minimise                              take into fuzz/corpus what was found and reaches new code
 
 A target is a module in fuzz/targets with `check(data)`, `REFUSALS` (the project's own errors that it may raise) and
 `LIMIT` (bytes). Anything else that comes out is a crash, and so are five seconds for one input, or a gigabyte of memory.
+Each run tries other inputs, unless it is given a seed: then what fails is the work of a change, and not of luck.
 What was found lies in .cache/fuzz/TARGET, a crash beside it; the exit code is 1 where there was one.
 Needs atheris (Linux on x86-64), which `make fuzz` installs.
 """
@@ -70,7 +71,7 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, errors="replace", check=False)
 
 
-def fuzz(name: str, seconds: int) -> bool:
+def fuzz(name: str, seconds: int, seed: int) -> bool:
     """Fuzz one target and say how it went; whether it held."""
     found, crashes = CACHE / name, CACHE / "crashes" / name
     for folder in (found, crashes):
@@ -78,6 +79,7 @@ def fuzz(name: str, seconds: int) -> bool:
     done = run(
         name,
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-timeout={STUCK}",
         f"-rss_limit_mb={LARGEST}",
         f"-artifact_prefix={crashes}/",
@@ -162,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=10, help="for each target (10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs (0: other ones each time)")
     parser.add_argument("--replay", type=Path, metavar="FILE")
     parser.add_argument("--minimise", action="store_true")
     chosen = parser.parse_args()
@@ -175,7 +178,7 @@ def main() -> int:
         sys.path[:0] = [str(HERE)]
         for name in targets:
             minimise(name)
-    elif not all([fuzz(name, chosen.seconds) for name in targets]):
+    elif not all([fuzz(name, chosen.seconds, chosen.seed) for name in targets]):
         return 1
     return 0
 

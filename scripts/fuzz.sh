@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzz every reader for SECONDS (10) each. The fuzzer comes from a lock of its own, into the tests' environment.
-# Usage: scripts/fuzz.sh [SECONDS] [TARGET...]
+# Usage: scripts/fuzz.sh [SECONDS] [--seed N] [TARGET...]
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
