@@ -192,7 +192,7 @@ class Failed(grpc.RpcError):
         (
             "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.1.2.3:1: tcp handshaker shutdown",
             UnreachableError,
-            "a.b:1 does not answer within 10 s",
+            "nobody answers at a.b:1; check the address",
         ),
         ("model 'ssl-scanner' is being loaded", RequestError, "model 'ssl-scanner' is being loaded"),
     ],

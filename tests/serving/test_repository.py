@@ -24,6 +24,7 @@ from tacit.errors import (
     Status,
     UsageError,
 )
+from tacit.serving import sources
 from tacit.serving.bundle import Bundle, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino
@@ -41,7 +42,7 @@ from tacit.serving.sources import (
     open_source,
     parse_rules,
 )
-from tacit.vault import open_capsule, seal_folder
+from tacit.vault import files, open_capsule, seal_folder
 from tacit.vault.files import encrypt_ctr
 from tacit.wire.tensor import Tensor
 
@@ -161,6 +162,42 @@ def test_a_version_that_fails_never_takes_a_good_one_down(tmp_path: Path, make_r
     (tmp_path / "2" / "model.onnx").write_bytes(models.onnx_model())
     repository.poll()
     assert states(repository) == {2: State.AVAILABLE, 1: State.END}
+
+
+@pytest.mark.parametrize("latest", [0, 1])
+def test_a_version_that_cannot_be_looked_through_keeps_no_other_from_being_served(
+    tmp_path: Path, make_repository: Any, monkeypatch: pytest.MonkeyPatch, latest: int
+) -> None:
+    monkeypatch.setattr(files, "MAX_FILES", 1)
+    for version in (1, 2):
+        put(tmp_path, version)
+    (tmp_path / "1" / "more").touch()
+    repository = make_repository(plain(tmp_path, policy=VersionPolicy(latest=latest)))
+    repository.poll()
+    assert states(repository) == {2: State.AVAILABLE} | ({} if latest else {1: State.END})
+    if not latest:
+        assert "holds more than 1 files" in repository.statuses("m")[1].message
+
+
+def test_what_is_loaded_is_looked_into_no_more(
+    tmp_path: Path, make_repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, 2)
+    repository = make_repository(plain(tmp_path))
+    repository.poll()
+    seen: list[Path] = []
+
+    def stamp(path: Path) -> tuple[()]:
+        seen.append(path)
+        return ()
+
+    monkeypatch.setattr(sources, "_stamp", stamp)
+    put(tmp_path, 1)
+    repository.poll()
+    assert seen == []
+    put(tmp_path, 3)
+    repository.poll()
+    assert seen == [tmp_path / "3"]
 
 
 def test_a_model_that_has_not_arrived_is_waited_for_and_that_is_said_once(

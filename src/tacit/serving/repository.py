@@ -31,7 +31,7 @@ from tacit.serving.batching.loaded import LoadedModel
 from tacit.serving.engines.interface import EngineLoader, EngineOptions
 from tacit.serving.loading.opening import Loading, Observer, Opener
 from tacit.serving.plane import Selector, State, VersionStatus
-from tacit.serving.sources import Access, Source, explain_none, list_sources
+from tacit.serving.sources import Access, Source, explain_none, list_sources, stamped
 
 _NONE_WANTED = "its version policy is `specific` and names no version"
 _PATIENCE = 1.0  # seconds that the end waits for a change under way, and for each model
@@ -411,7 +411,8 @@ class Repository:
 
     def _load_wanted(self, config: ModelConfig, wanted: Sequence[Source], *, again: bool = False) -> None:
         """Load what is due; `again` tries those that failed, whenever that was."""
-        due = [source for source in wanted if self._is_due(config.name, source, again=again)]
+        asked = [stamped(source) for source in wanted if not self._is_loaded(config.name, source.version)]
+        due = [source for source in asked if self._is_due(config.name, source, again=again)]
         for source in due:
             if source.version not in self._tables[config.name]:
                 self._publish(config.name, _Entry(VersionStatus(source.version, State.START), source.stamp))
@@ -419,13 +420,9 @@ class Repository:
             self._load_version(config, source)
 
     def _is_due(self, name: str, source: Source, *, again: bool) -> bool:
-        """Whether a version is to be loaded: it is new or changed, or failed some time ago and not too often."""
+        """Whether a version that is not loaded is to be: it is new or changed, or failed some time ago and not too often."""
         entry = self._tables[name].get(source.version)
-        if entry is None or entry.loaded is not None:
-            return entry is None
-        if again or entry.stamp != source.stamp:
-            return True
-        return self._may_try_again(entry)
+        return entry is None or again or entry.stamp != source.stamp or self._may_try_again(entry)
 
     def _may_try_again(self, entry: _Entry) -> bool:
         again = 0 < entry.tries <= self._loading.retries

@@ -11,6 +11,7 @@ owns the storage choose the weakest.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -51,15 +52,15 @@ class ModelRule:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One version in the storage. `stamp` differs whenever a file of it was changed.
+    """One version in the storage. `stamp`, once it is taken (`stamped`), differs whenever a file of it was changed.
 
     `twins` are the names that say the same number, and are passed over: 5 and 005.
     """
 
     version: int
     path: Path
-    stamp: tuple[tuple[str, int, int], ...]
     twins: tuple[str, ...] = ()
+    stamp: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def list_sources(base: Path, access: Access) -> list[Source]:
     suffixes = _SUFFIXES[access.format]
     try:
         if base.suffix in suffixes:
-            return [Source(_file_version(base, access), base, _stamp(base))] if base.is_file() else []
+            return [Source(_file_version(base, access), base)] if base.is_file() else []
         if base.is_file():
             expected = " or ".join(suffixes)
             raise FileInputError(f"{base} is a file and no {access.format} model; expected {expected}, or a folder")
@@ -125,7 +126,9 @@ def list_sources(base: Path, access: Access) -> list[Source]:
             return []
         found: dict[int, Source] = {}
         names: dict[int, list[str]] = {}
-        for child in sorted(base.iterdir()):
+        with os.scandir(base) as children:  # it knows of most what they are, and there may be thousands
+            listed = sorted(children, key=lambda child: child.name)
+        for child in listed:
             if source := _child(child, access.format, suffixes):
                 # Of several names of a number TensorFlow Serving takes the last: 5, and not 005.
                 twins = names.setdefault(source.version, [])
@@ -134,6 +137,18 @@ def list_sources(base: Path, access: Access) -> list[Source]:
     except OSError as exc:
         raise FileInputError(f"cannot list {exc.filename or base}: {exc.strerror}") from exc
     return sorted(found.values(), key=lambda source: source.version, reverse=True)
+
+
+def stamped(source: Source) -> Source:
+    """It with its stamp of now; with none where its files cannot be read, which opening them will tell.
+
+    Of the many versions that may lie in a storage few are loaded, and what is loaded needs no look: so this is no part
+    of listing them.
+    """
+    try:
+        return replace(source, stamp=_stamp(source.path))
+    except (OSError, TacitError):
+        return replace(source, stamp=())
 
 
 def explain_none(base: Path, access: Access) -> str:
@@ -184,15 +199,16 @@ def reopen_source(source: Source, access: Access) -> Bundle:
 # ---- listing
 
 
-def _child(child: Path, storage: Format, suffixes: Sequence[str]) -> Source | None:
-    if storage is not Format.PLAIN and child.suffix in suffixes and _is_number(child.stem):
-        return Source(int(child.stem), child, _stamp(child))
+def _child(child: os.DirEntry[str], storage: Format, suffixes: Sequence[str]) -> Source | None:
+    stem, dot, ending = child.name.rpartition(".")
+    if storage is not Format.PLAIN and dot + ending in suffixes and _is_number(stem):
+        return Source(int(stem), Path(child.path))
     if not _is_number(child.name) or not child.is_dir():
         return None
     if storage is Format.PLAIN:
-        return Source(int(child.name), child, _stamp(child))
-    files = [file for file in sorted(child.iterdir()) if _is_model(file, suffixes)]
-    return Source(int(child.name), files[0], _stamp(files[0])) if files else None
+        return Source(int(child.name), Path(child.path))
+    files = [file for file in sorted(Path(child.path).iterdir()) if _is_model(file, suffixes)]
+    return Source(int(child.name), files[0]) if files else None
 
 
 def _is_model(file: Path, suffixes: Sequence[str]) -> bool:

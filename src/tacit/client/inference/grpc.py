@@ -26,7 +26,7 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),  # how long one attempt to connect may take
 )
 _NOBODY = ("failed to connect", "dns", "resolution", "resolving", "socket closed")  # gRPC's words, in lower case
-_SILENT = ("tcp handshaker shutdown", "connect() timed out")  # its words for an attempt to connect that took too long
+_SILENT = "tcp handshaker shutdown"  # its words for an attempt to connect that took too long; no TLS was begun
 _NO_GRPC = "Received http2 header with status"  # gRPC's words for an answer of HTTP alone
 _UNREADABLE = "Exception deserializing response!"  # grpcio's words
 _Metadata = tuple[tuple[str, str], ...]
@@ -220,9 +220,7 @@ def _way_error(address: Address, details: str) -> TacitError | None:
             f"the certificate of {address} does not lead to the attested coordinator: it is another server, "
             "or the manifest was updated since; connect to the coordinator again"
         )
-    if any(sign in lower for sign in _SILENT):
-        return UnreachableError(f"{address} does not answer within {CONNECT_TIMEOUT:.0f} s; is it running there?")
-    if any(sign in lower for sign in ("handshake", "ssl_error", "tsi_", "alpn")):
+    if _SILENT not in lower and any(sign in lower for sign in ("handshake", "ssl_error", "tsi_", "alpn")):
         return TlsError(f"TLS with {address} failed; does that port speak TLS? ({details[:200]})")
     if any(sign in lower for sign in _NOBODY):
         return UnreachableError(
