@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -238,6 +239,39 @@ async def test_a_port_in_use_is_named(start: Start, mesh: Any, unused: Any) -> N
     port = unused().getsockname()[1]
     with pytest.raises(PortInUseError, match=rf"127\.0\.0\.1:{port}"):
         await start(mesh, port=port)
+
+
+async def test_the_last_server_on_a_unix_socket_is_reached_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    async def start(name: bytes) -> Listener:
+        async def tell(_message: bytes, _call: GrpcCall) -> bytes:
+            return name
+
+        return await serve_grpc({PATH: tell}, host=f"unix:{path}", port=0, tls=None, max_message=LIMIT)
+
+    async def reached() -> bytes:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{path}", options) as opened:
+            answer: bytes = await opened.unary_unary(PATH)(b"")
+            return answer
+
+    first = await start(b"first")
+    assert await reached() == b"first"
+    second = await start(b"second")
+    assert await reached() == b"second"
+    await first.close(0)
+    assert await reached() == b"second"
+    await second.close(0)
+    assert not path.exists()
+
+
+async def test_a_file_where_a_unix_socket_is_to_be_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("kept")
+    with pytest.raises(PortInUseError, match=r"/s: what lies there is no socket; choose another path"):
+        await serve_grpc(HANDLERS, host=f"unix:{path}", port=0, tls=None, max_message=LIMIT)
+    assert path.read_text() == "kept"
 
 
 @both

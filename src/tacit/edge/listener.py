@@ -1,6 +1,7 @@
 """What every edge shares: requests and answers as values, listeners, and how a port is taken."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -124,25 +125,33 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """A unix socket at `path`; one that a dead process left there is taken away first."""
+    """A unix socket at `path`, in the place of one that is there, as gRPC's servers do: the last to start is reached."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket():
-            try:
-                sock.connect(str(path))
-            except OSError:
-                path.unlink(missing_ok=True)  # nobody answers there
-            else:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink(missing_ok=True)
         sock.bind(str(path))
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as exc:
         sock.close()
         if exc.errno == errno.EADDRINUSE:
-            raise PortInUseError(f"cannot listen on {path}: another process answers there, or it is a file") from exc
+            raise PortInUseError(f"cannot listen on {path}: what lies there is no socket; choose another path") from exc
         raise InputError(f"cannot listen on {path}: {exc.strerror or exc}") from exc
     return sock
+
+
+class SocketFile:
+    """The file of a unix socket, as it is now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._made = path, path.lstat()
+
+    def remove(self) -> None:
+        """Take it away, unless a successor has put its own there."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._path.lstat(), self._made):
+                self._path.unlink()
 
 
 def bind_error(host: str, port: int, exc: OSError) -> ConnectError | InputError:

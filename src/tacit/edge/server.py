@@ -11,7 +11,18 @@ from tacit.edge.calls import Multiplexer
 from tacit.edge.http import text_answer
 from tacit.edge.http1 import Http1
 from tacit.edge.http2 import PREFACE
-from tacit.edge.listener import FAREWELL, LINGER, UNIX, GrpcMethods, HttpHandler, HttpRefusal, Listener, bind, until
+from tacit.edge.listener import (
+    FAREWELL,
+    LINGER,
+    UNIX,
+    GrpcMethods,
+    HttpHandler,
+    HttpRefusal,
+    Listener,
+    SocketFile,
+    bind,
+    until,
+)
 from tacit.edge.service import Budget, Limits, Peer, Service
 
 if TYPE_CHECKING:
@@ -168,7 +179,7 @@ class Port:
         self.patience = service.limits.request_time  # seconds until something that can be understood has come
         self._timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
-        self._socket: Path | None = None  # a unix socket's file, which Python leaves until 3.13
+        self._socket: SocketFile | None = None  # which Python leaves until 3.13
 
     async def open(self, host: str, port: int, tls: "ServerContext | None") -> None:
         """Listen. Raises: PortInUseError, InputError."""
@@ -179,7 +190,7 @@ class Port:
             self.patience = self.service.limits.handshake_time
         if host.startswith(UNIX):
             self._server = await self.loop.create_unix_server(connect, sock=sock)
-            self._socket = Path(host.removeprefix(UNIX))
+            self._socket = SocketFile(Path(host.removeprefix(UNIX)))
         else:
             self._server = await self.loop.create_server(connect, sock=sock)
             self.port = sock.getsockname()[1]
@@ -205,8 +216,8 @@ class Port:
         self.closing = True
         if self._server is not None:
             self._server.close()
-        if self._socket is not None:  # now, and not later: a successor may have put its own there
-            self._socket.unlink(missing_ok=True)
+        if self._socket is not None:
+            self._socket.remove()
         for connection in list(self.connections):
             connection.part()
         farewell = min(FAREWELL, grace)
