@@ -77,7 +77,7 @@ async def predict(channel: grpc.aio.Channel, body: bytes) -> np.ndarray:
                 response = PredictResponse.FromString(await call(body))
                 return parse_tensor(response.outputs["y"]).array
             except grpc.aio.AioRpcError as exc:
-                if exc.code() is not grpc.StatusCode.NOT_FOUND:
+                if "for the first time" not in (exc.details() or ""):
                     raise
                 await asyncio.sleep(0.05)  # still loading
 

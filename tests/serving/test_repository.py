@@ -179,6 +179,21 @@ def test_a_version_that_cannot_be_looked_through_keeps_no_other_from_being_serve
         assert "holds more than 1 files" in repository.statuses("m")[1].message
 
 
+def test_nothing_is_called_unknown_before_everything_was_looked_for(tmp_path: Path, make_repository: Any) -> None:
+    put(tmp_path, 1)
+    repository = make_repository(plain(tmp_path))
+    for asked in (Selector("m"), Selector("m", 2), Selector("other")):
+        with pytest.raises(RequestError, match="being loaded for the first time; ask again soon") as early:
+            repository.find(asked)
+        assert early.value.status is Status.UNAVAILABLE
+    repository.poll()
+    assert repository.find(Selector("m")).version == 1
+    for asked in (Selector("m", 2), Selector("other")):
+        with pytest.raises(RequestError, match="Servable not found") as late:
+            repository.find(asked)
+        assert late.value.status is Status.NOT_FOUND
+
+
 def test_what_is_loaded_is_looked_into_no_more(
     tmp_path: Path, make_repository: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

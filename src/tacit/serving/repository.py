@@ -103,15 +103,20 @@ class Repository:
         self._held: set[str] = set()  # models that a client unloaded
         self._told: dict[str, str] = {}  # the last trouble of each model, so that it is told once
         self._rests = False  # whether the storage is looked at once, or never
+        self._starts = True  # until everything was looked for once
 
     # -- what requests ask
 
     def find(self, selector: Selector) -> LoadedModel:
-        """The loaded version that is meant. Raises: RequestError NOT_FOUND, or INVALID_ARGUMENT for a label."""
+        """The loaded version that is meant.
+
+        Raises:
+            RequestError: NOT_FOUND, UNAVAILABLE as long as the first look lasts, or INVALID_ARGUMENT for a label.
+        """
         version = selector.version
         config = self._configs.get(selector.model)
         if config is None:
-            raise _not_found(selector.model, version)
+            raise self._lacks(selector.model, version)
         if selector.label is not None:
             version = config.labels.get(selector.label)
             if version is None:
@@ -122,11 +127,18 @@ class Repository:
                 if entry.loaded and (version is None or number > version):
                     version = number
             if version is None:
-                raise _not_found(selector.model, None)
+                raise self._lacks(selector.model, None)
         found = table.get(version)
         if found is None or found.loaded is None:
-            raise _not_found(selector.model, version)
+            raise self._lacks(selector.model, version)
         return found.loaded
+
+    def _lacks(self, model: str, version: int | None) -> RequestError:
+        """Why a version is not found. TensorFlow Serving opens its ports once its models are loaded; we say that we start."""
+        if self._starts:
+            return RequestError(Status.UNAVAILABLE, "the models are being loaded for the first time; ask again soon")
+        wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
+        return RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
 
     def statuses(self, model: str) -> Sequence[VersionStatus]:
         """All versions that are known, highest first."""
@@ -227,7 +239,7 @@ class Repository:
                     self._publish(name, entry)
             finally:
                 self._hidden = None
-            self._configs = wanted
+            self._configs, self._starts = wanted, False
             self._held -= {config.name for config in changed}
             for config in changed:
                 self._unload_others(config, chosen[config.name])
@@ -318,6 +330,7 @@ class Repository:
         """
         announced = False
         look, self._rests = interval >= 0, interval <= 0
+        self._starts = self._starts and look
         rest = interval if interval > 0 else min(max(self._loading.pause, _SHORTEST_REST), _LONGEST_REST)
         while True:
             if look:
@@ -354,6 +367,7 @@ class Repository:
             with self._busy:
                 if config.name in self._configs and config.name not in self._held:
                     self._poll_model(self._configs[config.name])
+        self._starts = False
 
     def _poll_model(self, config: ModelConfig) -> None:
         try:
@@ -495,11 +509,6 @@ class Repository:
 def _trouble(what: str, why: str) -> str:
     """As TensorFlow Serving writes it."""
     return f"{{{{name: {what}}} due to error: {why}}}"
-
-
-def _not_found(model: str, version: int | None) -> RequestError:
-    wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
-    return RequestError(Status.NOT_FOUND, f"Servable not found for request: {wanted}")
 
 
 def _describe(exc: Exception) -> str:
