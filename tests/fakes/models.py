@@ -26,6 +26,18 @@ def onnx_model(weights: NDArray[np.float32] = WEIGHTS) -> bytes:
     return _serialize(graph)
 
 
+def any_rank() -> bytes:
+    """`y = x @ weights`, where nothing is said of the shape of `x`."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "any_rank",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor("w", TensorProto.FLOAT, list(WEIGHTS.shape), WEIGHTS.tobytes(), raw=True)],
+    )
+    return _serialize(graph)
+
+
 def half_plus_two() -> bytes:
     """`y = 0.5 * x + 2` for any number of dimensions."""
     graph = helper.make_graph(

@@ -18,7 +18,8 @@ from tacit.programs.model_server.server import engine_options
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import EngineOptions
 from tacit.serving.engines.onnxruntime import load_onnxruntime
-from tacit.serving.engines.openvino import OpenVinoEngine, _properties, load_openvino, open_core
+from tacit.serving.engines.openvino import OpenVinoEngine, load_openvino, open_core
+from tacit.serving.engines.openvino.reading import _properties
 from tacit.serving.engines.tensorflow import load_tensorflow
 from tacit.serving.loading.isolation import Workers
 from tacit.serving.loading.opening import Loading

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 OUTSIDE = Path(__file__).parent / "outside"
-NAMES = ("half_plus_two", "half_plus_three", "module", "keras", "bad")
+NAMES = ("half_plus_two", "half_plus_three", "module", "keras", "signatures", "bad")
 CASES = 19
 
 

@@ -45,7 +45,8 @@ PUBLIC = {
     "manifest/yaml_text.py: key.tag == _PLAIN": "a type of YAML",
     "manifest/yaml_text.py: node.tag == _PLAIN": "a type of YAML",
     "manifest/yaml_text.py: node.tag == f'{_STANDARD}binary'": "a type of YAML",
-    "serving/engines/openvino.py: key == SERVING_DEFAULT": "the name of a signature",
+    "serving/engines/openvino/ports.py: key == SERVING_DEFAULT": "the name of a signature",
+    "serving/engines/openvino/reading.py: key == SERVING_DEFAULT": "the name of a signature",
     "serving/loading/warmup.py: key != SERVING_DEFAULT": "the name of a signature",
 }
 

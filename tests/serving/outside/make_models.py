@@ -58,6 +58,34 @@ def module(folder: Path) -> None:
     tf.saved_model.save(made, str(folder), signatures={"serving_default": made.both, "one": made.one})
 
 
+def signatures(folder: Path) -> None:
+    """Signatures with inputs of their own: `w x + 1` twice, `x + 1`, `w x` of any rank, and one of strings."""
+
+    class Several(tf.Module):
+        def __init__(self) -> None:
+            self.w = tf.Variable(2.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+        def line(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": self.w * x + 1}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def one(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x + 1}
+
+        @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+        def free(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": self.w * x}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+        def words(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": tf.strings.length(x)}
+
+    made = Several()
+    named = {"serving_default": made.line, "again": made.line, "one": made.one, "free": made.free, "words": made.words}
+    tf.saved_model.save(made, str(folder), signatures=named)
+
+
 def keras(folder: Path) -> None:
     """One dense layer of ones."""
     layers = tf.keras.Sequential([tf.keras.Input((1,), name="x"), tf.keras.layers.Dense(1, kernel_initializer="ones")])
@@ -67,6 +95,7 @@ def keras(folder: Path) -> None:
 def main(base: Path) -> None:
     module(base / "module" / "1")
     keras(base / "keras" / "1")
+    signatures(base / "signatures" / "1")
     v1.disable_eager_execution()
     half_plus(base / "half_plus_two" / "00000123", 2.0)
     half_plus(base / "half_plus_three" / "00000123", 3.0)

@@ -5,6 +5,7 @@ For the engine such a signature has the inputs of the default one; for whoever a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tacit.errors import RequestError, Status
 from tacit.graph.parsing import ExampleInput
@@ -28,6 +29,11 @@ class ChangedBundle:
     def names(self) -> Sequence[str]:
         """Relative names."""
         return self.bundle.names
+
+    @property
+    def others(self) -> Path | None:
+        """The folder where the other files lie, if they lie in one."""
+        return self.bundle.others if isinstance(self.bundle, ChangedBundle) else self.bundle.place
 
     def read(self, name: str) -> bytes | bytearray | memoryview:
         """One file's content."""

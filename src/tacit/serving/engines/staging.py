@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tacit.serving.bundle import Bundle, check_name
+from tacit.serving.engines.examples import ChangedBundle
 from tacit.vault import require_tmpfs
 
 WORKERS = "tacit-worker-"  # then the number of the process that it belongs to, and a word of chance
@@ -23,6 +24,8 @@ _OWNED = re.compile(rf"(?:{WORKERS}|{_MODELS})(\d+)-.+")
 @contextmanager
 def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
     """A folder (mode 0700) with the bundle's files, on `tmpfs`; removed on leaving, whatever happened.
+
+    What lies in a folder in the clear is linked to, and not copied.
 
     Raises:
         PlaintextError: `tmpfs` is not memory; nothing was written.
@@ -37,6 +40,9 @@ def staged(bundle: Bundle, tmpfs: Path) -> Iterator[Path]:
         for name in bundle.names:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if isinstance(bundle, ChangedBundle) and bundle.others and name != bundle.name:
+                target.symlink_to(bundle.others.absolute() / name)
+                continue
             # O_EXCL and O_NOFOLLOW: the folder is ours alone, and stays so.
             descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w+b") as file:
