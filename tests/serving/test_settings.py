@@ -478,7 +478,7 @@ ORIGINAL = (
     "use_alts_credentials saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup "
     "num_request_iterations_for_warmup monitoring_config_file enable_signature_method_name_check "
     "enable_profiler enable_grpc_healthcheck_service enable_serialization_as_tensor_content "
-    "per_process_gpu_memory_fraction prefer_tflite_model num_tflite_pools num_tflite_interpreters_per_pool "
+    "per_process_gpu_memory_fraction prefer_tflite_model use_tflite_model num_tflite_pools num_tflite_interpreters_per_pool "
     "remove_unused_fields_from_bundle_metagraph xla_cpu_compilation_enabled xla_gpu_compilation_enabled "
     "mixed_precision thread_pool_factory_config_file skip_initialize_tpu version "
 )

@@ -126,6 +126,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "enable_profiler": _accepted(True),
     "per_process_gpu_memory_fraction": _accepted(0.0),
     "prefer_tflite_model": _accepted(False),
+    "use_tflite_model": _accepted(False),  # its name before TensorFlow Serving 2.5
     "num_tflite_pools": _accepted(0),
     "num_tflite_interpreters_per_pool": _accepted(1),
     "remove_unused_fields_from_bundle_metagraph": _accepted(True),
