@@ -10,7 +10,8 @@ import pytest
 
 from fakes import models
 from tacit.errors import RequestError, Status
-from tacit.serving.bundle import FolderBundle, MemoryBundle
+from tacit.graph.declared import read_signatures
+from tacit.serving.bundle import Bundle, FolderBundle, Layout, MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
 from tacit.serving.engines.openvino import load_openvino, ranks, reading
 from tacit.vault.files import list_plain_files
@@ -77,8 +78,25 @@ def test_where_it_cannot_be_taken_apart_the_default_signature_is_served(tmp_path
     files = FolderBundle(*list_plain_files(SAVED))
     on_disk = Path(__file__).parent  # no memory, so nothing may be put there
     engine = load_openvino(files, EngineOptions(threads=1, staging=on_disk))
-    assert set(engine.signatures) == {"serving_default"}
-    assert ask(engine, "serving_default", COLUMN) == [[3.0], [9.0]]
+    assert set(engine.signatures) == {"serving_default", "again"}  # which is the same
+    assert ask(engine, "serving_default", COLUMN) == ask(engine, "again", COLUMN) == [[3.0], [9.0]]
+
+
+def test_a_signature_that_openvino_cannot_read_keeps_no_other_from_being_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = reading._read
+
+    def lacking(core: Any, bundle: Bundle, layout: Layout, options: EngineOptions) -> Any:
+        if "free_x:0" in read_signatures(bundle.read(layout.entry))["serving_default"].inputs:
+            raise RuntimeError("there is no such operation")
+        return read(core, bundle, layout, options)
+
+    monkeypatch.setattr(reading, "_read", lacking)
+    engine = load_openvino(bundle(), EngineOptions(threads=1))
+    assert set(engine.signatures) == {"serving_default", "again", "one"}
+    assert ask(engine, "again", COLUMN) == [[3.0], [9.0]]
+    assert ask(engine, "one", [1, 4]) == [2.0, 5.0]
 
 
 def test_an_input_of_any_number_of_dimensions_is_answered_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

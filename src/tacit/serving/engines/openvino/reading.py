@@ -8,7 +8,7 @@ bits with a sign, which is enough for indices and token numbers; an input that d
 plugin would go on with its lower half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tacit.serving.engines.openvino.shapes import make_check
 from tacit.serving.engines.processors import usable_processors
 from tacit.serving.engines.staging import staged
 
+_LEFT_OUT = (RuntimeError, ModelFormatError, PlaintextError, OSError)  # of a signature beside the default one
 _MAX_SAMPLES = 64  # recorded requests that int8 learns from; more tell little more
 _CAPABILITIES: Mapping[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
@@ -74,9 +75,9 @@ def _load(
 def _load_apart(
     core: Any, bundle: Bundle, layout: Layout, options: EngineOptions, declared: Mapping[str, Signature]
 ) -> Engine | None:
-    """A SavedModel whose signatures have inputs of their own: one graph, and what each of them needs compiled by itself.
+    """A SavedModel whose signatures have inputs of their own; None where they share them.
 
-    None where all signatures share their inputs, or where the model is not read in this way.
+    Raises: RuntimeError, ModelFormatError.
     """
     if len(group_by_inputs(declared)) < 2 or options.precision == "int8":
         return None
@@ -84,19 +85,34 @@ def _load_apart(
     twins = find_twins(content, dict(sorted(declared.items(), key=lambda item: item[0] != SERVING_DEFAULT)))
     single = {name: signature for name, signature in declared.items() if name not in twins}
     groups = group_by_inputs(single)
-    if len(groups) < 2:
-        return EngineOfParts([_load(core, bundle, layout, options, single)], declared, twins)
-    merged = merge_signatures(content, {name: one for group in groups for name, one in group.items()})
+
+    def read(some: Sequence[Mapping[str, Signature]]) -> Any:
+        merged = merge_signatures(content, {name: one for group in some for name, one in group.items()})
+        return _read(core, ChangedBundle(bundle, layout.entry, merged), layout, options)
+
+    engines = _compile_groups(core, options, groups, read) if len(groups) > 1 else ()
+    return EngineOfParts(engines or [_load(core, bundle, layout, options, single)], declared, twins)
+
+
+def _compile_groups(
+    core: Any,
+    options: EngineOptions,
+    groups: Sequence[Mapping[str, Signature]],
+    read: Callable[[Sequence[Mapping[str, Signature]]], Any],
+) -> Sequence[Engine]:
+    """An engine for each group of signatures that OpenVINO can run; none where it cannot run the first in this way."""
+    whole = None
+    with suppress(*_LEFT_OUT):  # where one of them has what OpenVINO lacks, each is read by itself
+        whole = read(groups)
     engines: list[Engine] = []
-    try:
-        model = _read(core, ChangedBundle(bundle, layout.entry, merged), layout, options)
-        engines.append(_compile(core, take_out(import_library(), model, groups[0]), options, groups[0]))
-    except (RuntimeError, ModelFormatError, PlaintextError, OSError):
-        return None
-    for group in groups[1:]:
-        with suppress(RuntimeError, ModelFormatError):  # it is left out
+    for group in groups:
+        try:
+            model = read([group]) if whole is None else whole
             engines.append(_compile(core, take_out(import_library(), model, group), options, group))
-    return EngineOfParts(engines, declared, twins)
+        except _LEFT_OUT:
+            if not engines:
+                break
+    return engines
 
 
 def _compile(core: Any, model: Any, options: EngineOptions, declared: Mapping[str, Signature]) -> Engine:
