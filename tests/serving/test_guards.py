@@ -106,6 +106,41 @@ def test_t58_a_place_beyond_the_end_is_the_end() -> None:
     assert ask(rows, d=table, x=np.array([[3], [4], [-5]], np.int64)).tolist() == table[[3, 3, 0]].tolist()
 
 
+def test_t58_a_place_beyond_the_end_is_the_end_within_a_branch_and_a_loop_too() -> None:
+    def inner(name: str) -> Any:
+        taken = helper.make_node("GatherND", ["w", "x"], [name])
+        return helper.make_graph([taken], name, [], [helper.make_tensor_value_info(name, FLOAT, None)])
+
+    branch = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["which"], to=TensorProto.BOOL),
+        helper.make_node("If", ["which"], ["y"], then_branch=inner("yes"), else_branch=inner("no")),
+    ]
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for places in ([[1, 2], [10**6, 2]], [[-(10**6), 10**6], [0, 0]]):
+        made = engine(branch, {"x": (INT, ["n", 2])}, {"w": table})
+        found = np.clip(np.array(places), [-4, -3], [3, 2])
+        assert ask(made, x=np.array(places, np.int64)).tolist() == [table[tuple(place)] for place in found]
+
+
+def test_t58_a_product_within_a_loop_is_of_sizes_that_fit() -> None:
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["one"]), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [helper.make_tensor_value_info("turn", INT, []), helper.make_tensor_value_info("go", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("one", FLOAT, None)],
+    )
+    times = helper.make_node("Constant", [], ["times"], value_int=2)
+    made = engine(
+        [times, helper.make_node("Loop", ["times", ""], ["y"], body=body)],
+        {"x": (FLOAT, ["n", "k"])},
+        {"w": ones(LONG, 3)},
+    )
+    assert ask(made, x=ones(2, LONG)).shape == (2, 2, 3)
+    with pytest.raises(RequestError, match="the model does not take these shapes"):
+        ask(made, x=ones(2, 4))
+
+
 def test_a_table_of_weights_answers_places_beyond_it_with_zeros() -> None:
     made = engine([helper.make_node("Gather", ["w", "x"], ["y"])], {"x": (INT, ["n"])}, {"w": ones(4, 3)})
     found = ask(made, x=np.array([3, 4, 10**9, -4, -5], np.int64))

@@ -5,6 +5,7 @@ an index says. Sizes that a model leaves free, and indices, are the client's. Ot
 indices that do not fit, and refuse them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,24 @@ import numpy as np
 
 def add_guards(library: Any, model: Any) -> None:
     """Make the model refuse products of sizes that do not fit, and keep indices within what they index."""
-    found = [(one.get_type_name(), one) for one in model.get_ordered_ops()]
-    for kind, node in found:
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
         if kind == "MatMul":
             _guard_product(library.opset13, node)
         elif kind == "GatherND":
             _guard_indices(library.opset13, node)
+        else:
+            for body in _bodies(node):
+                add_guards(library, body)
     model.validate_nodes_and_infer_types()
+
+
+def _bodies(node: Any) -> Sequence[Any]:
+    """The graphs within a branch or a loop."""
+    if hasattr(node, "get_then_body"):
+        return node.get_then_body(), node.get_else_body()
+    inner = getattr(node, "get_function", None) or getattr(node, "get_body", None)
+    return (inner(),) if inner else ()
 
 
 def _guard_product(ops: Any, node: Any) -> None:
