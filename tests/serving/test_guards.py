@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from fakes import models
-from tacit.errors import RequestError, Status
+from tacit.errors import ModelFormatError, RequestError, Status
 from tacit.serving.bundle import MemoryBundle
 from tacit.serving.engines.interface import Engine, EngineOptions
-from tacit.serving.engines.openvino import load_openvino
+from tacit.serving.engines.openvino import load_openvino, reading
 from tacit.wire.tensor import Tensor
 
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
@@ -60,8 +60,20 @@ TURNED = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1, transB=1)
         ([helper.make_node("MatMul", ["w", "x"], ["y"])], ["k", "n"], (3, LONG), (LONG, 2), (4, 2)),
         ([TURNED], ["k", "n"], (3, LONG), (LONG, 2), (4, 2)),
         (FLAT, ["n", 1, "h", "w"], (LONG, 3), (2, 1, 64, 64), (2, 1, 2, 2)),
+        (FLAT, ["n", 1, "h", "w"], (LONG, 3), (2, 1, 64, 64), (4, 1, 32, 32)),  # as many numbers as two good rows
+        ([PRODUCT], ["n", "k"], (LONG, 3), (2, LONG), (LONG, 4)),
     ],
-    ids=["product", "of three", "weights of three", "vector", "from the left", "turned", "picture"],
+    ids=[
+        "product",
+        "of three",
+        "weights of three",
+        "vector",
+        "from the left",
+        "turned",
+        "picture",
+        "picture that divides",
+        "product that divides",
+    ],
 )
 def test_t58_a_product_of_sizes_that_do_not_fit_is_refused(
     nodes: Sequence[Any], free: Sequence[Any], weights: Any, good: Any, bad: Any, threads: int | None
@@ -139,6 +151,114 @@ def test_t58_a_product_within_a_loop_is_of_sizes_that_fit() -> None:
     assert ask(made, x=ones(2, LONG)).shape == (2, 2, 3)
     with pytest.raises(RequestError, match="the model does not take these shapes"):
         ask(made, x=ones(2, 4))
+
+
+PICKED = [helper.make_node("Compress", ["v", "m"], ["w"], axis=0), helper.make_node("MatMul", ["x", "w"], ["y"])]
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_t58_after_a_run_that_broke_off_in_the_middle_good_requests_are_answered_right(threads: int | None) -> None:
+    inputs = {"x": (FLOAT, ["n", "k"]), "m": (TensorProto.BOOL, ["l"]), "v": (FLOAT, ["l", "b"])}
+    made = engine(PICKED, inputs, {}, threads)
+
+    def summed(size: int, picked: int) -> Any:
+        given = {
+            "x": Tensor(1, ones(1, size)),
+            "m": Tensor(10, np.arange(LONG) < picked),
+            "v": Tensor(1, ones(LONG, 1)),
+        }
+        return made.infer("serving_default", given, ("y",))["y"].array.tolist()
+
+    for _ in range(2):  # what was begun anew is begun anew again
+        for size in (4, LONG, 4):
+            assert summed(size, size) == [[size]]
+        for size, picked in ((LONG, 4), (4, LONG)):
+            with pytest.raises(RequestError, match="the model does not take these shapes"):
+                summed(size, picked)
+            assert summed(4, 4) == [[4.0]]
+            assert summed(LONG, LONG) == [[LONG]]
+
+
+def test_t58_a_refused_number_leaves_no_shape_unchecked() -> None:
+    nodes = [helper.make_node("Cast", ["v"], ["w"], to=FLOAT), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    made = engine(nodes, {"x": (FLOAT, ["n", "k"]), "v": (INT, ["l", "m"])}, {}, 1)
+    assert ask(made, x=ones(1, 4), v=np.ones((4, 1), np.int64)).tolist() == [[4.0]]
+    with pytest.raises(RequestError, match="computes integers in 32 bits"):
+        ask(made, x=ones(1, LONG), v=np.full((LONG, 1), 2**40))
+    with pytest.raises(RequestError, match="the model does not take these shapes"):
+        ask(made, x=ones(1, LONG), v=np.ones((4, 1), np.int64))
+    assert ask(made, x=ones(1, 4), v=np.ones((4, 1), np.int64)).tolist() == [[4.0]]
+
+
+def test_a_model_that_cannot_be_begun_anew_says_so_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {"x": (FLOAT, ["n", "k"]), "m": (TensorProto.BOOL, ["l"]), "v": (FLOAT, ["l", "b"])}
+    made = engine(PICKED, inputs, {}, 1)
+    good = {"x": Tensor(1, ones(1, 2)), "m": Tensor(10, np.arange(3) < 2), "v": Tensor(1, ones(3, 1))}
+    assert made.infer("serving_default", good, ("y",))["y"].array.tolist() == [[2.0]]
+
+    def fail(*_: object) -> Any:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading._Renewal, "__call__", fail)
+        for given in (good | {"m": Tensor(10, np.arange(3) < 1)}, good):
+            with pytest.raises(RequestError, match="the model has to be loaded again: no memory") as refused:
+                made.infer("serving_default", given, ("y",))
+            assert refused.value.status is Status.INTERNAL
+    assert made.infer("serving_default", good, ("y",))["y"].array.tolist() == [[2.0]]
+
+
+def test_t58_a_place_before_the_beginning_is_the_beginning() -> None:
+    node = helper.make_node("ScatterElements", ["d", "x", "u"], ["y"], axis=0)
+    made = engine([node], {"d": (FLOAT, ["a"]), "x": (INT, ["n"]), "u": (FLOAT, ["n"])}, {})
+    for place, changed in ((2, 2), (-1, 3), (-4, 0), (-5, 0), (-(10**7), 0)):
+        found = ask(made, d=np.zeros(4, np.float32), x=np.array([place], np.int64), u=ones(1))
+        assert found.tolist() == [float(number == changed) for number in range(4)]
+    with pytest.raises(RequestError):
+        ask(made, d=np.zeros(4, np.float32), x=np.array([4], np.int64), u=ones(1))
+
+
+def test_t44_a_loop_of_less_than_no_turns_ends() -> None:
+    add = helper.make_node("Add", ["value", "w"], ["next"])
+    body = helper.make_graph(
+        [add, helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", INT, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", FLOAT, [1])],
+    )
+    start = helper.make_node("Identity", ["x"], ["start"])
+    made = engine(
+        [start, helper.make_node("Loop", ["t", "", "start"], ["y"], body=body)],
+        {"x": (FLOAT, [1]), "t": (INT, [])},
+        {"w": ones(1)},
+    )
+    for turns, sum_of in ((3, 4.0), (0, 1.0), (-1, 1.0)):
+        assert ask(made, x=ones(1), t=np.array(turns, np.int64)).tolist() == [sum_of]
+
+
+def test_t44_what_cannot_be_made_safe_is_not_loaded() -> None:
+    split = helper.make_node("Split", ["x", "k"], ["y", "z"], axis=0)
+    with pytest.raises(ModelFormatError, match=r"VariadicSplit \(\S+\) by numbers that a request brings is not safe"):
+        engine([split], {"x": (FLOAT, ["a"]), "k": (INT, [2])}, {})
+    count = [helper.make_node("Range", ["a", "a", "x"], ["r"]), helper.make_node("Cast", ["r"], ["y"], to=FLOAT)]
+    with pytest.raises(ModelFormatError, match=r"Range \(\S+\) by numbers that a request brings is not safe"):
+        engine(count, {"a": (INT, []), "x": (INT, [])}, {})
+
+
+def test_lengths_that_come_from_a_size_alone_are_served() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("Constant", [], ["two"], value_ints=[2]),
+        helper.make_node("Div", ["size", "two"], ["half"]),
+        helper.make_node("Concat", ["half", "half"], ["lengths"], axis=0),
+        helper.make_node("Split", ["x", "lengths"], ["y", "z"], axis=0),
+    ]
+    made = engine(nodes, {"x": (FLOAT, ["a"])}, {})
+    assert ask(made, x=np.arange(6, dtype=np.float32)).tolist() == [0.0, 1.0, 2.0]
 
 
 def test_a_table_of_weights_answers_places_beyond_it_with_zeros() -> None:

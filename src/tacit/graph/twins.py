@@ -30,7 +30,10 @@ def find_twins(saved_model: bytes | bytearray | memoryview, signatures: Mapping[
     """The signatures that are the same as one before them, by that one's name. Raises: ModelFormatError."""
     calls: dict[str, _Call] = {}
     functions: dict[str, Any] = {}
-    for graph in _parts(memoryview(saved_model), _META_GRAPHS):
+    graphs = list(_parts(memoryview(saved_model), _META_GRAPHS))
+    if len(graphs) != 1:  # one for training beside it may have other functions under the same names
+        return {}
+    for graph in graphs:
         for definition in _parts(graph, _GRAPH):
             calls |= {
                 _text(node, _NAME): _call(node) for node in _parts(definition, _NODE) if _text(node, _OP) in _CALLS

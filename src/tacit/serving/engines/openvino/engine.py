@@ -1,6 +1,6 @@
 """A compiled model that answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,20 @@ class OpenVinoEngine:
     platform = "openvino"
 
     def __init__(
-        self, library: Any, compiled: Any, declared: Mapping[str, Signature], check: ShapeCheck | None = None
+        self,
+        library: Any,
+        compiled: Any,
+        declared: Mapping[str, Signature],
+        check: ShapeCheck | None = None,
+        renew: Callable[[Any], Any] = lambda compiled: compiled,
     ) -> None:
+        """`check` says which shapes fit, and `renew` makes a compiled model that is as this one was when it was new."""
         self._library = library
-        self._check = check
+        self._check, self._renew = check, renew
         self._compiled = compiled
         self._bindings = bind(compiled, declared)
         self._buffers: dict[int, tuple[tuple[int, ...], NDArray[Any]]] = {}
-        self._request = compiled.create_infer_request()
+        self._request: Any = compiled.create_infer_request()
 
     @property
     def signatures(self) -> Mapping[str, Signature]:
@@ -42,23 +48,34 @@ class OpenVinoEngine:
         binding = self._bindings[signature]
         added = {alias: _missing_ones(binding.inputs[alias].shape, tensor.shape) for alias, tensor in inputs.items()}
         given = [(alias, binding.inputs[alias], _with_ones(tensor, added[alias])) for alias, tensor in inputs.items()]
-        if self._check is not None and any(self._is_new(port, tensor) for _, port, tensor in given):
-            try:
-                self._check.check({port.index: tensor.shape for _, port, tensor in given})
-            except RuntimeError as exc:
-                raise _misfit(inputs, exc) from exc
+        for alias, _, tensor in given:
+            _check_range(alias, tensor)
+        if self._request is None:
+            self._begin_anew()
         try:
-            for alias, port, tensor in given:
-                _check_range(alias, tensor)
+            if self._check is not None:
+                self._check.check({port.index: tensor.shape for _, port, tensor in given})
+        except RuntimeError as exc:
+            raise _misfit(inputs, exc) from exc
+        try:
+            for _, port, tensor in given:
                 self._fill(port, tensor)
             found = self._request.infer(share_outputs=True, decode_strings=False).to_tuple()  # nothing is copied yet
             taken = {alias: _take(binding, alias, found) for alias in outputs}
             return _without_ones(taken, added.values()) if any(added.values()) else taken
         except RuntimeError as exc:
-            # The request may be left half-filled: a fresh one serves the next call.
-            self._buffers.clear()
-            self._request = self._compiled.create_infer_request()
+            self._begin_anew()
             raise _misfit(inputs, exc) from exc
+
+    def _begin_anew(self) -> None:
+        """After a run that broke off in the middle: what was compiled would answer good requests wrong from here on."""
+        self._buffers.clear()
+        self._request = None
+        try:
+            self._compiled = self._renew(self._compiled)
+            self._request = self._compiled.create_infer_request()
+        except RuntimeError as exc:
+            raise RequestError(Status.INTERNAL, f"the model has to be loaded again: {reason_of(exc)}") from exc
 
     def by_number(self, signature: str, inputs: Mapping[str, Tensor]) -> dict[int, NDArray[Any]]:
         """Inputs of a signature as the compiled model numbers them."""
@@ -72,10 +89,6 @@ class OpenVinoEngine:
         """Give the compiled model's memory back."""
         self._buffers.clear()
         self._request = self._compiled = None
-
-    def _is_new(self, port: Port, tensor: Tensor) -> bool:
-        kept = self._buffers.get(port.index)
-        return kept is None or kept[0] != tensor.shape
 
     def _fill(self, port: Port, tensor: Tensor) -> None:
         kept = self._buffers.get(port.index)

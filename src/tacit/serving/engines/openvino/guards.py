@@ -1,8 +1,8 @@
 """Checks that the plugin leaves out, put into the graph: without them a request reads memory beside its own.
 
-OpenVINO 2026.4 multiplies by constant weights whatever the other side's size is, and takes an element at whatever place
-an index says. Sizes that a model leaves free, and indices, are the client's. Other operations were tried with sizes and
-indices that do not fit, and refuse them.
+OpenVINO 2026.4 multiplies by constant weights whatever the other side's size is, takes an element at whatever place an
+index says, puts one at whatever place before the beginning, and turns a loop of less than no turns for ever. Sizes that a
+model leaves free, and indices, are the client's.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,53 @@ from typing import Any
 
 import numpy as np
 
+from tacit.errors import ModelFormatError
 
-def add_guards(library: Any, model: Any) -> None:
-    """Make the model refuse products of sizes that do not fit, and keep indices within what they index."""
+_REFUSED = {"VariadicSplit": 2, "Range": 2}
+"""Operations that read beside their input, or end the process, by what this input says: lengths, and a step of zero."""
+
+
+def add_guards(library: Any, model: Any, *, inner: bool = False) -> None:
+    """Make the model refuse products of sizes that do not fit, and keep indices within what they index.
+
+    `inner` is a graph within another, where nobody can tell what comes from a request and what is constant.
+
+    Raises: ModelFormatError, for what cannot be made safe.
+    """
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
         if kind == "MatMul":
             _guard_product(library.opset13, node)
         elif kind == "GatherND":
             _guard_indices(library.opset13, node)
-        else:
+        elif kind == "ScatterElementsUpdate":
+            _guard_places(library.opset13, node)
+        elif kind == "Loop" and _is_asked(node.input_value(0)):
+            turns = node.input_value(0)
+            none = library.opset13.constant(np.zeros(1), turns.get_element_type())
+            node.input(0).replace_source_output(library.opset13.maximum(turns, none).output(0))
+        elif kind in _REFUSED and not inner and _is_asked(node.input_value(_REFUSED[kind])):
+            raise ModelFormatError(
+                f"{kind} ({node.get_friendly_name()}) by numbers that a request brings is not safe in OpenVINO"
+            )
+        if kind not in _REFUSED:
             for body in _bodies(node):
-                add_guards(library, body)
+                add_guards(library, body, inner=True)
     model.validate_nodes_and_infer_types()
+
+
+def _is_asked(output: Any) -> bool:
+    """Whether its values may be a request's, and not only its sizes."""
+    seen, waiting = set(), [output.get_node()]
+    while waiting:
+        node = waiting.pop()
+        kind = node.get_type_name()
+        if kind == "Parameter":
+            return True
+        if kind not in ("ShapeOf", "Constant") and node.get_name() not in seen:
+            seen.add(node.get_name())
+            waiting += [node.input_value(number).get_node() for number in range(node.get_input_size())]
+    return False
 
 
 def _bodies(node: Any) -> Sequence[Any]:
@@ -51,6 +85,15 @@ def _guard_product(ops: Any, node: Any) -> None:
             pattern[places[free]] = sizes[known].get_length()
             held = ops.reshape(sides[free], ops.constant(pattern), True)
             node.input(free).replace_source_output(held.output(0))
+
+
+def _guard_places(ops: Any, node: Any) -> None:
+    """Places before the beginning are the beginning; those beyond the end are refused by the plugin."""
+    data, indices, axis = node.input_value(0), node.input_value(1), node.input_value(3)
+    kind = indices.get_element_type()
+    size = ops.gather(ops.shape_of(data, "i64"), ops.convert(axis, "i64"), ops.constant(np.int64(0)))
+    lowest = ops.negative(ops.convert(size, kind.to_string()))
+    node.input(1).replace_source_output(ops.maximum(indices, lowest).output(0))
 
 
 def _guard_indices(ops: Any, node: Any) -> None:

@@ -59,7 +59,8 @@ def bind(model: Any, declared: Mapping[str, Signature]) -> dict[str, Binding]:
 
 
 def _port(number: int, port: Any, declared: Mapping[str, Signature], *, inputs: bool) -> Port:
-    names = sorted(port.get_names())
+    own = port.get_node().get_friendly_name() if inputs else ""  # its first name; others are what it is handed on as
+    names = sorted(port.get_names(), key=lambda name: (name != own, name))
     default = declared.get(SERVING_DEFAULT)
     if default:
         # The SavedModel reader renames the default signature's tensors to their aliases.

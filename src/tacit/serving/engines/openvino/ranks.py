@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tacit.errors import RequestError, Status
+from tacit.errors import ModelFormatError, RequestError, Status
 from tacit.graph.signature import Signature
 from tacit.serving.engines.openvino.engine import OpenVinoEngine
 from tacit.serving.engines.openvino.library import reason_of
@@ -12,6 +12,7 @@ from tacit.serving.engines.openvino.ports import bind
 from tacit.wire.tensor import Tensor
 
 _MAX_RANK = 8  # dimensions; the plugin knows no more
+_REMEMBERED = 1024  # numbers of dimensions that do not go together
 _KEPT = 8  # compiled models; another one takes the place of the one that was asked longest ago
 
 _Ranks = tuple[int | None, ...]
@@ -38,6 +39,7 @@ class EngineOfRanks:
         self._library, self._model, self._compiled = library, model, compiled
         self._bindings = bind(model, declared)
         self._engines: OrderedDict[_Ranks, OpenVinoEngine] = OrderedDict()
+        self._refused: dict[_Ranks, str] = {}  # and why, so that nobody has them compiled again and again
 
     @property
     def signatures(self) -> Mapping[str, Signature]:
@@ -51,6 +53,8 @@ class EngineOfRanks:
         ranks = tuple(free.get(number) for number in range(len(self._model.inputs)))
         engine = self._engines.get(ranks)
         if engine is None:
+            if ranks in self._refused:
+                raise RequestError(Status.INVALID_ARGUMENT, self._refused[ranks])
             engine = self._compile(ranks, {alias: tensor.shape for alias, tensor in inputs.items()})
         self._engines.move_to_end(ranks)
         return engine.infer(signature, inputs, outputs)
@@ -76,8 +80,10 @@ class EngineOfRanks:
                 }
             )
             engine = self._compiled(model)
-        except RuntimeError as exc:
+        except (RuntimeError, ModelFormatError) as exc:
             text = f"the model does not take these shapes ({shapes}): {reason_of(exc)}"
+            if len(self._refused) < _REMEMBERED:
+                self._refused[ranks] = text
             raise RequestError(Status.INVALID_ARGUMENT, text) from exc
         self._engines[ranks] = engine
         if len(self._engines) > _KEPT:

@@ -119,14 +119,32 @@ def _compile(core: Any, model: Any, options: EngineOptions, declared: Mapping[st
     """Raises: RuntimeError, ModelFormatError."""
     library = import_library()
 
+    device, properties = options.device.upper(), _properties(options)
+
     def compiled(one: Any) -> OpenVinoEngine:
+        check = make_check(library, one)  # before the guards, which take from it what would not fit
         add_guards(library, one)
-        check = make_check(library, one)
-        return OpenVinoEngine(
-            library, core.compile_model(one, options.device.upper(), _properties(options)), declared, check
-        )
+        made = core.compile_model(one, device, properties)
+        return OpenVinoEngine(library, made, declared, check, _Renewal(core, device, properties))
 
     return EngineOfRanks(library, model, declared, compiled) if has_free_ranks(model) else compiled(model)
+
+
+class _Renewal:
+    """Compiled models that are as the first one was when it was new.
+
+    What it was made of is kept from the first time on that one is asked for: a second one cannot be written out any more.
+    """
+
+    def __init__(self, core: Any, device: str, properties: Mapping[str, Any]) -> None:
+        self._core, self._device, self._properties = core, device, properties
+        self._written: Any = None
+
+    def __call__(self, compiled: Any) -> Any:
+        """Raises: RuntimeError."""
+        if self._written is None:
+            self._written = compiled.export_model()
+        return self._core.import_model(self._written, self._device, dict(self._properties))
 
 
 def _read_declared(bundle: Bundle, layout: Layout) -> tuple[Mapping[str, Signature], WithoutParsing | None]:

@@ -1,7 +1,7 @@
 """Are these shapes the model's? Asked before it runs, of its graph without the weights.
 
-A compiled model finds out in the middle of a run, and is then not what it was: OpenVINO 2026.4 goes on refusing shapes that
-it took before, until others come.
+A compiled model finds out in the middle of a run, and is then not what it was: OpenVINO 2026.4 goes on refusing shapes
+that it took before, or answers them wrong. So it is thrown away then, which takes a while, and should not happen often.
 """
 
 import math
@@ -39,9 +39,11 @@ class ShapeCheck:
         """Shapes by the number of their input. Raises: RuntimeError for those that do not fit."""
         asked = tuple(shapes[number] for number in range(self._inputs))
         if asked not in self._known:
-            ports = self._graph.inputs[: self._inputs]
-            partial = [self._library.PartialShape(list(shape)) for shape in asked]
-            self._graph.reshape(dict(zip(ports, partial, strict=True)))
+            # Not by `reshape`, which changes the graph so that more fits.
+            parameters = self._graph.get_parameters()[: self._inputs]
+            for parameter, shape in zip(parameters, asked, strict=True):
+                parameter.set_partial_shape(self._library.PartialShape(list(shape)))
+            self._graph.validate_nodes_and_infer_types()
             self._known[asked] = None
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
