@@ -190,6 +190,23 @@ def test_t58_a_refused_number_leaves_no_shape_unchecked() -> None:
     assert ask(made, x=ones(1, 4), v=np.ones((4, 1), np.int64)).tolist() == [[4.0]]
 
 
+@pytest.mark.parametrize("sizes", [[2, 4], ["n", 4]])
+def test_t57_a_shape_that_the_model_itself_rules_out_costs_no_load(
+    sizes: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = engine([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, sizes)}, {})
+
+    def fail(*_: object) -> Any:
+        raise AssertionError("nothing has run")
+
+    monkeypatch.setattr(reading._Renewal, "__call__", fail)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="the model does not take these shapes") as refused:
+            ask(made, x=ones(2, 5))
+        assert refused.value.status is Status.INVALID_ARGUMENT
+        assert ask(made, x=ones(2, 4)).tolist() == [[1.0] * 4] * 2
+
+
 def test_a_model_that_cannot_be_begun_anew_says_so_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = {"x": (FLOAT, ["n", "k"]), "m": (TensorProto.BOOL, ["l"]), "v": (FLOAT, ["l", "b"])}
     made = engine(PICKED, inputs, {}, 1)

@@ -25,7 +25,9 @@ def read_signatures(saved_model: bytes | bytearray | memoryview) -> Mapping[str,
 
 
 def merge_signatures(saved_model: bytes | bytearray | memoryview, signatures: Mapping[str, Signature]) -> bytes:
-    """The file with a default signature alone, for a reader that reads no other: all tensors of `signatures`, each under its own name.
+    """The file with a default signature alone, for a reader that reads no other.
+
+    It has all tensors of `signatures`, each under its own name.
 
     Raises: ModelFormatError for what is no SavedModel.
     """

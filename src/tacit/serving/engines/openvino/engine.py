@@ -60,6 +60,12 @@ class OpenVinoEngine:
         try:
             for _, port, tensor in given:
                 self._fill(port, tensor)
+        except RuntimeError as exc:
+            # Half-filled, and no more: a fresh request serves the next call.
+            self._buffers.clear()
+            self._request = self._compiled.create_infer_request()
+            raise _misfit(inputs, exc) from exc
+        try:
             found = self._request.infer(share_outputs=True, decode_strings=False).to_tuple()  # nothing is copied yet
             taken = {alias: _take(binding, alias, found) for alias in outputs}
             return _without_ones(taken, added.values()) if any(added.values()) else taken

@@ -39,9 +39,8 @@ def add_guards(library: Any, model: Any, *, inner: bool = False) -> None:
             raise ModelFormatError(
                 f"{kind} ({node.get_friendly_name()}) by numbers that a request brings is not safe in OpenVINO"
             )
-        if kind not in _REFUSED:
-            for body in _bodies(node):
-                add_guards(library, body, inner=True)
+        for body in _bodies(node):
+            add_guards(library, body, inner=True)
     model.validate_nodes_and_infer_types()
 
 
